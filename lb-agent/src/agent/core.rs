@@ -1,0 +1,400 @@
+//! The agent's loop: it owns the data path and what is known of network and health, and answers
+//! one event after the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::attachments::Attachments;
+use super::error::AgentError;
+use crate::announce::Interface;
+use crate::config::{Config, Service};
+use crate::control::api;
+use crate::control::server::{Command, Refusal};
+use crate::dataplane::{DataPlane, NatTimeouts};
+use crate::health::{self, Checker, Schedule, Target};
+use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
+use crate::plan::{Inputs, Plan, PlannedService, Tables, Usable};
+use crate::role::{Claim, HolderHandle, Placement, Role, StaticRole};
+
+/// How often NAT flows are looked at.
+const NAT_SWEEP: Duration = Duration::from_secs(5);
+
+/// How often unresolved neighbours are asked for again, at the soonest.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is known of a backend's health.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    pub(super) state: health::State,
+    pub(super) reason: String,
+    pub(super) since: SystemTime,
+}
+
+pub(super) struct Agent {
+    pub(super) config: Arc<Config>,
+    pub(super) config_path: PathBuf,
+    pub(super) node: String,
+    pub(super) started: Instant,
+    pub(super) dataplane: DataPlane,
+    pub(super) holder: HolderHandle,
+    pub(super) roles: StaticRole,
+    pub(super) placements: watch::Sender<Vec<Placement>>,
+    pub(super) network: Network,
+    pub(super) services: Vec<PlannedService>,
+    pub(super) attached_since: HashMap<u32, SystemTime>,
+    /// What goes on failing, by what it concerns.
+    pub(super) failures: BTreeMap<String, String>,
+    pub(super) nat_flows: u64,
+    pub(super) netlink_overruns: u64,
+    pub(super) plans_failed: u64,
+    pub(super) health: HashMap<Target, Health>,
+    pub(super) started_at: SystemTime,
+    pub(super) tables: Tables,
+    pub(super) netlink: Netlink,
+    pub(super) attachments: Attachments,
+    pub(super) known_macs: HashMap<(u32, IpAddr), Mac>,
+    pub(super) pace: ProbePace,
+    pub(super) unresolved: Vec<(u32, IpAddr)>,
+}
+
+/// What wakes the loop.
+pub(super) struct Events {
+    pub(super) monitor: Monitor,
+    pub(super) health: mpsc::Receiver<health::Event>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+impl Agent {
+    /// Serves events until `stop` is told.
+    pub(super) async fn run(
+        &mut self,
+        mut events: Events,
+        mut stop: mpsc::Receiver<&'static str>,
+    ) -> &'static str {
+        let mut sweep = interval(NAT_SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                reason = stop.recv() => return reason.unwrap_or("the agent's own end"),
+                change = events.monitor.changed() => {
+                    self.netlink_overruns = events.monitor.overruns();
+                    if change.vip_removed {
+                        self.restore_routes().await;
+                        self.holder.restore();
+                    }
+                    self.network_changed().await;
+                }
+                Some(event) = events.health.recv() => {
+                    self.note_health(event);
+                    while let Ok(event) = events.health.try_recv() {
+                        self.note_health(event);
+                    }
+                    self.replan();
+                }
+                Some(command) = events.commands.recv() => self.answer(command).await,
+                _ = sweep.tick() => self.sweep(),
+                _ = tick.tick() => self.probe().await,
+            }
+        }
+    }
+
+    /// The target of a configured backend's checks.
+    fn target(service: &Service, address: SocketAddr) -> Target {
+        let health = &service.health;
+        let schedule = Schedule {
+            interval: health.interval,
+            timeout: health.timeout,
+            rise: health.rise,
+            fall: health.fall,
+        };
+        Target { address, schedule }
+    }
+
+    /// Has the backends of every checked service checked. A datagram service has no connection to
+    /// try by itself, so it is checked, by TCP, only where the configuration asks for it.
+    pub(super) fn set_targets(&self, checker: &Checker) {
+        let checked = self.config.services.iter().filter(|service| service.health.enabled);
+        checker.set_targets(
+            checked.flat_map(|s| s.backends.iter().map(|b| Self::target(s, b.address))),
+        );
+    }
+
+    fn note_health(&mut self, event: health::Event) {
+        let down = event.state == health::State::Down;
+        if down {
+            warn!(backend = %event.target.address, reason = event.reason, "backend is down");
+        } else {
+            info!(backend = %event.target.address, reason = event.reason, "backend is healthy");
+        }
+        let health = Health { state: event.state, reason: event.reason, since: SystemTime::now() };
+        self.health.insert(event.target, health);
+    }
+
+    pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
+        let target = Self::target(&self.config.services[configured], address);
+        self.health.get(&target).cloned().unwrap_or_else(|| Health {
+            state: health::State::Unknown,
+            reason: "not checked".to_owned(),
+            since: self.started_at,
+        })
+    }
+
+    /// Reads the network anew and brings the maps up to date with it.
+    pub(super) async fn network_changed(&mut self) {
+        match self.netlink.snapshot().await {
+            Ok(network) => {
+                self.network = network;
+                self.failures.remove("network");
+            }
+            Err(error) => {
+                self.failures.insert("network".to_owned(), error.to_string());
+                return;
+            }
+        }
+        self.remember_macs();
+        self.follow_links();
+        self.replan();
+        self.probe().await;
+    }
+
+    /// A neighbour that stops to answer keeps its last MAC: a node that is only thought dead must
+    /// stay reachable, and a flow's frames still get to one whose entry the kernel dropped.
+    fn remember_macs(&mut self) {
+        let configured = &self.config;
+        let addresses =
+            configured.nodes.iter().flat_map(|node| node.addresses.iter().copied()).chain(
+                configured.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address.ip())),
+            );
+        for address in addresses {
+            if let Ok(hop) = self.network.resolve(address)
+                && let Some(mac) = hop.mac
+            {
+                self.known_macs.insert((hop.ifindex, hop.neighbour), mac);
+            }
+        }
+    }
+
+    /// The MACs that the agent before knew. The kernel may have forgotten them, since XDP does not
+    /// use its neighbour table, and traffic must not wait until they are asked for again.
+    pub(super) fn recall_macs(&mut self) {
+        for backend in self.dataplane.pinned_backends().filter(|backend| backend.mac != [0; 6]) {
+            if let Ok(hop) = self.network.resolve(backend.address.into())
+                && hop.ifindex == backend.ifindex
+            {
+                self.known_macs.insert((hop.ifindex, hop.neighbour), backend.mac);
+            }
+        }
+    }
+
+    /// Attaches wanted interfaces that have come, forgets attached ones that have gone.
+    pub(super) fn follow_links(&mut self) {
+        let gone: Vec<u32> = self
+            .dataplane
+            .attached()
+            .iter()
+            .map(|attached| attached.index)
+            .filter(|&index| self.network.link(index).is_none())
+            .collect();
+        for index in gone {
+            warn!(index, "an attached interface is gone");
+            if let Err(error) = self.dataplane.forget(index) {
+                warn!(%error, "forgetting an interface");
+            }
+        }
+        for name in self.attachments.wanted(&self.config.interfaces) {
+            let about = format!("interface {name}");
+            match self.attach(&name) {
+                Ok(_) => self.failures.remove(&about),
+                Err(error) => self.failures.insert(about, error.to_string()),
+            };
+        }
+    }
+
+    pub(super) fn attach(&mut self, name: &str) -> Result<api::Interface, AgentError> {
+        let Some(link) = self.network.link_by_name(name) else {
+            let error = crate::dataplane::DataPlaneError::NoInterface { name: name.to_owned() };
+            return Err(error.into());
+        };
+        let index = link.index;
+        let known = self.dataplane.attached().iter().any(|attached| attached.index == index);
+        let attached = self.dataplane.attach(index, name, &self.config.data_path.modes)?.clone();
+        if !known {
+            info!(interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
+        }
+        self.attached_since.entry(index).or_insert_with(SystemTime::now);
+        Ok(self.interface(&attached))
+    }
+
+    /// Works out what the maps should hold, and makes them hold it.
+    pub(super) fn replan(&mut self) {
+        let attached: Vec<u32> = self.dataplane.attached().iter().map(|a| a.index).collect();
+        let usable = |configured: usize, address: SocketAddr| {
+            let up = self.health_of(configured, address).state != health::State::Down;
+            Usable { alive: up, accepts: up }
+        };
+        let plan = Plan::make(&Inputs {
+            config: &self.config,
+            node: &self.node,
+            tables: &self.tables,
+            network: &self.network,
+            known_macs: &self.known_macs,
+            attached: &attached,
+            usable: &usable,
+        });
+        self.unresolved.clone_from(&plan.unresolved);
+        match self.dataplane.apply(&plan) {
+            Ok(()) => {
+                self.failures.remove("maps");
+            }
+            Err(error) => {
+                warn!(%error, "the maps could not be brought up to date");
+                self.plans_failed += 1;
+                self.failures.insert("maps".to_owned(), error.to_string());
+            }
+        }
+        self.services = plan.services;
+        let placements = self.placements();
+        self.placements.send_if_modified(|current| {
+            let changed = *current != placements;
+            *current = placements;
+            changed
+        });
+    }
+
+    /// Where each VIP is held: on the attached interface that has its network, or else on the first.
+    fn placements(&self) -> Vec<Placement> {
+        let links: Vec<&Link> =
+            self.dataplane.attached().iter().filter_map(|a| self.network.link(a.index)).collect();
+        let mut placements = Vec::new();
+        for &vip in &self.config.virtual_addresses {
+            let has_network =
+                |link: &&&Link| self.network.addresses_of(link.index).any(|a| a.covers(vip));
+            let link = links.iter().find(has_network).or_else(|| links.first());
+            if let Some(link) = link
+                && let Some(mac) = link.mac
+            {
+                let interface = Interface { index: link.index, name: link.name.clone(), mac };
+                placements.push(Placement { vip, interface });
+            }
+        }
+        placements
+    }
+
+    /// Makes the kernel resolve the neighbours that the plan misses.
+    async fn probe(&mut self) {
+        let wanted = self.unresolved.clone();
+        self.pace.retain(|ifindex, ip| wanted.contains(&(ifindex, ip)));
+        for (ifindex, ip) in wanted {
+            if self.pace.due(Instant::now(), ifindex, ip)
+                && let Err(error) = self.netlink.probe_neighbour(ifindex, ip).await
+            {
+                warn!(neighbour = %ip, %error, "asking for a neighbour");
+            }
+        }
+    }
+
+    /// Makes the VIPs locally deliverable, also after somebody removed a route.
+    pub(super) async fn restore_routes(&mut self) {
+        for &vip in &self.config.virtual_addresses.clone() {
+            let about = format!("route of {vip}");
+            match self.netlink.add_local_route(vip).await {
+                Ok(()) => self.failures.remove(&about),
+                Err(error) => self.failures.insert(about, error.to_string()),
+            };
+        }
+    }
+
+    fn sweep(&mut self) {
+        let nat = &self.config.nat;
+        let timeouts = NatTimeouts {
+            tcp_opening: nat.tcp_opening_timeout,
+            tcp_established: nat.tcp_established_timeout,
+            tcp_closing: nat.tcp_closing_timeout,
+            udp: nat.udp_timeout,
+        };
+        match self.dataplane.sweep_nat(&timeouts) {
+            Ok(sweep) => self.nat_flows = sweep.flows,
+            Err(error) => warn!(%error, "looking for NAT flows that are over"),
+        }
+    }
+
+    async fn answer(&mut self, command: Command) {
+        // Whoever asked may have gone meanwhile; then nobody misses the answer.
+        match command {
+            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Interfaces(reply) => drop(reply.send(self.interfaces())),
+            Command::Nodes(reply) => drop(reply.send(self.nodes())),
+            Command::Services(reply) => {
+                if let Ok(services) = self.api_services() {
+                    drop(reply.send(services));
+                }
+            }
+            Command::Backends(reply) => {
+                if let Ok(backends) = self.api_backends() {
+                    drop(reply.send(backends));
+                }
+            }
+            Command::Metrics(reply) => {
+                if let Ok(text) = self.metrics() {
+                    drop(reply.send(text));
+                }
+            }
+            Command::Attach(name, reply) => drop(reply.send(self.attach_asked(&name).await)),
+            Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
+            Command::SetRole(role, reply) => self.role_asked(role, reply),
+        }
+    }
+
+    async fn attach_asked(&mut self, name: &str) -> Result<api::Interface, Refusal> {
+        // The interface may have come this moment.
+        self.network_changed().await;
+        let interface = self.attach(name).map_err(|e| refusal(&e))?;
+        self.attachments.attach(name).map_err(|e| unkept(&e))?;
+        self.replan();
+        Ok(interface)
+    }
+
+    /// Answers when the holder is done, beside the loop: asking the link takes its time.
+    fn role_asked(&self, role: api::Role, reply: oneshot::Sender<Result<(), Refusal>>) {
+        let wanted = match role {
+            api::Role::Active => Role::Active,
+            api::Role::Backup => Role::Backup,
+        };
+        info!(?role, "role set by hand");
+        let sequence = self.roles.command(wanted, Claim::Once);
+        let holder = self.holder.clone();
+        tokio::spawn(async move {
+            let done = holder.settled(sequence).await;
+            let answer = done.map_err(|sentence| Refusal { callers: true, sentence });
+            drop(reply.send(answer.map(|_| ())));
+        });
+    }
+
+    fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {
+        self.dataplane.detach(name).map_err(|e| refusal(&e.into()))?;
+        self.attachments.detach(name).map_err(|e| unkept(&e))?;
+        info!(interface = name, "detached");
+        self.replan();
+        Ok(())
+    }
+}
+
+fn refusal(error: &AgentError) -> Refusal {
+    Refusal { callers: true, sentence: error.to_string() }
+}
+
+fn unkept(error: &std::io::Error) -> Refusal {
+    Refusal {
+        callers: false,
+        sentence: format!("done, but it will not outlive a restart: writing paths.state: {error}"),
+    }
+}

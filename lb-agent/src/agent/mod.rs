@@ -1,0 +1,245 @@
+//! Composition: the one place where configuration, network, health, role and data path meet.
+//!
+//! One loop owns the data path and answers one event after the other. The holder of the VIP runs
+//! beside it and never waits for it.
+
+mod attachments;
+mod core;
+mod error;
+mod lease;
+mod options;
+mod report;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+pub use error::AgentError;
+pub use options::Options;
+
+use self::attachments::Attachments;
+use self::core::{Agent, Events};
+use crate::announce::Schedule;
+use crate::config::Config;
+use crate::control::server;
+use crate::dataplane::{self, Capacity, DataPlane, Pins};
+use crate::health::Checker;
+use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
+use crate::plan::Tables;
+use crate::role::{Holder, NodeEffects, StaticRole};
+
+/// Reads and checks the configuration that the options name.
+pub fn read_config(options: &Options) -> Result<Config, AgentError> {
+    let path = &options.config;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| AgentError::ReadConfig { path: path.clone(), source })?;
+    let config = Config::parse(&text)
+        .map_err(|e| AgentError::Config { report: e.report(&path.display().to_string()) })?;
+    Ok(options.override_in(config))
+}
+
+/// Removes what any agent pinned under the configured path.
+pub fn purge(config: &Config) -> Result<(), AgentError> {
+    let done = Pins::new(&config.paths.bpf).purge();
+    done.map_err(|source| AgentError::System { operation: "removing pins", source })
+}
+
+/// Runs the agent until a signal ends it.
+pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
+    dataplane::permitted()?;
+    // Before anything is there to be left behind, and before the socket says that we are here.
+    let stop = stop_signals()?;
+    // Subscribed before the first snapshot, so that nothing falls between the two.
+    let monitor = Monitor::open(MonitorOptions::default())?;
+    let netlink = Netlink::connect()?;
+    let network = netlink.snapshot().await?;
+    let node = this_node(options, &config, &network)?;
+    let tables = Tables::build(&config)?;
+    let listener = server::listen(&config.control.socket, config.control.group.as_deref())?;
+    let metrics = metrics_listener(&config).await?;
+
+    let (mut agent, holder) = assemble(options, config, node, netlink, network, tables).await?;
+    let (checker, health) = Checker::start();
+    agent.set_targets(&checker);
+    let (commands, inbox) = mpsc::channel(server::QUEUE);
+    serve(listener, metrics, &commands);
+    let events = Events { monitor, health, commands: inbox };
+    info!(node = agent.node, "serving");
+    let reason = agent.run(events, stop).await;
+    info!(reason, "stopping");
+    drop(checker);
+    let socket = agent.config.control.socket.clone();
+    agent.close(holder).await;
+    // The listener is gone with the runtime; a socket that stays would only mislead.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+fn this_node(options: &Options, config: &Config, network: &Network) -> Result<String, AgentError> {
+    let own: Vec<IpAddr> = network.own_addresses().collect();
+    let node = match &options.node {
+        Some(name) => config.node_named(name),
+        None => config.this_node(&own),
+    };
+    node.map(|node| node.name.clone()).map_err(|error| AgentError::Node(error.to_string()))
+}
+
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, AgentError> {
+    let Some(address) = config.metrics.listen else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(AgentError::Metrics { address, source }),
+    }
+}
+
+/// Loads and attaches, and fills the maps before anything points to them.
+async fn assemble(
+    options: &Options,
+    config: Config,
+    node: String,
+    netlink: Netlink,
+    network: Network,
+    tables: Tables,
+) -> Result<(Agent, JoinHandle<()>), AgentError> {
+    let capacity = Capacity {
+        services: config.limits.services,
+        backends: config.limits.backends,
+        nat_flows: config.nat.flows,
+    };
+    let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
+    let (roles, role_changes) =
+        StaticRole::new(config.active.as_deref(), &node, dataplane.holds_lease());
+    let (placements, placed) = watch::channel(Vec::new());
+    let effects = NodeEffects::new(dataplane.leases()?, Netlink::connect()?, Schedule::default());
+    let (task, holder) = Holder::new(effects, config.lease.duration, role_changes, placed);
+    dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
+    let attachments = Attachments::read(&config.paths.state);
+    let mut agent = Agent {
+        config: Arc::new(config),
+        config_path: options.config.clone(),
+        node,
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        dataplane,
+        holder,
+        roles,
+        placements,
+        network,
+        services: Vec::new(),
+        attached_since: HashMap::new(),
+        failures: BTreeMap::new(),
+        nat_flows: 0,
+        netlink_overruns: 0,
+        plans_failed: 0,
+        health: HashMap::new(),
+        tables,
+        netlink,
+        attachments,
+        known_macs: HashMap::new(),
+        pace: ProbePace::default(),
+        unresolved: Vec::new(),
+    };
+    agent.begin().await?;
+    Ok((agent, tokio::spawn(task.run())))
+}
+
+impl Agent {
+    /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
+    async fn begin(&mut self) -> Result<(), AgentError> {
+        self.recall_macs();
+        self.replan();
+        let config = Arc::clone(&self.config);
+        let wanted = self.attachments.wanted(&config.interfaces);
+        for name in &wanted {
+            if let Err(error) = self.attach(name) {
+                // Not half a load balancer: what was attached until here goes again.
+                self.dismantle();
+                return Err(error);
+            }
+        }
+        self.restore_routes().await;
+        self.dataplane.set_hooks(config.host.enabled, config.host.cgroup.as_deref());
+        if config.host.enabled
+            && let Err(reason) = self.dataplane.hooks()
+        {
+            warn!(reason, "host hooks are off");
+        }
+        self.network_changed().await;
+        Ok(())
+    }
+
+    fn dismantle(&mut self) {
+        let names: Vec<String> =
+            self.dataplane.attached().iter().map(|attached| attached.name.clone()).collect();
+        for name in names {
+            if let Err(error) = self.dataplane.detach(&name) {
+                warn!(%error, "detaching");
+            }
+        }
+    }
+
+    /// Leaves nothing behind: the VIP first, so that no client is drawn to a node that stops.
+    async fn close(self, holder: JoinHandle<()>) {
+        // Without a source of roles the holder gives up everything and ends.
+        drop(self.roles);
+        if let Err(error) = holder.await {
+            warn!(%error, "giving up the VIPs");
+        }
+        for &vip in &self.config.virtual_addresses {
+            if let Err(error) = self.netlink.remove_local_route(vip).await {
+                warn!(%vip, %error, "removing a local route");
+            }
+        }
+        if let Err(error) = self.dataplane.close() {
+            warn!(%error, "removing pins");
+        }
+    }
+}
+
+fn serve(
+    listener: tokio::net::UnixListener,
+    metrics: Option<TcpListener>,
+    commands: &mpsc::Sender<server::Command>,
+) {
+    let routes = server::routes(commands.clone());
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            warn!(%error, "the control socket ended");
+        }
+    });
+    if let Some(listener) = metrics {
+        let address: Option<SocketAddr> = listener.local_addr().ok();
+        info!(?address, "metrics");
+        let routes = server::public_routes(commands.clone());
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes).await {
+                warn!(%error, "the metrics address ended");
+            }
+        });
+    }
+}
+
+/// SIGTERM and SIGINT, as the reason to stop.
+fn stop_signals() -> Result<mpsc::Receiver<&'static str>, AgentError> {
+    let (sender, receiver) = mpsc::channel(1);
+    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")]
+    {
+        let mut signals = signal(kind)
+            .map_err(|source| AgentError::System { operation: "watching for signals", source })?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A second signal while the first is being carried out changes nothing.
+                let _ = sender.try_send(name);
+            }
+        });
+    }
+    Ok(receiver)
+}

@@ -1,0 +1,75 @@
+//! The agent's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::Config;
+
+/// The load balancer's agent: attaches the kernel programs, checks backends, holds the VIP.
+///
+/// Runs in the foreground and logs to standard error. SIGTERM and SIGINT end it cleanly: programs
+/// detached, addresses and routes gone. A killed agent leaves the data path running; the next one
+/// takes it over.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "lb-agent", version, max_term_width = 100)]
+pub struct Options {
+    /// The configuration, the same file on every node
+    #[arg(long, short, default_value = "/etc/lb/lb.toml", value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// This node's name in the configuration; found by its addresses if left out
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Check the configuration and exit: 0 if it is valid, 2 if not
+    #[arg(long)]
+    pub check: bool,
+
+    /// Remove every program, link and map that an agent pinned, then exit
+    #[arg(long)]
+    pub purge: bool,
+
+    /// Instead of paths.bpf
+    #[arg(long, value_name = "DIR")]
+    pub bpf_dir: Option<PathBuf>,
+
+    /// Instead of paths.state
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Instead of control.socket
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+
+    /// Instead of host.cgroup: whose processes are sent to a backend
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Instead of metrics.listen
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Options {
+    /// The configuration with what the command line says instead.
+    pub fn override_in(&self, mut config: Config) -> Config {
+        if let Some(path) = &self.bpf_dir {
+            config.paths.bpf.clone_from(path);
+        }
+        if let Some(path) = &self.state_dir {
+            config.paths.state.clone_from(path);
+        }
+        if let Some(path) = &self.socket {
+            config.control.socket.clone_from(path);
+        }
+        if self.cgroup.is_some() {
+            config.host.cgroup.clone_from(&self.cgroup);
+        }
+        if self.metrics.is_some() {
+            config.metrics.listen = self.metrics;
+        }
+        config
+    }
+}

@@ -1,0 +1,237 @@
+//! What the agent tells: its state in the control API's types.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lb_common::backend::{ACCEPTS, Delivery};
+use lb_common::counter::Verdict;
+use lb_common::layout::{LAYOUT_VERSION, TABLE_VERSION};
+
+use super::core::Agent;
+use crate::control::api;
+use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
+use crate::health;
+use crate::metrics;
+use crate::netlink::Mac;
+use crate::plan::PlannedService;
+use crate::role::{Holding, Role};
+
+/// Seconds since the Unix epoch.
+pub(super) fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+impl Agent {
+    pub(super) fn status(&self) -> api::Status {
+        let held = self.holder.holding();
+        let now_ns = monotonic_ns();
+        let hooks = self.dataplane.hooks();
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            layout_version: LAYOUT_VERSION,
+            table_version: TABLE_VERSION,
+            node: self.node.clone(),
+            role: api_role(held.role),
+            role_reason: held.reason.clone(),
+            role_since: unix(held.since),
+            config: self.config_path.clone(),
+            interfaces: self.interfaces(),
+            virtual_addresses: self
+                .config
+                .virtual_addresses
+                .iter()
+                .map(|&address| virtual_address(address, &held, now_ns))
+                .collect(),
+            host_hooks: api::HostHooks {
+                enabled: hooks.is_ok(),
+                reason: match hooks {
+                    Ok(path) => format!("on the cgroup {}", path.display()),
+                    Err(reason) => reason.clone(),
+                },
+            },
+            counters: self.counters(),
+            warnings: self.warnings(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let values = self.dataplane.verdicts().unwrap_or_default();
+        Verdict::ALL.iter().map(|verdict| verdict.name().to_owned()).zip(values).collect()
+    }
+
+    /// What a person should look at.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.dataplane.attached().is_empty() {
+            warnings.push("no interface is attached: lbctl attach IFACE".to_owned());
+        }
+        if self.config.host.enabled
+            && let Err(reason) = self.dataplane.hooks()
+        {
+            warnings.push(format!("host hooks are off: {reason}"));
+        }
+        warnings.extend(self.failures.values().cloned());
+        let held = self.holder.holding();
+        warnings.extend(held.refusal);
+        warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
+        for service in &self.services {
+            if service.backends.iter().all(|b| b.entry.state & ACCEPTS == 0) {
+                let name = &self.config.services[service.configured].name;
+                warnings.push(format!("service {name} at {}: no backend accepts", service.address));
+            }
+        }
+        warnings
+    }
+
+    pub(super) fn interfaces(&self) -> Vec<api::Interface> {
+        self.dataplane.attached().iter().map(|attached| self.interface(attached)).collect()
+    }
+
+    pub(super) fn interface(&self, attached: &Attached) -> api::Interface {
+        let mac = self.network.link(attached.index).and_then(|link| link.mac);
+        let since = self.attached_since.get(&attached.index).copied();
+        api::Interface {
+            name: attached.name.clone(),
+            index: attached.index,
+            mode: attached.mode,
+            reason: attached.reason.clone(),
+            mac: mac.map_or_else(String::new, mac_text),
+            attached_since: since.map_or(0.0, unix),
+        }
+    }
+
+    pub(super) fn api_services(&self) -> Result<Vec<api::Service>, DataPlaneError> {
+        self.services
+            .iter()
+            .map(|service| {
+                let configured = &self.config.services[service.configured];
+                let totals = self.dataplane.backend_totals(&service.key)?;
+                let sum = |of: fn(&BackendTotals) -> u64| totals.iter().map(of).sum();
+                Ok(api::Service {
+                    name: configured.name.clone(),
+                    address: service.address,
+                    port: configured.port,
+                    protocol: configured.protocol,
+                    hash: configured.hash,
+                    slots: service.slots,
+                    backends: service.backends.len() as u32,
+                    accepting: accepting(service),
+                    connections: sum(|t| t.connections),
+                    packets: sum(|t| t.packets),
+                    bytes: sum(|t| t.bytes),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn api_backends(&self) -> Result<Vec<api::Backend>, DataPlaneError> {
+        let mut all = Vec::new();
+        for service in &self.services {
+            let totals = self.dataplane.backend_totals(&service.key)?;
+            for (at, backend) in service.backends.iter().enumerate() {
+                let total = totals.get(at).copied().unwrap_or_default();
+                all.push(self.api_backend(service, backend, total));
+            }
+        }
+        Ok(all)
+    }
+
+    fn api_backend(
+        &self,
+        service: &PlannedService,
+        backend: &crate::plan::PlannedBackend,
+        total: BackendTotals,
+    ) -> api::Backend {
+        let health = self.health_of(service.configured, backend.address);
+        let node = self.config.node_of(backend.address.ip());
+        let delivery = match backend.entry.delivery {
+            d if d == Delivery::Local as u8 => api::Delivery::Local,
+            d if d == Delivery::Direct as u8 => api::Delivery::Direct,
+            d if d == Delivery::Nat as u8 => api::Delivery::Nat,
+            _ => api::Delivery::Unresolved,
+        };
+        api::Backend {
+            service: self.config.services[service.configured].name.clone(),
+            address: backend.address,
+            node: node.map(|node| node.name.clone()),
+            delivery,
+            weight: backend.weight,
+            state: match health.state {
+                health::State::Healthy => api::BackendState::Healthy,
+                health::State::Down => api::BackendState::Down,
+                health::State::Unknown => api::BackendState::Unknown,
+            },
+            accepting: backend.entry.state & ACCEPTS != 0,
+            reason: format!("{}; {}", health.reason, backend.reason),
+            since: unix(health.since),
+            next_hop_mac: (backend.entry.mac != [0; 6]).then(|| mac_text(backend.entry.mac)),
+            share: backend.share,
+            connections: total.connections,
+            packets: total.packets,
+            bytes: total.bytes,
+        }
+    }
+
+    pub(super) fn nodes(&self) -> Vec<api::Node> {
+        let role = api_role(self.holder.holding().role);
+        self.config
+            .nodes
+            .iter()
+            .map(|node| {
+                let this = node.name == self.node;
+                let hop = node.addresses.iter().find_map(|&a| self.network.resolve(a).ok());
+                let mac = hop.and_then(|hop| hop.mac).map(mac_text);
+                api::Node {
+                    name: node.name.clone(),
+                    addresses: node.addresses.clone(),
+                    this,
+                    role: this.then_some(role),
+                    reachable: if this { Some(true) } else { hop.map(|hop| hop.mac.is_some()) },
+                    mac,
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn metrics(&self) -> Result<String, DataPlaneError> {
+        let snapshot = metrics::Snapshot {
+            status: &self.status(),
+            verdicts: &self.dataplane.verdicts()?,
+            services: &self.api_services()?,
+            backends: &self.api_backends()?,
+            nat_flows: self.nat_flows,
+            nat_flows_limit: u64::from(self.config.nat.flows),
+            netlink_overruns: self.netlink_overruns,
+            plans_failed: self.plans_failed,
+        };
+        Ok(metrics::render(&snapshot).expect("writing to a string does not fail"))
+    }
+}
+
+fn accepting(service: &PlannedService) -> u32 {
+    service.backends.iter().filter(|b| b.entry.state & ACCEPTS != 0).count() as u32
+}
+
+const fn api_role(role: Role) -> api::Role {
+    match role {
+        Role::Active => api::Role::Active,
+        Role::Backup => api::Role::Backup,
+    }
+}
+
+fn virtual_address(address: IpAddr, holding: &Holding, now_ns: u64) -> api::VirtualAddress {
+    let vip = holding.vips.iter().find(|vip| vip.vip == address);
+    let until_ns = vip.and_then(|vip| vip.lease_until_ns).unwrap_or(0);
+    let remaining_ns = until_ns.saturating_sub(now_ns);
+    api::VirtualAddress {
+        address,
+        held: vip.is_some_and(|vip| vip.held),
+        lease_remaining_ms: (remaining_ns > 0).then_some(remaining_ns / 1_000_000),
+    }
+}

@@ -1,0 +1,39 @@
+//! The agent's process: arguments, logging, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lb_agent::agent::{self, AgentError, Options};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the last word of a process that ends")]
+            {
+                eprintln!("lb-agent: {error}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<(), AgentError> {
+    let config = agent::read_config(options)?;
+    if options.check {
+        return Ok(());
+    }
+    if options.purge {
+        return agent::purge(&config);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { operation: "starting the runtime", source })?;
+    runtime.block_on(agent::run(options, config))
+}

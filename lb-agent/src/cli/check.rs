@@ -1,0 +1,203 @@
+//! `lbctl check FILE`: is a configuration right, and what does it mean? Needs neither privileges
+//! nor an agent.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Outcome;
+use super::failure::Failure;
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Table};
+use crate::config::{
+    Backend, Config, ConfigError, DeliverySetting, Health, Service, duration_text,
+};
+
+/// A configuration with the most backends that are possible is smaller.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Problems that are shown to people: more come from a file that is no configuration at all.
+const SHOWN_PROBLEMS_MAX: usize = 50;
+
+/// Check a configuration file and say what it means
+///
+/// Needs neither root nor a running agent. Everything that is wrong is shown with its place and
+/// what to do about it.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(after_help = "Examples:\n  \
+    lbctl check lb.toml && sudo cp lb.toml /etc/lb/\n  \
+    lbctl check -o json lb.toml | jq .problems")]
+pub struct Arguments {
+    #[arg(value_name = "FILE", default_value = "/etc/lb/lb.toml")]
+    file: PathBuf,
+}
+
+/// For programs.
+#[derive(Default, Serialize)]
+struct Verdict {
+    valid: bool,
+    problems: Vec<ShownProblem>,
+    remarks: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ShownProblem {
+    line: usize,
+    column: usize,
+    message: String,
+    remedy: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
+    let text = read(&arguments.file)?;
+    match Config::parse(&text) {
+        Ok(config) => {
+            let remarks = config.remarks();
+            let verdict = Verdict { valid: true, remarks, ..Verdict::default() };
+            if !screen.data(&verdict)? {
+                summary(&arguments.file, &config, &verdict.remarks, screen)?;
+            }
+            Ok(Outcome::Done)
+        }
+        Err(error) => {
+            refused(&arguments.file, &error, screen)?;
+            Ok(Outcome::Misused)
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let unreadable = |source| Failure::Unreadable { file: file.to_owned(), source };
+    let mut bytes = Vec::new();
+    let open = File::open(file).map_err(unreadable)?;
+    open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::TooLarge { file: file.to_owned(), most: FILE_BYTES_MAX });
+    }
+    String::from_utf8(bytes).map_err(|error| Failure::NotUtf8 {
+        file: file.to_owned(),
+        valid: error.utf8_error().valid_up_to(),
+    })
+}
+
+fn refused(file: &Path, error: &ConfigError, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let problems = error.faults.iter().map(|fault| ShownProblem {
+        line: fault.line,
+        column: fault.column,
+        message: fault.problem.to_string(),
+        remedy: fault.problem.remedy(),
+    });
+    if screen.data(&Verdict { problems: problems.collect(), ..Verdict::default() })? {
+        return Ok(());
+    }
+    let label = screen.painted(Tone::Bad, "error:");
+    for fault in error.faults.iter().take(SHOWN_PROBLEMS_MAX) {
+        let report = fault.report(&file.display().to_string());
+        let report = report.strip_prefix("error:").unwrap_or(&report);
+        screen.line(&format!("{label}{report}"))?;
+    }
+    let count = error.faults.len();
+    let problems = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
+    let shown = if count > SHOWN_PROBLEMS_MAX {
+        format!(" (the first {SHOWN_PROBLEMS_MAX} are shown)")
+    } else {
+        String::new()
+    };
+    screen.line(&format!("{problems}{shown}: {} would be refused", file.display()))
+}
+
+fn summary(
+    file: &Path,
+    config: &Config,
+    remarks: &[String],
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
+    let valid = screen.painted(Tone::Good, "valid");
+    screen.line(&format!("{} is {valid}\n", file.display()))?;
+    let vips: Vec<String> = config.virtual_addresses.iter().map(IpAddr::to_string).collect();
+    screen.line(&format!("virtual addresses  {}", vips.join(", ")))?;
+    screen.line(&format!("held at first by   {}", config.active.as_deref().unwrap_or("nobody")))?;
+    let interfaces = match config.interfaces.len() {
+        0 => "none until `lbctl attach`".to_owned(),
+        _ => config.interfaces.join(", "),
+    };
+    screen.line(&format!("interfaces         {interfaces}\n"))?;
+    screen.table(&nodes(config))?;
+    for service in &config.services {
+        screen.line("")?;
+        self::service(config, service, screen)?;
+    }
+    for remark in remarks {
+        let label = screen.painted(Tone::Doubtful, "remark:");
+        screen.line(&format!("\n{label} {remark}"))?;
+    }
+    Ok(())
+}
+
+fn nodes(config: &Config) -> Table {
+    let mut table = Table::new(["NODE", "ADDRESSES", "PRIORITY"]);
+    for node in &config.nodes {
+        let addresses: Vec<String> = node.addresses.iter().map(IpAddr::to_string).collect();
+        table.row([
+            Cell::from(&node.name),
+            Cell::from(addresses.join(",")),
+            Cell::from(node.priority),
+        ]);
+    }
+    table
+}
+
+fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let at: Vec<String> = service
+        .addresses
+        .iter()
+        .map(|address| SocketAddr::new(*address, service.port).to_string())
+        .collect();
+    let Service { name, protocol, hash, .. } = service;
+    let of_client = match hash {
+        crate::config::Hash::Source => "address",
+        crate::config::Hash::SourcePort => "address and port",
+    };
+    screen.line(&format!(
+        "service {name}: {protocol} {}, clients divided by {of_client}, {}",
+        at.join(", "),
+        checks(&service.health)
+    ))?;
+    let weights: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let mut table = Table::new(["BACKEND", "SHARE", "DELIVERY"]);
+    for backend in &service.backends {
+        // The file is valid: some weight is above 0.
+        let share = f64::from(backend.weight) / weights.max(1) as f64;
+        table.row([
+            Cell::from(backend.address),
+            Cell::from(super::figures::share(share)),
+            Cell::from(delivery(config, backend)),
+        ]);
+    }
+    screen.table(&table)
+}
+
+fn checks(health: &Health) -> String {
+    if !health.enabled {
+        return "not checked".to_owned();
+    }
+    // The worst case: it dies just after a check has begun well, and each check runs to its end.
+    let noticed = health.interval * health.fall + health.timeout;
+    format!(
+        "checked every {} (a dead backend is out after {} at most)",
+        duration_text(health.interval),
+        duration_text(noticed)
+    )
+}
+
+fn delivery(config: &Config, backend: &Backend) -> String {
+    match (backend.delivery, config.node_of(backend.address.ip())) {
+        (DeliverySetting::Nat, _) => "nat, as set".to_owned(),
+        (_, Some(node)) => format!("local on {0}, direct from elsewhere", node.name),
+        (_, None) => "nat: no [[node]] has the address".to_owned(),
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a verb failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::control::client::ClientError;
+
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the answer cannot be written: {0}")]
+    Output(#[from] io::Error),
+    #[error("the answer cannot be written as JSON: {0}")]
+    Json(serde_json::Error),
+    #[error("the answer cannot be written as YAML: {0}")]
+    Yaml(#[from] serde_yaml_ng::Error),
+    #[error("cannot read {}: {source}", file.display())]
+    Unreadable { file: PathBuf, source: io::Error },
+    #[error("{} is larger than {most} bytes: is it a configuration?", file.display())]
+    TooLarge { file: PathBuf, most: u64 },
+    #[error("{} is not UTF-8 from byte {valid} on: save it as UTF-8", file.display())]
+    NotUtf8 { file: PathBuf, valid: usize },
+    #[error("there is no service `{name}`: {advice}")]
+    NoSuchService { name: String, advice: String },
+}
+
+impl Failure {
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

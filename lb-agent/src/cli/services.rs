@@ -1,0 +1,50 @@
+//! `lbctl services`.
+
+use super::failure::Failure;
+use super::figures;
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Table};
+use crate::control::api::Service;
+use crate::control::client::Client;
+
+pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let services = client.services().await?;
+    if screen.data(&services)? {
+        return Ok(());
+    }
+    let wide = screen.is_wide();
+    let mut headings = vec!["NAME", "ADDRESS", "PROTOCOL", "HASH", "ACCEPTING", "CONNECTIONS"];
+    if wide {
+        headings.extend(["PACKETS", "BYTES", "SLOTS"]);
+    }
+    let mut table = Table::new(headings);
+    for service in &services {
+        table.row(cells(service, wide));
+    }
+    screen.table(&table)
+}
+
+fn cells(service: &Service, wide: bool) -> Vec<Cell> {
+    let tone = match service.accepting {
+        0 => Tone::Bad,
+        some if some < service.backends => Tone::Doubtful,
+        _ => Tone::Good,
+    };
+    let address = std::net::SocketAddr::new(service.address, service.port);
+    let mut cells = vec![
+        Cell::from(&service.name),
+        Cell::from(address),
+        Cell::from(service.protocol),
+        Cell::from(service.hash),
+        Cell::toned(tone, format!("{}/{}", service.accepting, service.backends)),
+        Cell::from(service.connections),
+    ];
+    if wide {
+        cells.extend([
+            Cell::from(service.packets),
+            Cell::from(figures::bytes(service.bytes)),
+            Cell::from(service.slots),
+        ]);
+    }
+    cells
+}

@@ -1,0 +1,277 @@
+//! The configuration: what `lb.toml` says, as types that cannot be wrong.
+//!
+//! [`Config::parse`] takes the file's text and answers with a [`Config`] or with every problem it
+//! found, each with its place and remedy. Nothing here reads files, knows which node it runs on or
+//! looks at the system: whether an interface exists or a cgroup is mounted is for others to see.
+
+mod document;
+mod draft;
+mod error;
+mod node;
+mod problem;
+mod remark;
+pub(crate) mod schema;
+mod validate;
+mod value;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+use draft::Draft;
+use error::Faults;
+
+pub use error::{ConfigError, Fault};
+pub use node::NodeError;
+pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
+pub use value::duration_text;
+
+/// Everything that `lb.toml` says, checked and with its defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// To be attached at the start; may be empty (`lbctl attach` does it then).
+    pub interfaces: Vec<String>,
+    /// The VIPs: at least one, each a unicast address that no node or backend has.
+    pub virtual_addresses: Vec<IpAddr>,
+    /// Name of the node that holds the VIPs while nothing else decides.
+    pub active: Option<String>,
+    /// At least one; names and addresses are unique.
+    pub nodes: Vec<Node>,
+    /// At least one; names, and (address, protocol, port), are unique.
+    pub services: Vec<Service>,
+    pub lease: Lease,
+    pub nat: Nat,
+    pub host: Host,
+    pub data_path: DataPath,
+    pub metrics: Metrics,
+    pub control: Control,
+    pub paths: Paths,
+    pub limits: Limits,
+}
+
+/// A machine that runs the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub name: String,
+    /// At least one; the first is the one that the file calls `address`.
+    pub addresses: Vec<IpAddr>,
+    /// 1 to 254; the highest becomes Active first.
+    pub priority: u8,
+}
+
+/// A port of the VIPs, and who serves it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: String,
+    /// At least one of the VIPs, all of the backends' family.
+    pub addresses: Vec<IpAddr>,
+    /// The clients' port, not 0.
+    pub port: u16,
+    pub protocol: Protocol,
+    pub hash: Hash,
+    /// At least one, at most 65,535, all of one family, and one of them with a weight.
+    pub backends: Vec<Backend>,
+    /// A prime not smaller than the number of backends; chosen from that number where absent.
+    pub table_size: Option<u32>,
+    pub health: Health,
+}
+
+/// A server behind a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub address: SocketAddr,
+    /// Its share relative to the service's other backends; 0 takes no clients.
+    pub weight: u16,
+    pub delivery: DeliverySetting,
+}
+
+/// A service's transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// What of a client selects its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hash {
+    /// Its address: all its connections reach the same backend.
+    Source,
+    /// Its address and port: each connection on its own.
+    SourcePort,
+}
+
+/// How packets are to reach a backend, as the file says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliverySetting {
+    /// Direct where the address is a node's, NAT elsewhere.
+    Auto,
+    /// Its address belongs to a node.
+    Direct,
+    Nat,
+}
+
+/// How a backend is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    pub enabled: bool,
+    pub interval: Duration,
+    /// At most `interval`.
+    pub timeout: Duration,
+    /// Successes in a row that make it healthy, at least 1.
+    pub rise: u32,
+    /// Failures in a row that take it out, at least 1.
+    pub fall: u32,
+}
+
+/// The lease under which the VIP is held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// From the last refresh to the moment when the node no longer answers for the VIP.
+    pub duration: Duration,
+}
+
+/// Translation towards backends that run nothing of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nat {
+    /// Source ports towards backends; no service has one of them.
+    pub ports: RangeInclusive<u16>,
+    /// Flows at one time.
+    pub flows: u32,
+    /// Secret from which the port first tried follows, the same on every node.
+    pub key: Option<String>,
+    pub tcp_opening_timeout: Duration,
+    pub tcp_established_timeout: Duration,
+    pub tcp_closing_timeout: Duration,
+    pub udp_timeout: Duration,
+}
+
+/// The node's own processes as clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    pub enabled: bool,
+    /// The node's own backend first, where it accepts.
+    pub prefer_local: bool,
+    /// Where the hooks are attached; the root of cgroup2 where absent.
+    pub cgroup: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataPath {
+    /// In the order in which they are tried; at least one, each once.
+    pub modes: Vec<Mode>,
+    pub unknown_ports: UnknownPorts,
+}
+
+/// A way to attach the program to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// XDP in the driver.
+    Native,
+    /// XDP in the stack.
+    Generic,
+    /// tc ingress.
+    Tc,
+}
+
+/// What becomes of a packet to a VIP on a port that no service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownPorts {
+    /// The node's stack answers.
+    Pass,
+    Drop,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    /// None: switched off.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    pub socket: PathBuf,
+    /// The group that may use the socket; the agent's own where absent.
+    pub group: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Paths {
+    /// In a BPF file system; the layout's version is added to it.
+    pub bpf: PathBuf,
+    pub state: PathBuf,
+}
+
+/// Sizes of the maps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Services, counted once for each of their addresses.
+    pub services: u32,
+    /// Backends of all services, counted once for each address of their service.
+    pub backends: u32,
+}
+
+impl Config {
+    /// Reads the text of `lb.toml`. All problems are reported together, but for those of TOML
+    /// itself: where the text cannot be parsed, its meaning is not judged.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut faults = Faults::new(text);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            syntax(&errors, &mut faults);
+            return Err(faults.into_error());
+        }
+        let draft = Draft::read(document.get_ref(), &mut faults);
+        let config = validate::config(draft, &mut faults);
+        if faults.count() == 0 { Ok(config) } else { Err(faults.into_error()) }
+    }
+}
+
+/// The first error of each line: what follows on the same line is most often its echo.
+fn syntax(errors: &[toml::de::Error], faults: &mut Faults<'_>) {
+    let mut last_line = 0;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let line = faults.line_of(&span);
+        if line != last_line {
+            faults.add(&span, Problem::Syntax(error.message().to_owned()));
+            last_line = line;
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::SourcePort => "source-port",
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Tc => "tc",
+        })
+    }
+}

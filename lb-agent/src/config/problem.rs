@@ -1,0 +1,306 @@
+//! What can be wrong with a configuration: one variant for each, its message, and its remedy.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::value::{duration_text, is_prime, prime_from};
+
+/// One thing that is wrong. The message says what; [`remedy`](Self::remedy) what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Problem {
+    #[error("this is not TOML: {0}")]
+    Syntax(String),
+    #[error("unknown key `{key}` in {table}")]
+    UnknownKey { key: String, table: &'static str, advice: KeyAdvice },
+    #[error("{table} has no `{key}`")]
+    Missing { table: &'static str, key: &'static str, example: &'static str },
+    #[error("`{key}` must be {expected}, not {found}")]
+    WrongType { key: &'static str, expected: &'static str, found: &'static str },
+    #[error("`{first}` and `{second}` are both given")]
+    Both { first: &'static str, second: &'static str },
+    #[error("`{text}` is not {}", form.noun())]
+    Malformed { text: String, form: Form },
+    #[error("`{text}` has port 0")]
+    PortZero { text: String },
+    #[error("`{key}` cannot be `{text}`")]
+    NotAChoice {
+        key: &'static str,
+        text: String,
+        choices: Vec<&'static str>,
+        nearest: Option<&'static str>,
+    },
+    #[error("`{key}` is {found}, but must be between {lowest} and {highest}")]
+    OutOfRange { key: &'static str, found: String, lowest: String, highest: String },
+    #[error("`{key}` is empty")]
+    Empty { key: &'static str, example: &'static str },
+    #[error("{found} {what}, but at most {most} are possible")]
+    TooMany { what: &'static str, found: usize, most: usize, advice: &'static str },
+    #[error("{address} cannot be used here: it is {}", kind.noun())]
+    UnusableAddress { address: IpAddr, kind: AddressKind },
+    #[error("{what} `{value}` is given more than once")]
+    Duplicate { what: &'static str, value: String, first_line: usize },
+    #[error("the virtual address {address} is also node `{node}`'s own")]
+    VipIsNode { address: IpAddr, node: String },
+    #[error("backend {backend} has the virtual address itself")]
+    BackendIsVip { backend: SocketAddr },
+    #[error("`active` names `{name}`, which is no [[node]]")]
+    UnknownNode { name: String, known: Vec<String>, nearest: Option<String> },
+    #[error("service `{service}` uses {address}, which is not in `virtual_addresses`")]
+    NotVirtual { service: String, address: IpAddr },
+    #[error("service `{service}` has {backends} backends, but no virtual address is {backends}")]
+    NoVipOfFamily { service: String, backends: Family },
+    #[error("backend {backend} is {}, but the service's address {vip} is {}",
+        Family::of(backend.ip()), Family::of(*vip))]
+    FamilyMismatch { backend: SocketAddr, vip: IpAddr },
+    #[error("backend {backend} is {}, but the service's first backend is not", Family::of(backend.ip()))]
+    MixedFamilies { backend: SocketAddr },
+    #[error("service `{service}` has no backend with a weight above 0")]
+    NoWeight { service: String },
+    #[error("port {port} of service `{service}` is one of the NAT ports {first}-{last}")]
+    PortInNatRange { service: String, port: u16, first: u16, last: u16 },
+    #[error("`table_size` {size} is not a prime")]
+    NotPrime { size: u32 },
+    #[error("`table_size` {size} is less than the service's {backends} backends")]
+    TableTooSmall { size: u32, backends: usize },
+    #[error("`delivery = \"direct\"` for {backend}, but no [[node]] has that address")]
+    DirectToStranger { backend: SocketAddr },
+    #[error("`timeout` {} is longer than `interval` {}",
+        duration_text(*timeout), duration_text(*interval))]
+    TimeoutAboveInterval { timeout: Duration, interval: Duration },
+    #[error("`tcp = false`, but there is no other kind of check")]
+    OnlyTcpChecks,
+}
+
+/// What to say about a key that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyAdvice {
+    /// A key of the same table that looks like it.
+    Nearest(&'static str),
+    /// Other tables have this very key.
+    Elsewhere(Vec<&'static str>),
+    /// Nothing is like it: what there is.
+    Known(&'static [&'static str]),
+}
+
+/// What a text should have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Address,
+    Endpoint,
+    Duration,
+    PortRange,
+    Name,
+    InterfaceName,
+    Path,
+    SocketPath,
+}
+
+/// Kinds of address that no machine can be reached at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    Unspecified,
+    Loopback,
+    Multicast,
+    Broadcast,
+    LinkLocal,
+    Mapped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl Form {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Address => "an IP address",
+            Self::Endpoint => "an address with a port",
+            Self::Duration => "a duration",
+            Self::PortRange => "a range of ports",
+            Self::Name => "a usable name",
+            Self::InterfaceName => "the name of an interface",
+            Self::Path => "an absolute path",
+            Self::SocketPath => "a path short enough for a socket",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Address => {
+                "write an address such as \"192.168.139.150\" or \"fd00::150\", without prefix \
+                 length or port; host names are not looked up"
+            }
+            Self::Endpoint => {
+                "write ADDRESS:PORT, such as \"192.168.139.133:6443\" or \"[fd00::133]:6443\"; \
+                 host names are not looked up"
+            }
+            Self::Duration => {
+                "write whole numbers with units (d, h, m, s, ms), such as \"100ms\", \"2s\" or \
+                 \"2h4m\""
+            }
+            Self::PortRange => "write FIRST-LAST, such as \"61000-64999\"",
+            Self::Name => {
+                "use letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most \
+                 63 characters"
+            }
+            Self::InterfaceName => {
+                "write it as `ip link` shows it: at most 15 characters, without `/`, `:` or spaces"
+            }
+            Self::Path => "write it from the root, such as \"/var/lib/lb\"",
+            Self::SocketPath => "the kernel takes 107 bytes at most, such as \"/run/lb/lb.sock\"",
+        }
+    }
+}
+
+impl AddressKind {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Unspecified => "the unspecified address",
+            Self::Loopback => "a loopback address, which is another machine on every node",
+            Self::Multicast => "a multicast address",
+            Self::Broadcast => "the broadcast address",
+            Self::LinkLocal => "link-local, which means nothing without an interface",
+            Self::Mapped => "an IPv4 address in IPv6 form",
+        }
+    }
+}
+
+impl Problem {
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Syntax(_) => return None,
+            Self::UnknownKey { key, table, advice } => advice.remedy(key, table),
+            Self::Missing { example, .. } | Self::Empty { example, .. } => {
+                format!("write, for example, {example}")
+            }
+            Self::WrongType { key, expected, found } => return type_remedy(key, expected, found),
+            Self::Both { .. } => "keep one of them".to_owned(),
+            Self::Malformed { form, .. } => form.remedy().to_owned(),
+            Self::PortZero { .. } => "write the port that it listens on".to_owned(),
+            Self::NotAChoice { choices, nearest, .. } => match nearest {
+                Some(nearest) => format!("did you mean \"{nearest}\"?"),
+                None => format!("choose one of {}", quoted(choices)),
+            },
+            Self::OutOfRange { .. } => return None,
+            Self::TooMany { advice, .. } => (*advice).to_owned(),
+            Self::UnusableAddress { address, kind: AddressKind::Mapped } => {
+                format!("write {}", address.to_canonical())
+            }
+            Self::UnusableAddress { .. } => {
+                "write an address that one machine has and others can reach".to_owned()
+            }
+            Self::Duplicate { first_line, .. } => format!("it is already on line {first_line}"),
+            other => return other.remedy_between(),
+        })
+    }
+
+    /// Remedies for what is wrong between values that are each right.
+    fn remedy_between(&self) -> Option<String> {
+        Some(match self {
+            Self::VipIsNode { .. } => {
+                "a virtual address belongs to no machine: choose a free one of the same network"
+                    .to_owned()
+            }
+            Self::BackendIsVip { .. } => {
+                "write the server's own address, or packets would go in a circle".to_owned()
+            }
+            Self::UnknownNode { nearest: Some(nearest), .. } => {
+                format!("did you mean \"{nearest}\"?")
+            }
+            Self::UnknownNode { known, .. } => format!("the nodes are {}", quoted(known)),
+            Self::NotVirtual { .. } => "add it to `virtual_addresses`, or correct it".to_owned(),
+            Self::NoVipOfFamily { backends, .. } => {
+                format!("add an {backends} address to `virtual_addresses`")
+            }
+            Self::FamilyMismatch { .. } => {
+                "addresses are not translated between families: give the service an `address` of \
+                 the backends' family, or backends of the address'"
+                    .to_owned()
+            }
+            Self::MixedFamilies { .. } => {
+                "make two services, one for each family; they may share the port".to_owned()
+            }
+            Self::NoWeight { .. } => "give one of them a `weight` of 1 or more".to_owned(),
+            Self::PortInNatRange { .. } => {
+                "move `ports` in [nat], or the service: replies from backends could not be told \
+                 from clients"
+                    .to_owned()
+            }
+            Self::NotPrime { size } => near_primes(*size),
+            Self::TableTooSmall { backends, .. } => {
+                let good = u32::try_from(backends.saturating_mul(100)).unwrap_or(65_537);
+                format!("a good size is a prime a hundred times as large: {}", prime_from(good))
+            }
+            Self::DirectToStranger { .. } => {
+                "direct delivery needs the agent there: add the machine as a [[node]], or use \
+                 \"nat\" or \"auto\""
+                    .to_owned()
+            }
+            Self::TimeoutAboveInterval { .. } => {
+                "a check must end before the next begins: shorten `timeout`".to_owned()
+            }
+            Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+impl KeyAdvice {
+    fn remedy(&self, key: &str, table: &str) -> String {
+        match self {
+            Self::Nearest(nearest) => format!("did you mean `{nearest}`?"),
+            Self::Elsewhere(tables) if tables == &["the top level"] => {
+                format!("`{key}` belongs at the top of the file, before the first [table]")
+            }
+            Self::Elsewhere(tables) => format!("`{key}` belongs in {}", tables.join(" or ")),
+            Self::Known(keys) => {
+                format!(
+                    "{table} knows {}",
+                    keys.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+                )
+            }
+        }
+    }
+}
+
+fn type_remedy(key: &str, expected: &str, found: &str) -> Option<String> {
+    Some(match (expected, found) {
+        (expected, "a table") if expected.contains("[[") => "write two brackets".to_owned(),
+        ("a number" | "true or false", "a string") => "remove the quotation marks".to_owned(),
+        ("a list in [brackets]", "a string") => format!("write {key} = [\"..\"]"),
+        ("a table", "true or false") => format!("write {key} = {{ enabled = .. }}"),
+        _ => return None,
+    })
+}
+
+fn near_primes(size: u32) -> String {
+    let above = prime_from(size);
+    match (2..size).rev().find(|n| is_prime(*n)) {
+        Some(below) => format!("the primes next to it are {below} and {above}"),
+        None => format!("the smallest prime is {above}"),
+    }
+}
+
+fn quoted<T: AsRef<str>>(words: &[T]) -> String {
+    words.iter().map(|word| format!("\"{}\"", word.as_ref())).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,52 @@
+//! What is allowed in a configuration, but better known to whoever wrote it.
+
+use super::{Config, Protocol, Service};
+
+/// Buckets for each backend below which shares differ from the weights by more than a few percent
+/// (Maglev, NSDI 2016, section 3.4).
+const BUCKETS_PER_BACKEND: usize = 100;
+
+impl Config {
+    /// Sentences for people; none where there is nothing to say.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.interfaces.is_empty() {
+            remarks.push(
+                "no `interface`: nothing is attached until `lbctl attach IFACE` is run".to_owned(),
+            );
+        }
+        if self.active.is_none() {
+            remarks.push(
+                "no node is `active`: nobody holds the virtual addresses until `lbctl role active` \
+                 is run on one"
+                    .to_owned(),
+            );
+        }
+        remarks.extend(self.services.iter().flat_map(of_service));
+        remarks
+    }
+}
+
+fn of_service(service: &Service) -> Vec<String> {
+    let Service { name, backends, health, .. } = service;
+    let mut remarks = Vec::new();
+    if !health.enabled {
+        let how = match service.protocol {
+            Protocol::Tcp => "",
+            Protocol::Udp => " (a [service.health] checks it by a TCP connection to the same port)",
+        };
+        remarks.push(format!(
+            "the backends of service `{name}` are not checked: a dead one keeps its clients{how}"
+        ));
+    }
+    if let Some(size) = service.table_size
+        && (size as usize) < backends.len() * BUCKETS_PER_BACKEND
+    {
+        remarks.push(format!(
+            "`table_size` {size} of service `{name}` is small for {} backends: their shares will \
+             differ from their weights",
+            backends.len()
+        ));
+    }
+    remarks
+}

@@ -1,0 +1,298 @@
+//! Rules between values: what cannot be seen from one value alone. From a [`Draft`] to a
+//! [`Config`], which is meant only if no fault was added.
+
+use std::collections::HashMap;
+use std::hash::Hash as Key;
+use std::net::IpAddr;
+
+use lb_common::layout::size;
+
+use super::document::Placed;
+use super::draft::{Draft, DraftBackend, DraftNode, DraftService};
+use super::error::{Faults, Span};
+use super::problem::{Family, Problem};
+use super::{Backend, Config, DeliverySetting, Node, Service, schema, value};
+
+/// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
+const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
+
+pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
+    places(&draft, faults);
+    active(&draft, faults);
+    service_keys(&draft, faults);
+    let services: Vec<Service> =
+        draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
+    fits_the_limits(&draft, &services, faults);
+    Config {
+        interfaces: draft.interfaces.into_iter().map(|placed| placed.value).collect(),
+        virtual_addresses: values(&draft.virtual_addresses),
+        active: draft.active.map(|placed| placed.value),
+        nodes: draft.nodes.into_iter().map(node).collect(),
+        services,
+        lease: draft.lease,
+        nat: draft.nat,
+        host: draft.host,
+        data_path: draft.data_path,
+        metrics: draft.metrics,
+        control: draft.control,
+        paths: draft.paths,
+        limits: draft.limits,
+    }
+}
+
+fn node(draft: DraftNode) -> Node {
+    Node { name: draft.name.value, addresses: values(&draft.addresses), priority: draft.priority }
+}
+
+fn values(placed: &[Placed<IpAddr>]) -> Vec<IpAddr> {
+    placed.iter().map(|placed| placed.value).collect()
+}
+
+/// Reports every value that is there before.
+fn unique<T: Key + Eq + Clone>(
+    what: &'static str,
+    all: impl IntoIterator<Item = (T, Span)>,
+    show: impl Fn(&T) -> String,
+    faults: &mut Faults<'_>,
+) {
+    let mut seen: HashMap<T, Span> = HashMap::new();
+    for (value, span) in all {
+        if let Some(first) = seen.get(&value) {
+            let first_line = faults.line_of(first);
+            faults.add(&span, Problem::Duplicate { what, value: show(&value), first_line });
+        } else {
+            seen.insert(value, span);
+        }
+    }
+}
+
+fn unique_placed<'p, T: Key + Eq + Clone + ToString + 'p>(
+    what: &'static str,
+    all: impl IntoIterator<Item = &'p Placed<T>>,
+    faults: &mut Faults<'_>,
+) {
+    let pairs = all.into_iter().map(|placed| (placed.value.clone(), placed.span.clone()));
+    unique(what, pairs, T::to_string, faults);
+}
+
+/// Interfaces, modes, virtual addresses and nodes: each once, and not one as the other.
+fn places(draft: &Draft, faults: &mut Faults<'_>) {
+    unique_placed("interface", &draft.interfaces, faults);
+    unique_placed("mode", &draft.modes, faults);
+    unique_placed("virtual address", &draft.virtual_addresses, faults);
+    unique_placed("node", draft.nodes.iter().map(|node| &node.name), faults);
+    unique_placed("node address", draft.nodes.iter().flat_map(|node| &node.addresses), faults);
+    for node in &draft.nodes {
+        for address in &node.addresses {
+            if is_virtual(draft, address.value) {
+                let node = node.name.value.clone();
+                faults.add(&address.span, Problem::VipIsNode { address: address.value, node });
+            }
+        }
+    }
+    at_most("virtual addresses", &draft.virtual_addresses, size::VIPS, |vip| &vip.span, faults);
+    at_most("nodes", &draft.nodes, size::PEERS, |node| &node.name.span, faults);
+}
+
+fn at_most<T>(
+    what: &'static str,
+    all: &[T],
+    most: usize,
+    span: impl Fn(&T) -> &Span,
+    faults: &mut Faults<'_>,
+) {
+    if let Some(first_too_many) = all.get(most) {
+        let problem = Problem::TooMany { what, found: all.len(), most, advice: "remove some" };
+        faults.add(span(first_too_many), problem);
+    }
+}
+
+fn is_virtual(draft: &Draft, address: IpAddr) -> bool {
+    draft.virtual_addresses.iter().any(|vip| vip.value == address)
+}
+
+fn is_node(draft: &Draft, address: IpAddr) -> bool {
+    draft.nodes.iter().flat_map(|node| &node.addresses).any(|own| own.value == address)
+}
+
+fn active(draft: &Draft, faults: &mut Faults<'_>) {
+    let Some(active) = &draft.active else { return };
+    let known: Vec<String> = draft.nodes.iter().map(|node| node.name.value.clone()).collect();
+    if known.contains(&active.value) || !draft.places_complete {
+        return;
+    }
+    let nearest = schema::nearest(&active.value, known.iter().map(String::as_str));
+    let nearest = nearest.map(str::to_owned);
+    let problem = Problem::UnknownNode { name: active.value.clone(), nearest, known };
+    faults.add(&active.span, problem);
+}
+
+/// Names, and what clients see of a service, are unique.
+fn service_keys(draft: &Draft, faults: &mut Faults<'_>) {
+    unique_placed("service", draft.services.iter().map(|service| &service.name), faults);
+    let complete = draft.services.iter().filter(|service| service.complete);
+    let keys = complete.flat_map(|service| {
+        addresses(service, draft).into_iter().map(|address| {
+            ((address, service.port.value, service.protocol), service.port.span.clone())
+        })
+    });
+    let show = |(address, port, protocol): &(IpAddr, u16, _)| {
+        format!("{protocol} {}", std::net::SocketAddr::new(*address, *port))
+    };
+    unique("service at", keys, show, faults);
+}
+
+fn family(service: &DraftService) -> Option<Family> {
+    service.backends.first().map(|first| Family::of(first.address.value.ip()))
+}
+
+/// Those that the service names, or all that fit its backends; each once.
+fn addresses(service: &DraftService, draft: &Draft) -> Vec<IpAddr> {
+    let all = service.addresses.as_ref().unwrap_or(&draft.virtual_addresses);
+    let by_family = service.addresses.is_none();
+    let mut addresses = Vec::new();
+    for vip in values(all) {
+        let fits = !by_family || family(service).is_none_or(|family| Family::of(vip) == family);
+        if fits && !addresses.contains(&vip) {
+            addresses.push(vip);
+        }
+    }
+    addresses
+}
+
+fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> Service {
+    service_addresses(service, draft, faults);
+    backends(service, draft, faults);
+    table_size(service, faults);
+    let ports = &draft.nat.ports;
+    if ports.contains(&service.port.value) {
+        let problem = Problem::PortInNatRange {
+            service: service.name.value.clone(),
+            port: service.port.value,
+            first: *ports.start(),
+            last: *ports.end(),
+        };
+        faults.add(&service.port.span, problem);
+    }
+    Service {
+        name: service.name.value.clone(),
+        addresses: addresses(service, draft),
+        port: service.port.value,
+        protocol: service.protocol,
+        hash: service.hash,
+        backends: service.backends.iter().map(backend).collect(),
+        table_size: service.table_size.as_ref().map(|placed| placed.value),
+        health: service.health.clone(),
+    }
+}
+
+fn backend(draft: &DraftBackend) -> Backend {
+    Backend { address: draft.address.value, weight: draft.weight, delivery: draft.delivery.value }
+}
+
+/// They are virtual addresses, and there is at least one.
+fn service_addresses(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) {
+    if !draft.places_complete {
+        return;
+    }
+    let name = &service.name.value;
+    match &service.addresses {
+        Some(named) => {
+            unique_placed("address", named, faults);
+            for address in named.iter().filter(|address| !is_virtual(draft, address.value)) {
+                let problem = Problem::NotVirtual { service: name.clone(), address: address.value };
+                faults.add(&address.span, problem);
+            }
+        }
+        None => {
+            if let Some(backends) = family(service)
+                && addresses(service, draft).is_empty()
+            {
+                let problem = Problem::NoVipOfFamily { service: name.clone(), backends };
+                faults.add(&service.span, problem);
+            }
+        }
+    }
+}
+
+fn backends(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) {
+    unique_placed("backend", service.backends.iter().map(|backend| &backend.address), faults);
+    for backend in &service.backends {
+        backend_fits(backend, service, draft, faults);
+    }
+    let no_weight = service.backends.iter().all(|backend| backend.weight == 0);
+    if no_weight && service.complete {
+        let problem = Problem::NoWeight { service: service.name.value.clone() };
+        faults.add(&service.backends_span, problem);
+    }
+    if let Some(first_too_many) = service.backends.get(BACKENDS_PER_SERVICE) {
+        let problem = Problem::TooMany {
+            what: "backends in one service",
+            found: service.backends.len(),
+            most: BACKENDS_PER_SERVICE,
+            advice: "divide them between several services",
+        };
+        faults.add(&first_too_many.address.span, problem);
+    }
+}
+
+fn backend_fits(
+    backend: &DraftBackend,
+    service: &DraftService,
+    draft: &Draft,
+    faults: &mut Faults<'_>,
+) {
+    let address = backend.address.value;
+    let span = &backend.address.span;
+    let own_family = Family::of(address.ip());
+    if family(service).is_some_and(|first| first != own_family) {
+        faults.add(span, Problem::MixedFamilies { backend: address });
+    } else if let Some(vip) =
+        service.addresses.iter().flatten().find(|vip| Family::of(vip.value) != own_family)
+    {
+        faults.add(span, Problem::FamilyMismatch { backend: address, vip: vip.value });
+    }
+    if is_virtual(draft, address.ip()) {
+        faults.add(span, Problem::BackendIsVip { backend: address });
+    }
+    let direct = backend.delivery.value == DeliverySetting::Direct;
+    if direct && draft.places_complete && !is_node(draft, address.ip()) {
+        faults.add(&backend.delivery.span, Problem::DirectToStranger { backend: address });
+    }
+}
+
+fn table_size(service: &DraftService, faults: &mut Faults<'_>) {
+    let Some(size) = &service.table_size else { return };
+    let backends = service.backends.len();
+    if (size.value as usize) < backends {
+        faults.add(&size.span, Problem::TableTooSmall { size: size.value, backends });
+    } else if !value::is_prime(size.value) {
+        faults.add(&size.span, Problem::NotPrime { size: size.value });
+    }
+}
+
+/// The maps have room for all services and backends, each counted once for each address.
+fn fits_the_limits(draft: &Draft, services: &[Service], faults: &mut Faults<'_>) {
+    let limits = [
+        ("services (each address counts)", draft.limits.services, "raise `services` in [limits]"),
+        ("backends (for each address)", draft.limits.backends, "raise `backends` in [limits]"),
+    ];
+    let mut found = [0usize; 2];
+    let mut first_too_many: [Option<&Span>; 2] = [None; 2];
+    for (service, draft) in services.iter().zip(&draft.services) {
+        found[0] += service.addresses.len();
+        found[1] += service.addresses.len() * service.backends.len();
+        for i in 0..2 {
+            if found[i] > limits[i].1 as usize {
+                first_too_many[i].get_or_insert(&draft.span);
+            }
+        }
+    }
+    for i in 0..2 {
+        let (what, most, advice) = limits[i];
+        if let Some(span) = first_too_many[i] {
+            let most = most as usize;
+            faults.add(span, Problem::TooMany { what, found: found[i], most, advice });
+        }
+    }
+}

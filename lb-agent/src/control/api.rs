@@ -1,0 +1,179 @@
+//! What the control API says: the JSON of `/v1`, written by the agent and read by `lbctl`.
+//!
+//! A promise to scripts: fields are added, never renamed or removed within `/v1`. Points in time
+//! are seconds since the Unix epoch, MACs are `aa:bb:cc:dd:ee:ff`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/services` | list of [`Service`] |
+//! | `GET /v1/backends` | list of [`Backend`] |
+//! | `GET /v1/nodes` | list of [`Node`] |
+//! | `GET /v1/interfaces` | list of [`Interface`] |
+//! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
+//! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
+//! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
+//! | any that fails | its status, and an [`ApiError`] |
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::config::{Hash, Mode, Protocol};
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's.
+    pub version: String,
+    /// Of the pinned maps' layout.
+    pub layout_version: u32,
+    /// Of the table contract; nodes with different ones steer clients differently.
+    pub table_version: u32,
+    /// This node's name.
+    pub node: String,
+    pub role: Role,
+    /// Why it has that role.
+    pub role_reason: String,
+    pub role_since: f64,
+    /// The file that it runs from.
+    pub config: PathBuf,
+    pub interfaces: Vec<Interface>,
+    pub virtual_addresses: Vec<VirtualAddress>,
+    pub host_hooks: HostHooks,
+    /// Packets by verdict, of this node's data path.
+    pub counters: BTreeMap<String, u64>,
+    /// What a person should look at: what is wrong, where, what to do.
+    pub warnings: Vec<String>,
+    pub uptime_seconds: f64,
+}
+
+/// Whether a node attracts the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    Active,
+    Backup,
+}
+
+/// `PUT /v1/role`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleChange {
+    pub role: Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualAddress {
+    pub address: IpAddr,
+    /// This node has the address and answers for it.
+    pub held: bool,
+    /// Until the lease runs out unless it is refreshed; none where it is not held.
+    pub lease_remaining_ms: Option<u64>,
+}
+
+/// The hooks for the node's own processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostHooks {
+    pub enabled: bool,
+    /// Where they are attached, or why they are not.
+    pub reason: String,
+}
+
+/// `GET /v1/interfaces`: one that the program is attached to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    pub index: u32,
+    pub mode: Mode,
+    /// Why this mode.
+    pub reason: String,
+    pub mac: String,
+    pub attached_since: f64,
+}
+
+/// `GET /v1/services`: a service at one of its addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub hash: Hash,
+    /// Size of its table.
+    pub slots: u32,
+    pub backends: u32,
+    /// Backends that take new connections.
+    pub accepting: u32,
+    pub connections: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// `GET /v1/backends`: a backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    pub service: String,
+    pub address: SocketAddr,
+    /// The node that it is on, if any.
+    pub node: Option<String>,
+    pub delivery: Delivery,
+    pub weight: u16,
+    pub state: BackendState,
+    /// Takes new connections.
+    pub accepting: bool,
+    /// Why it is in that state.
+    pub reason: String,
+    /// In that state since.
+    pub since: f64,
+    pub next_hop_mac: Option<String>,
+    /// Fraction of the service's buckets in which it comes first, 0 to 1.
+    pub share: f64,
+    /// Steered to it by this node, as are `packets` and `bytes`.
+    pub connections: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// How packets reach a backend from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    Local,
+    Direct,
+    Nat,
+    /// Its neighbour or route is not known, so it gets nothing.
+    Unresolved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendState {
+    Healthy,
+    Down,
+    /// Not checked, or not yet.
+    Unknown,
+}
+
+/// `GET /v1/nodes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    /// It is the node that answers.
+    pub this: bool,
+    /// None where this node cannot know it.
+    pub role: Option<Role>,
+    pub mac: Option<String>,
+    /// None where it has not been tried.
+    pub reachable: Option<bool>,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// One sentence: what, where, what to do.
+    pub error: String,
+}

@@ -1,0 +1,225 @@
+//! The control API's server: HTTP/1.1 and JSON on a Unix socket. Each request becomes a
+//! [`Command`] for the agent's loop; nothing is decided here.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use nix::unistd::{Gid, Group, chown};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::api;
+
+/// Commands that wait for the agent's loop at once. A client beyond that waits for its turn.
+pub const QUEUE: usize = 64;
+
+/// A request to the agent, with where its answer goes.
+#[derive(Debug)]
+pub enum Command {
+    Status(oneshot::Sender<api::Status>),
+    Services(oneshot::Sender<Vec<api::Service>>),
+    Backends(oneshot::Sender<Vec<api::Backend>>),
+    Nodes(oneshot::Sender<Vec<api::Node>>),
+    Interfaces(oneshot::Sender<Vec<api::Interface>>),
+    Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
+    Detach(String, oneshot::Sender<Result<(), Refusal>>),
+    SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
+    Metrics(oneshot::Sender<String>),
+}
+
+/// A request that was understood and not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The caller's mistake, rather than ours or the system's.
+    pub callers: bool,
+    /// What, where, what to do.
+    pub sentence: String,
+}
+
+/// A socket that could not be opened.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("another agent answers on {0}: stop it first, or choose another control.socket")]
+    InUse(PathBuf),
+    #[error("cannot listen on {path}: {source}; is its folder writable?")]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("there is no group {0}: create it (groupadd {0}), or leave control.group out")]
+    NoGroup(String),
+}
+
+/// Opens the socket: mode 0660, owned by `group` if one is named. A socket that a dead agent left
+/// is replaced, one that answers is not.
+pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Listen { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(ServeError::InUse(path.to_owned()));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+    if let Some(name) = group {
+        let gid = group_id(name)?;
+        chown(path, None, Some(gid)).map_err(|errno| failed(errno.into()))?;
+    }
+    Ok(listener)
+}
+
+fn group_id(name: &str) -> Result<Gid, ServeError> {
+    Group::from_name(name)
+        .ok()
+        .flatten()
+        .map(|group| group.gid)
+        .ok_or_else(|| ServeError::NoGroup(name.to_owned()))
+}
+
+/// The routes, each a command. For the Unix socket.
+pub fn routes(agent: mpsc::Sender<Command>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/backends", get(backends))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/interfaces", get(interfaces))
+        .route("/v1/interfaces/{name}", post(attach).delete(detach))
+        .route("/v1/role", put(role))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            refuse(StatusCode::NOT_FOUND, "no such resource; see docs/api.md".to_owned())
+        })
+        .with_state(agent)
+}
+
+/// The routes of the TCP address for Prometheus and probes.
+pub fn public_routes(agent: mpsc::Sender<Command>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(agent)
+}
+
+type Agent = State<mpsc::Sender<Command>>;
+
+/// Asks the agent's loop; nothing if it is gone.
+async fn ask<T>(
+    agent: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, Response> {
+    let stopping =
+        || refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping; try again".to_owned());
+    let (reply, answer) = oneshot::channel();
+    agent.send(command(reply)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
+}
+
+fn refuse(status: StatusCode, error: String) -> Response {
+    (status, Json(api::ApiError { error })).into_response()
+}
+
+async fn answer<T: Serialize>(
+    agent: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Response {
+    match ask(agent, command).await {
+        Ok(value) => Json(value).into_response(),
+        Err(response) => response,
+    }
+}
+
+/// As [`change`], where there is nothing to say after a success.
+async fn change_silently(
+    agent: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
+) -> Response {
+    let response = change(agent, command).await;
+    if response.status().is_success() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    response
+}
+
+async fn change<T: Serialize>(
+    agent: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+) -> Response {
+    match ask(agent, command).await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        Ok(Err(refusal)) => {
+            let status = if refusal.callers {
+                StatusCode::CONFLICT
+            } else {
+                StatusCode::INTERNAL_SERVER_ERROR
+            };
+            refuse(status, refusal.sentence)
+        }
+        Err(response) => response,
+    }
+}
+
+async fn status(State(agent): Agent) -> Response {
+    answer(&agent, Command::Status).await
+}
+
+async fn services(State(agent): Agent) -> Response {
+    answer(&agent, Command::Services).await
+}
+
+async fn backends(State(agent): Agent) -> Response {
+    answer(&agent, Command::Backends).await
+}
+
+async fn nodes(State(agent): Agent) -> Response {
+    answer(&agent, Command::Nodes).await
+}
+
+async fn interfaces(State(agent): Agent) -> Response {
+    answer(&agent, Command::Interfaces).await
+}
+
+async fn attach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response {
+    change(&agent, |reply| Command::Attach(name, reply)).await
+}
+
+async fn detach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response {
+    change_silently(&agent, |reply| Command::Detach(name, reply)).await
+}
+
+async fn role(State(agent): Agent, Json(wanted): Json<api::RoleChange>) -> Response {
+    change_silently(&agent, |reply| Command::SetRole(wanted.role, reply)).await
+}
+
+async fn metrics(State(agent): Agent) -> Response {
+    match ask(&agent, Command::Metrics).await {
+        Ok(text) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+                .into_response()
+        }
+        Err(response) => response,
+    }
+}
+
+/// Ready once the agent's loop answers: the maps are filled before it begins.
+async fn ready(State(agent): Agent) -> Response {
+    match ask(&agent, Command::Interfaces).await {
+        Ok(interfaces) if interfaces.is_empty() => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "no interface is attached".to_owned())
+        }
+        Ok(_) => "ok\n".into_response(),
+        Err(response) => response,
+    }
+}

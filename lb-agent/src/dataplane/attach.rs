@@ -1,0 +1,245 @@
+//! Attaching to an interface: native XDP, generic XDP or tc, by trying; links pinned, and taken
+//! over from an agent that is gone.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::pin::PinError;
+use aya::programs::links::{FdLink, LinkError};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+
+use super::error::DataPlaneError;
+use super::links;
+use super::pins::Pins;
+use crate::config::Mode;
+
+const XDP: &str = "lb_xdp";
+const STEER: &str = "lb_tc_steer";
+const DELIVER: &str = "lb_tc_deliver";
+const DELIVER_AFTER_GENERIC: &str = "lb_tc_deliver_g";
+const EGRESS: &str = "lb_tc_egress";
+
+/// The file that a link is pinned as tells its mode to the next agent.
+const fn pin_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "native",
+        Mode::Generic => "generic",
+        Mode::Tc => "tc",
+    }
+}
+
+/// An interface that the programs are attached to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attached {
+    pub index: u32,
+    pub name: String,
+    pub mode: Mode,
+    /// Why this mode and not a better one.
+    pub reason: String,
+}
+
+/// A failure on the way from a program to a pinned link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkFailure {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Attaches to the interface in the first of `modes` that it takes.
+pub(super) fn attach(
+    object: &mut Ebpf,
+    pins: &Pins,
+    index: u32,
+    name: &str,
+    modes: &[Mode],
+) -> Result<Attached, DataPlaneError> {
+    let folder = pins.interface(index);
+    fs::create_dir_all(&folder).map_err(|e| DataPlaneError::file("making", &folder, e))?;
+    let result = attach_all(object, &folder, index, name, modes);
+    if result.is_err() {
+        // Nothing half attached: what was pinned goes, and with it the link.
+        let _ = fs::remove_dir_all(&folder);
+    }
+    result
+}
+
+fn attach_all(
+    object: &mut Ebpf,
+    folder: &Path,
+    index: u32,
+    name: &str,
+    modes: &[Mode],
+) -> Result<Attached, DataPlaneError> {
+    let failed = |what: &str, error: &LinkFailure| DataPlaneError::Attach {
+        name: name.to_owned(),
+        tried: format!("{what}: {}", explain(error)),
+    };
+    // Delivery and guard first: steering sends packets to them.
+    let deliver = folder.join("deliver");
+    tc(object, DELIVER, name, TcAttachType::Ingress, LinkOrder::default(), &deliver)
+        .map_err(|e| failed("tc ingress", &e))?;
+    tc(object, EGRESS, name, TcAttachType::Egress, LinkOrder::default(), &folder.join("egress"))
+        .map_err(|e| failed("tc egress", &e))?;
+    let mut tried = Vec::new();
+    for &mode in modes {
+        let pin = folder.join(pin_name(mode));
+        let result = match mode {
+            Mode::Native => xdp(object, index, XdpMode::Driver, &pin),
+            Mode::Generic => xdp(object, index, XdpMode::Skb, &pin),
+            Mode::Tc => tc(object, STEER, name, TcAttachType::Ingress, LinkOrder::first(), &pin),
+        };
+        match result {
+            Ok(()) => {
+                put(object, deliver_program(mode), &deliver)
+                    .map_err(|e| failed("tc ingress", &e))?;
+                let reason = reason(mode, &tried);
+                return Ok(Attached { index, name: name.to_owned(), mode, reason });
+            }
+            Err(error)
+                if mode != Mode::Tc
+                    && matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) =>
+            {
+                return Err(DataPlaneError::ForeignProgram {
+                    name: name.to_owned(),
+                    by: String::new(),
+                });
+            }
+            Err(error) => tried.push(format!("{}: {}", pin_name(mode), explain(&error))),
+        }
+    }
+    Err(DataPlaneError::Attach { name: name.to_owned(), tried: tried.join("; ") })
+}
+
+fn reason(mode: Mode, tried: &[String]) -> String {
+    if !tried.is_empty() {
+        return tried.join("; ");
+    }
+    match mode {
+        Mode::Native => "the driver runs XDP".to_owned(),
+        Mode::Generic | Mode::Tc => "first in data_path.modes".to_owned(),
+    }
+}
+
+fn xdp(object: &mut Ebpf, index: u32, mode: XdpMode, pin: &Path) -> Result<(), LinkFailure> {
+    let program: &mut Xdp = program(object, XDP)?;
+    let id = program.attach_to_if_index(index, mode)?;
+    let link = FdLink::try_from(program.take_link(id)?)?;
+    link.pin(pin)?;
+    Ok(())
+}
+
+fn tc(
+    object: &mut Ebpf,
+    name: &str,
+    interface: &str,
+    direction: TcAttachType,
+    order: LinkOrder,
+    pin: &Path,
+) -> Result<(), LinkFailure> {
+    let program: &mut SchedClassifier = program(object, name)?;
+    let options = TcAttachOptions::TcxOrder(order);
+    let id = program.attach_with_options(interface, direction, options)?;
+    let link = FdLink::try_from(program.take_link(id)?)?;
+    link.pin(pin)?;
+    Ok(())
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+/// Puts this agent's programs into the links that an earlier one pinned for the interface, without
+/// a packet passing in between unseen. Nothing where there are none.
+pub(super) fn take_over(
+    object: &mut Ebpf,
+    pins: &Pins,
+    index: u32,
+    name: &str,
+) -> Result<Option<Attached>, DataPlaneError> {
+    let folder = pins.interface(index);
+    let modes = [Mode::Native, Mode::Generic, Mode::Tc];
+    let Some(mode) = modes.into_iter().find(|&mode| folder.join(pin_name(mode)).exists()) else {
+        return Ok(None);
+    };
+    let steering = if mode == Mode::Tc { STEER } else { XDP };
+    let deliver = deliver_program(mode);
+    for (program, pin) in [(deliver, "deliver"), (EGRESS, "egress"), (steering, pin_name(mode))] {
+        put(object, program, &folder.join(pin)).map_err(|error| DataPlaneError::Attach {
+            name: name.to_owned(),
+            tried: format!("taking over the pinned link {pin}: {}", explain(&error)),
+        })?;
+    }
+    Ok(Some(Attached {
+        index,
+        name: name.to_owned(),
+        mode,
+        reason: "taken over from the agent before".to_owned(),
+    }))
+}
+
+/// The program that delivers behind a mode's steering.
+const fn deliver_program(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Generic => DELIVER_AFTER_GENERIC,
+        Mode::Native | Mode::Tc => DELIVER,
+    }
+}
+
+/// Puts a program into a pinned link.
+fn put(object: &Ebpf, name: &str, pin: &Path) -> Result<(), LinkFailure> {
+    let program = object.program(name).ok_or(ProgramError::NotLoaded)?;
+    Ok(links::replace(pin, program.fd()?.as_fd())?)
+}
+
+/// Detaches everything of ours from the interface.
+pub(super) fn detach(pins: &Pins, index: u32) -> Result<(), DataPlaneError> {
+    let folder = pins.interface(index);
+    // Steering first, so that no packet is sent to a delivery that is gone.
+    for mode in [Mode::Native, Mode::Generic, Mode::Tc] {
+        let _ = fs::remove_file(folder.join(pin_name(mode)));
+    }
+    fs::remove_dir_all(&folder).map_err(|e| DataPlaneError::file("removing", &folder, e))
+}
+
+fn errno(error: &LinkFailure) -> Option<i32> {
+    if let LinkFailure::Io(io) = error {
+        return io.raw_os_error();
+    }
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// An attach error with what it usually means.
+pub(super) fn explain(error: &LinkFailure) -> String {
+    match errno(error) {
+        Some(libc::EOPNOTSUPP) => {
+            "the driver does not run XDP (virtio: large receive offload is on, or too few queues)"
+                .to_owned()
+        }
+        Some(libc::ERANGE) => "the MTU is too large for XDP in this driver".to_owned(),
+        Some(libc::EBUSY) => "another program is attached".to_owned(),
+        Some(libc::EPERM) => "not permitted: root is needed".to_owned(),
+        Some(libc::ENODEV) => "the interface is gone".to_owned(),
+        Some(libc::EEXIST) => "another XDP program is attached in another mode".to_owned(),
+        Some(errno) => format!("{error} ({})", std::io::Error::from_raw_os_error(errno)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,199 @@
+//! Loading the kernel object: maps created or taken over, programs verified.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::maps::Map;
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::Address;
+use lb_common::backend::{Backend, BackendCounters};
+use lb_common::counter::COUNTERS;
+use lb_common::filter::AddressFilter;
+use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::host::OriginKey;
+use lb_common::interface::{Interface, SLOTS};
+use lb_common::layout::{map, size};
+use lb_common::nat::NatEntry;
+use lb_common::service::{Service, ServiceKey};
+use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::vip::Vip;
+
+use super::error::DataPlaneError;
+use super::pins::{Pins, Shape};
+
+/// The object of crate lb-ebpf, as the build script made it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
+
+/// The kernel object as the agent loads it, for whoever looks at the programs without an agent:
+/// packet fixtures, measurements.
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
+/// Sizes that the configuration decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub services: u32,
+    pub backends: u32,
+    /// Flows, each of two entries.
+    pub nat_flows: u32,
+}
+
+impl Capacity {
+    pub(super) const fn tables(&self) -> u32 {
+        2 * self.services
+    }
+
+    const fn nat_entries(&self) -> u32 {
+        2 * self.nat_flows
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            services: size::SERVICES as u32,
+            backends: size::BACKENDS as u32,
+            nat_flows: size::NAT_FLOWS as u32 / 2,
+        }
+    }
+}
+
+/// Loads the object, with its maps pinned under `pins`, or taken over from there.
+///
+/// # Errors
+///
+/// Everything that a user can mend is told apart: rights, the BPF file system, another layout.
+/// What this call pinned is removed again if it fails.
+pub(super) fn load(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
+    let taken_over = pins.exist();
+    pins.prepare()?;
+    for (name, shape) in shapes(capacity) {
+        pins.check(name, &shape)?;
+    }
+    let result = load_object(pins, capacity);
+    if result.is_err() && !taken_over {
+        // Best effort on the way out: the error that matters is the first.
+        let _ = pins.remove();
+    }
+    result
+}
+
+fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(map::SERVICES, capacity.services)
+        .map_max_entries(map::TABLES, capacity.tables())
+        .map_max_entries(map::BACKENDS, capacity.backends)
+        .map_max_entries(map::BACKEND_COUNTERS, capacity.backends)
+        .map_max_entries(map::NAT_FLOWS, capacity.nat_entries());
+    for name in map::ALL {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut object = loader.load(OBJECT).map_err(object_error)?;
+    for (name, program) in object.programs_mut() {
+        load_program(name, program)?;
+    }
+    Ok(object)
+}
+
+/// Loads one program into the kernel.
+fn load_program(name: &str, program: &mut Program) -> Result<(), DataPlaneError> {
+    let result = match program {
+        Program::Xdp(program) => Xdp::load(program),
+        Program::SchedClassifier(program) => SchedClassifier::load(program),
+        Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
+        other => {
+            let detail = format!("unexpected type {:?}", other.prog_type());
+            return Err(DataPlaneError::Load { program: name.to_owned(), detail });
+        }
+    };
+    result.map_err(|error| match error {
+        ProgramError::LoadError { io_error, .. }
+            if io_error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            DataPlaneError::NotPermitted
+        }
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last: Vec<&str> = log.lines().rev().take(3).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            DataPlaneError::Load {
+                program: name.to_owned(),
+                detail: format!("{io_error}; the verifier says: {}", last.join(" / ")),
+            }
+        }
+        other => DataPlaneError::Load { program: name.to_owned(), detail: other.to_string() },
+    })
+}
+
+fn object_error(error: EbpfError) -> DataPlaneError {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            match io.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => return DataPlaneError::NotPermitted,
+                Some(libc::ENOSYS) => return DataPlaneError::NoBpf,
+                _ => {}
+            }
+        }
+        source = error.source();
+    }
+    let mut detail = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        detail = format!("{detail}: {inner}");
+        source = inner.source();
+    }
+    DataPlaneError::Object { detail }
+}
+
+/// Takes a map out of the object as the type that it is used as.
+pub(super) fn take<M: TryFrom<Map>>(object: &mut Ebpf, name: &str) -> Result<M, DataPlaneError>
+where
+    M::Error: std::fmt::Display,
+{
+    let missing = |detail: String| DataPlaneError::Object { detail };
+    let map = object.take_map(name).ok_or_else(|| missing(format!("map {name} is missing")))?;
+    map.try_into().map_err(|error: M::Error| missing(format!("map {name}: {error}")))
+}
+
+/// A second descriptor of a hash map of the object, for what aya's types don't offer.
+pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataPlaneError> {
+    match object.map(name) {
+        Some(Map::HashMap(data)) => data
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| DataPlaneError::map("duplicating", name, e.into())),
+        _ => Err(DataPlaneError::Object { detail: format!("map {name} is missing") }),
+    }
+}
+
+/// The sizes of every map, as lb-common's types and the capacity say.
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 14] {
+    const fn shape<K, V>(entries: usize) -> Shape {
+        Shape {
+            key_size: size_of::<K>() as u32,
+            value_size: size_of::<V>() as u32,
+            max_entries: entries as u32,
+        }
+    }
+    let backends = capacity.backends as usize;
+    [
+        (map::SETTINGS, shape::<u32, Settings>(1)),
+        (map::ADDRESS_FILTER, shape::<u32, AddressFilter>(1)),
+        (map::VIPS, shape::<Address, Vip>(size::VIPS)),
+        (map::INTERFACES, shape::<u32, Interface>(SLOTS as usize)),
+        (map::PEERS, shape::<PeerKey, u32>(size::PEERS)),
+        (map::SERVICES, shape::<ServiceKey, Service>(capacity.services as usize)),
+        (map::TABLES, shape::<u32, u32>(capacity.tables() as usize)),
+        (map::BACKENDS, shape::<u32, Backend>(backends)),
+        (map::BACKEND_COUNTERS, shape::<u32, BackendCounters>(backends)),
+        (map::COUNTERS, shape::<u32, u64>(COUNTERS)),
+        (map::NAT_FLOWS, shape::<FlowKey, NatEntry>(capacity.nat_entries() as usize)),
+        (map::UDP_REPLIES, shape::<FlowKey, Endpoint>(size::UDP_REPLIES)),
+        (map::HOST_ORIGINS, shape::<OriginKey, Endpoint>(size::HOST_ORIGINS)),
+        (map::RUNTIME, shape::<u32, Runtime>(1)),
+    ]
+}

@@ -1,0 +1,234 @@
+//! The kernel side in the agent's hands: programs loaded and attached, maps filled, counters read.
+//!
+//! What is to be in the maps is decided in [`plan`](crate::plan); here a plan is compared with what
+//! the maps hold, and only the difference is written.
+
+mod attach;
+mod batch;
+mod counters;
+mod error;
+mod hooks;
+mod lease;
+mod links;
+mod load;
+mod maps;
+mod nat;
+mod pins;
+mod state;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aya::Ebpf;
+use lb_common::backend::Backend;
+use lb_common::layout::map;
+
+pub use attach::Attached;
+pub use counters::BackendTotals;
+pub use error::DataPlaneError;
+pub use lease::Leases;
+pub use load::{Capacity, object};
+pub use nat::{NatTimeouts, Sweep};
+pub use pins::Pins;
+
+use crate::config::Mode;
+use crate::plan::Plan;
+use maps::Maps;
+
+/// The data path of this node.
+pub struct DataPlane {
+    object: Ebpf,
+    pins: Pins,
+    capacity: Capacity,
+    maps: Maps,
+    attached: Vec<Attached>,
+    hooks: Result<PathBuf, String>,
+    /// Whether a plan was written: what the holder of the VIPs waits for.
+    tables_written: Arc<AtomicBool>,
+}
+
+/// Whether this process may use BPF at all, before anything is touched.
+pub fn permitted() -> Result<(), DataPlaneError> {
+    match batch::array_of(&[0u32], 0) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Err(DataPlaneError::NotPermitted),
+            Some(libc::ENOSYS) => Err(DataPlaneError::NoBpf),
+            _ => Err(DataPlaneError::Map {
+                operation: "making a first map",
+                map: "probe".to_owned(),
+                source: error,
+            }),
+        },
+    }
+}
+
+impl DataPlane {
+    /// Loads the programs; maps that an earlier agent pinned are taken over with what they hold,
+    /// and its links get this agent's programs by [`take_over`](Self::take_over).
+    pub fn open(pins: Pins, capacity: Capacity) -> Result<Self, DataPlaneError> {
+        let mut object = load::load(&pins, &capacity)?;
+        let maps = Maps::take(&mut object)?;
+        let hooks = Err("not attached yet".to_owned());
+        let tables_written = Arc::new(AtomicBool::new(false));
+        Ok(Self { object, pins, capacity, maps, attached: Vec::new(), hooks, tables_written })
+    }
+
+    /// Updates the links that an earlier agent left: `name` tells an interface's name by index, or
+    /// nothing where it is gone.
+    pub fn take_over(
+        &mut self,
+        name: impl Fn(u32) -> Option<String>,
+    ) -> Result<(), DataPlaneError> {
+        for index in self.pins.interfaces() {
+            let taken = match name(index) {
+                Some(name) => attach::take_over(&mut self.object, &self.pins, index, &name)?,
+                None => None,
+            };
+            match taken {
+                Some(attached) => self.attached.push(attached),
+                // The interface went, or its attachment was cut short: nothing steers there.
+                None => attach::detach(&self.pins, index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches to an interface; nothing happens where that is done already.
+    pub fn attach(
+        &mut self,
+        index: u32,
+        name: &str,
+        modes: &[Mode],
+    ) -> Result<&Attached, DataPlaneError> {
+        if let Some(at) = self.attached.iter().position(|attached| attached.index == index) {
+            return Ok(&self.attached[at]);
+        }
+        let slot = index % lb_common::interface::SLOTS;
+        let other = self.attached.iter().find(|a| a.index % lb_common::interface::SLOTS == slot);
+        if let Some(other) = other {
+            return Err(DataPlaneError::SlotTaken {
+                name: name.to_owned(),
+                index,
+                other: other.name.clone(),
+            });
+        }
+        let attached = attach::attach(&mut self.object, &self.pins, index, name, modes)?;
+        let at = self.attached.len();
+        self.attached.push(attached);
+        Ok(&self.attached[at])
+    }
+
+    pub fn detach(&mut self, name: &str) -> Result<(), DataPlaneError> {
+        let at = self
+            .attached
+            .iter()
+            .position(|attached| attached.name == name)
+            .ok_or_else(|| DataPlaneError::NotAttached { name: name.to_owned() })?;
+        let attached = self.attached.remove(at);
+        attach::detach(&self.pins, attached.index)
+    }
+
+    /// Forgets an interface that the kernel removed.
+    pub fn forget(&mut self, index: u32) -> Result<(), DataPlaneError> {
+        self.attached.retain(|attached| attached.index != index);
+        attach::detach(&self.pins, index)
+    }
+
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Attaches the hooks for the node's own processes, or detaches them.
+    pub fn set_hooks(&mut self, enabled: bool, cgroup: Option<&Path>) {
+        self.hooks = if enabled {
+            hooks::attach(&mut self.object, &self.pins, cgroup)
+        } else {
+            match hooks::detach(&self.pins) {
+                Ok(()) => Err("off in the configuration (host.enabled)".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+    }
+
+    /// Where the hooks are attached, or why they are not.
+    pub fn hooks(&self) -> &Result<PathBuf, String> {
+        &self.hooks
+    }
+
+    /// Makes the maps hold what the plan says.
+    pub fn apply(&mut self, plan: &Plan) -> Result<(), DataPlaneError> {
+        self.maps.apply(plan, &self.capacity)?;
+        self.tables_written.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A handle of its own on the leases, so that nothing else of the agent can delay them.
+    pub fn leases(&self) -> Result<Leases, DataPlaneError> {
+        Leases::open(&self.pins, Arc::clone(&self.tables_written))
+    }
+
+    /// A loaded program, for measurements.
+    pub fn program(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        Some(self.object.program(name)?.fd().ok()?.as_fd())
+    }
+
+    /// How many instructions the verifier went through for each program.
+    pub fn verified_instructions(&self) -> BTreeMap<String, u32> {
+        self.object
+            .programs()
+            .filter_map(|(name, program)| {
+                let count = program.info().ok()?.verified_instruction_count()?;
+                Some((name.to_owned(), count))
+            })
+            .collect()
+    }
+
+    /// The backends that the maps hold already, from an agent that was here before.
+    pub fn pinned_backends(&self) -> impl Iterator<Item = &Backend> {
+        self.maps.state.services.values().flat_map(|applied| &applied.backends)
+    }
+
+    /// Whether a lease still runs, from an agent that was here a moment ago.
+    pub fn holds_lease(&self) -> bool {
+        self.maps.holds_lease(monotonic_ns())
+    }
+
+    /// Packets by verdict since the maps were made, in the order of `Verdict::ALL`.
+    pub fn verdicts(&self) -> Result<Vec<u64>, DataPlaneError> {
+        counters::verdicts(&self.maps.counters)
+    }
+
+    /// What was steered to the backends of a service, in its canonical order.
+    pub fn backend_totals(
+        &self,
+        key: &lb_common::service::ServiceKey,
+    ) -> Result<Vec<BackendTotals>, DataPlaneError> {
+        let Some(applied) = self.maps.state.services.get(key) else { return Ok(Vec::new()) };
+        counters::backends(&self.maps.backend_counters, applied.block.clone())
+    }
+
+    /// Removes NAT flows that are over.
+    pub fn sweep_nat(&mut self, timeouts: &NatTimeouts) -> Result<Sweep, DataPlaneError> {
+        self.maps.sweep_nat(timeouts)
+    }
+
+    /// Leaves nothing behind: detaches everything and removes what is pinned.
+    pub fn close(self) -> Result<(), DataPlaneError> {
+        for attached in &self.attached {
+            attach::detach(&self.pins, attached.index)?;
+        }
+        hooks::detach(&self.pins)?;
+        self.pins.remove().map_err(|e| DataPlaneError::file("removing", map::ALL[0], e))
+    }
+}
+
+/// The clock of leases and NAT entries: `CLOCK_MONOTONIC` in nanoseconds, as in the programs.
+pub fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .expect("every Linux has this clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}

@@ -1,0 +1,58 @@
+//! Which backends answer. A check opens a TCP connection to the backend's port; `rise` and `fall`
+//! turn the results into a [`State`], and a [`Checker`] reports each change of it.
+//!
+//! What follows from a state (which backend takes new clients, which flows end) is not decided
+//! here. [`machine`], [`judge`] and [`pace`] are pure; [`probe`] and [`driver`] do the work.
+
+mod driver;
+mod judge;
+mod machine;
+mod pace;
+mod probe;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use driver::Checker;
+
+/// An address to check, and how. Two services that check a backend in the same way share a target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub schedule: Schedule,
+}
+
+/// How often to check, and how many results change a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    /// From the start of one check to the start of the next, give or take a tenth. A pause that
+    /// comes out below a millisecond is one of a millisecond.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// Successes in a row that make a target healthy that was down. 0 is taken as 1.
+    pub rise: u32,
+    /// Failures in a row that make a target down. 0 is taken as 1.
+    pub fall: u32,
+}
+
+/// What is known of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No check has succeeded, and fewer than `fall` have failed. The agent lets such a backend
+    /// take clients: a restart must not stop traffic.
+    Unknown,
+    Healthy,
+    Down,
+}
+
+/// A target's state changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub target: Target,
+    pub state: State,
+    /// For people: `connected in 0.4 ms`, `connection refused, 3 times in a row`.
+    pub reason: String,
+}

@@ -1,0 +1,103 @@
+//! When checks are made. Pure: the same target is checked at the same pace in every run.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_common::Address;
+use lb_common::hash::{backend_hash, mix};
+
+use super::Target;
+
+/// So many targets may begin in the same instant.
+const AT_ONCE: usize = 16;
+/// Over at most so long are the first checks of more targets spread.
+const SPREAD: Duration = Duration::from_millis(200);
+/// An interval of 0 must not become a busy loop.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the first check of a target waits that begins together with others, `beginners` with
+/// itself.
+pub(super) fn first_delay(target: &Target, beginners: usize) -> Duration {
+    if beginners <= AT_ONCE {
+        return Duration::ZERO;
+    }
+    SPREAD.min(target.schedule.interval).mul_f64(fraction(identity(&target.address)))
+}
+
+/// From the start of the check numbered `round` to the start of the next: the interval give or
+/// take a tenth, so that checks which began together drift apart.
+pub(super) fn pause(target: &Target, round: u64) -> Duration {
+    let jitter = fraction(mix(identity(&target.address) ^ (round + 1)));
+    target.schedule.interval.mul_f64(0.9 + 0.2 * jitter).max(SHORTEST_PAUSE)
+}
+
+fn identity(address: &SocketAddr) -> u64 {
+    mix(backend_hash(0, &Address::from(address.ip()), address.port().to_be()))
+}
+
+/// A hash as a number from 0 up to, not including, 1.
+fn fraction(hash: u64) -> f64 {
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::health::Schedule;
+
+    fn target(n: u32, interval: Duration) -> Target {
+        let ip = std::net::Ipv4Addr::from(0x0a00_0000 + n);
+        let schedule = Schedule { interval, timeout: interval, rise: 2, fall: 3 };
+        Target { address: SocketAddr::from((ip, 6443)), schedule }
+    }
+
+    #[test]
+    fn sixteen_targets_begin_at_once() {
+        let target = target(1, Duration::from_secs(2));
+        assert_eq!(first_delay(&target, 16), Duration::ZERO);
+        assert_ne!(first_delay(&target, 17), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thousand_targets_begin_evenly_within_200_ms() {
+        let mut tenths = [0; 10];
+        for n in 0..1000 {
+            let delay = first_delay(&target(n, Duration::from_secs(2)), 1000);
+            tenths[(delay.as_micros() / 20_000) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (70..=130).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn targets_begin_within_their_first_interval() {
+        let interval = Duration::from_millis(10);
+        assert!((0..1000).all(|n| first_delay(&target(n, interval), 1000) < interval));
+    }
+
+    #[test]
+    fn an_interval_of_zero_pauses_all_the_same() {
+        assert_eq!(pause(&target(1, Duration::ZERO), 0), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn pauses_average_to_the_interval() {
+        let target = target(1, Duration::from_secs(2));
+        let sum: Duration = (0..1000).map(|round| pause(&target, round)).sum();
+        assert!((1_990..2_010).contains(&(sum / 1000).as_millis()), "{sum:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn pauses_are_within_a_tenth_of_the_interval_and_repeatable(
+            n in any::<u16>(), round in 0u64..1_000_000, interval_ms in 10u64..3_600_000,
+        ) {
+            let interval = Duration::from_millis(interval_ms);
+            let target = target(n.into(), interval);
+            let pause = pause(&target, round);
+            prop_assert!(pause >= interval.mul_f64(0.899) && pause <= interval.mul_f64(1.101));
+            prop_assert_eq!(pause, super::pause(&target.clone(), round));
+        }
+    }
+}

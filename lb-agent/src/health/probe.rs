@@ -1,0 +1,132 @@
+//! One check: a TCP handshake, taken just so far that the kernel at the other end has answered.
+//!
+//! ```text
+//!   here  SYN ------>              <------ SYN, ACK        RST ------>
+//! ```
+//!
+//! The handshake's last ACK is held back (TCP_QUICKACK off) and the socket closed with a reset
+//! (SO_LINGER 0) instead. So the server's process is never woken: no log line about a TLS handshake
+//! that ended early, which a plain close and a reset after the ACK both cause, no slot of its
+//! accept queue, no TIME_WAIT here. haproxy does the same for its TCP checks. Where the agent is
+//! kept from running for longer than the kernel delays an ACK (40 ms), the server sees a connection
+//! that is reset.
+//!
+//! What this shows is that something listens, and that its accept queue has room: a process that
+//! hangs is noticed when its clients have filled that queue.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::TcpStreamExt;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use tokio::net::TcpSocket;
+
+use super::judge::Outcome;
+
+/// Checks whether `address` takes connections, for at most `limit`.
+pub(super) async fn probe(address: SocketAddr, limit: Duration) -> Outcome {
+    match open(&address) {
+        Ok(socket) => connect(socket, address, limit).await,
+        Err(error) => Outcome::NotChecked(format!("no socket for a check: {error}")),
+    }
+}
+
+fn open(address: &SocketAddr) -> io::Result<TcpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let stream = TcpStream::from(socket(family, SockType::Stream, flags, None)?);
+    stream.set_quickack(false)?;
+    let socket = TcpSocket::from_std_stream(stream);
+    socket.set_zero_linger()?;
+    Ok(socket)
+}
+
+async fn connect(socket: TcpSocket, address: SocketAddr, limit: Duration) -> Outcome {
+    let start = Instant::now();
+    match tokio::time::timeout(limit, socket.connect(address)).await {
+        Err(_) => Outcome::Failed(format!("no answer within {limit:?}")),
+        Ok(Err(error)) => blame(&error),
+        // The kernel may choose the very port that is asked for as the source where both
+        // addresses are this node's, and TCP then connects the socket to itself (RFC 9293,
+        // section 3.5, simultaneous open). Nobody listens there.
+        Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
+            Outcome::Failed("connection refused".to_owned())
+        }
+        Ok(Ok(_)) => Outcome::Connected(start.elapsed()),
+    }
+}
+
+/// Whether a failed connection speaks against the target or against this node, and in what words.
+fn blame(error: &io::Error) -> Outcome {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    match errno {
+        Some(Errno::ECONNREFUSED) => Outcome::Failed("connection refused".to_owned()),
+        Some(Errno::ECONNRESET) => Outcome::Failed("connection reset".to_owned()),
+        Some(Errno::EHOSTUNREACH) => Outcome::Failed("host unreachable".to_owned()),
+        Some(Errno::ENETUNREACH) => Outcome::Failed("no route to it from this node".to_owned()),
+        // What forbids this node to connect may well forbid it to forward: better down, and said
+        // so, than unknown for ever.
+        Some(Errno::EPERM | Errno::EACCES) => {
+            Outcome::Failed("forbidden by a firewall rule or BPF program of this node".to_owned())
+        }
+        Some(Errno::EADDRNOTAVAIL) => {
+            Outcome::NotChecked("no source address or port left for a check".to_owned())
+        }
+        Some(errno @ (Errno::ENOBUFS | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
+            Outcome::NotChecked(format!("no connection for a check: {}", errno.desc()))
+        }
+        Some(errno) => Outcome::Failed(errno.desc().to_lowercase()),
+        None => Outcome::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::tests::{TEST_LIMIT, runtime, test_address};
+
+    #[test]
+    fn what_this_node_lacks_is_not_held_against_the_target() {
+        for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert!(matches!(blame(&errno.into()), Outcome::NotChecked(_)), "{errno}");
+        }
+        for errno in [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::EPERM, Errno::ETIMEDOUT] {
+            assert!(matches!(blame(&errno.into()), Outcome::Failed(_)), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_connects_to_itself_is_refused() {
+        runtime().block_on(async {
+            let address = test_address();
+            let socket = open(&address).unwrap();
+            socket.bind(address).unwrap();
+            let outcome = connect(socket, address, TEST_LIMIT).await;
+            assert_eq!(outcome, Outcome::Failed("connection refused".to_owned()));
+        });
+    }
+
+    #[test]
+    fn a_server_does_not_see_the_check() {
+        runtime().block_on(async {
+            let server = tokio::net::TcpListener::bind(test_address()).await.unwrap();
+            let address = server.local_addr().unwrap();
+            // A machine that is busy enough lets the ACK's delay pass: one of these is enough.
+            for _ in 0..20 {
+                let outcome = probe(address, TEST_LIMIT).await;
+                assert!(matches!(outcome, Outcome::Connected(_)), "{outcome:?}");
+                let client = tokio::net::TcpStream::connect(address).await.unwrap();
+                let mut first = server.accept().await.unwrap().1;
+                if first == client.local_addr().unwrap() {
+                    return;
+                }
+                while first != client.local_addr().unwrap() {
+                    first = server.accept().await.unwrap().1;
+                }
+            }
+            panic!("the server accepted the connections of 20 checks");
+        });
+    }
+}

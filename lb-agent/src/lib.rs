@@ -1,0 +1,17 @@
+//! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
+//!
+//! Pure modules (`config`, `table`, `plan`, the machines in `health` and `role`) know nothing of
+//! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
+
+pub mod agent;
+pub mod announce;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod health;
+pub mod metrics;
+pub mod netlink;
+pub mod plan;
+pub mod role;
+pub mod table;

@@ -1,0 +1,208 @@
+//! Prometheus metrics: what the maps count and what the agent knows, in OpenMetrics text.
+//!
+//! Every series exists from the first scrape on. Names and labels are promises to users; they are
+//! listed in docs/metrics.md.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+
+use lb_common::counter::Verdict;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::control::api;
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// What a scrape shows.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    pub status: &'a api::Status,
+    /// In the order of `Verdict::ALL`.
+    pub verdicts: &'a [u64],
+    pub services: &'a [api::Service],
+    pub backends: &'a [api::Backend],
+    pub nat_flows: u64,
+    pub nat_flows_limit: u64,
+    pub netlink_overruns: u64,
+    pub plans_failed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    service: String,
+    backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabels {
+    service: String,
+    vip: String,
+    port: u16,
+    protocol: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InterfaceLabels {
+    interface: String,
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VipLabels {
+    vip: String,
+}
+
+/// Renders a scrape.
+///
+/// # Errors
+///
+/// Only if writing to a string fails.
+pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("lb");
+    agent(&mut registry, snapshot);
+    packets(&mut registry, snapshot.verdicts);
+    services(&mut registry, snapshot.services);
+    backends(&mut registry, snapshot.backends);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = FloatGauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
+    let status = snapshot.status;
+    let build = Info::new(vec![
+        ("version".to_owned(), status.version.clone()),
+        ("layout_version".to_owned(), status.layout_version.to_string()),
+        ("table_version".to_owned(), status.table_version.to_string()),
+    ]);
+    registry.register("build", "The agent's version and that of what it shares", build);
+    let active = f64::from(u8::from(status.role == api::Role::Active));
+    gauge(registry, "active", "Whether this node holds the VIPs: 1 for Active", active);
+    gauge(registry, "uptime_seconds", "Since the agent's start", status.uptime_seconds);
+    let hooks = f64::from(u8::from(status.host_hooks.enabled));
+    gauge(registry, "host_hooks", "Whether the node's own processes are redirected", hooks);
+    gauge(registry, "nat_flows", "Flows with NAT entries", snapshot.nat_flows as f64);
+    gauge(
+        registry,
+        "nat_flows_limit",
+        "Flows that the NAT map has room for",
+        snapshot.nat_flows_limit as f64,
+    );
+    counter(
+        registry,
+        "netlink_overruns",
+        "Times that the kernel dropped network events and all was read anew",
+        snapshot.netlink_overruns,
+    );
+    counter(
+        registry,
+        "map_failures",
+        "Times that the maps could not be brought up to date",
+        snapshot.plans_failed,
+    );
+    let leases = Family::<VipLabels, FloatGauge>::default();
+    for vip in &status.virtual_addresses {
+        let seconds = vip.lease_remaining_ms.map_or(0.0, |ms| ms as f64 / 1000.0);
+        leases.get_or_create(&VipLabels { vip: vip.address.to_string() }).set(seconds);
+    }
+    registry.register(
+        "lease_remaining_seconds",
+        "Until this node stops to answer for the VIP unless it renews; 0 where it is not held",
+        leases,
+    );
+    let interfaces = Family::<InterfaceLabels, Gauge>::default();
+    for interface in &status.interfaces {
+        let labels = InterfaceLabels {
+            interface: interface.name.clone(),
+            mode: match interface.mode {
+                api::Mode::Native => "native",
+                api::Mode::Generic => "generic",
+                api::Mode::Tc => "tc",
+            },
+        };
+        interfaces.get_or_create(&labels).set(1);
+    }
+    registry.register("attached", "Interfaces that the programs are attached to", interfaces);
+}
+
+fn packets(registry: &mut Registry, verdicts: &[u64]) {
+    let packets = Family::<VerdictLabels, Counter>::default();
+    for (verdict, &count) in Verdict::ALL.iter().zip(verdicts) {
+        let labels = VerdictLabels { verdict: verdict.name(), outcome: verdict.outcome().name() };
+        packets.get_or_create(&labels).inc_by(count);
+    }
+    registry.register("packets", "Packets, and calls of own processes, by verdict", packets);
+}
+
+fn services(registry: &mut Registry, services: &[api::Service]) {
+    let all = Family::<ServiceLabels, Gauge>::default();
+    let accepting = Family::<ServiceLabels, Gauge>::default();
+    for service in services {
+        let labels = ServiceLabels {
+            service: service.name.clone(),
+            vip: IpAddr::to_string(&service.address),
+            port: service.port,
+            protocol: match service.protocol {
+                api::Protocol::Tcp => "tcp",
+                api::Protocol::Udp => "udp",
+            },
+        };
+        all.get_or_create(&labels).set(i64::from(service.backends));
+        accepting.get_or_create(&labels).set(i64::from(service.accepting));
+    }
+    registry.register("service_backends", "Configured backends", all);
+    registry.register("service_backends_accepting", "Backends for new connections", accepting);
+}
+
+fn backends(registry: &mut Registry, backends: &[api::Backend]) {
+    let healthy = Family::<BackendLabels, Gauge>::default();
+    let accepting = Family::<BackendLabels, Gauge>::default();
+    let share = Family::<BackendLabels, FloatGauge>::default();
+    let connections = Family::<BackendLabels, Counter>::default();
+    let packets = Family::<BackendLabels, Counter>::default();
+    let bytes = Family::<BackendLabels, Counter>::default();
+    for backend in backends {
+        let labels = BackendLabels {
+            service: backend.service.clone(),
+            backend: backend.address.to_string(),
+        };
+        let down = backend.state == api::BackendState::Down;
+        healthy.get_or_create(&labels).set(i64::from(!down));
+        accepting.get_or_create(&labels).set(i64::from(backend.accepting));
+        share.get_or_create(&labels).set(backend.share);
+        connections.get_or_create(&labels).inc_by(backend.connections);
+        packets.get_or_create(&labels).inc_by(backend.packets);
+        bytes.get_or_create(&labels).inc_by(backend.bytes);
+    }
+    registry.register("backend_up", "0 once the checks have found it down", healthy);
+    registry.register("backend_accepting", "Whether it takes new connections", accepting);
+    registry.register("backend_share_ratio", "Buckets in which it comes first", share);
+    registry.register("backend_connections", "New connections steered to it here", connections);
+    registry.register("backend_packets", "Packets steered to it here", packets);
+    registry.register("backend_bytes", "Bytes steered to it here", bytes);
+}

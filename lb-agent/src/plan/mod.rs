@@ -1,0 +1,358 @@
+//! What the maps should hold: worked out from the configuration, the network and the backends'
+//! health. Pure, so that every decision about delivery can be tested without a kernel.
+
+mod delivery;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use lb_common::Address;
+use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
+use lb_common::bucket::Bucket;
+use lb_common::filter::AddressFilter;
+use lb_common::hash::{mix, service_seed};
+use lb_common::interface::Interface;
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey};
+use lb_common::settings::{
+    DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, Settings, peer_bit,
+};
+
+use crate::config::{self, Config, Hash, Protocol, UnknownPorts};
+use crate::netlink::{Mac, Network, NextHop};
+use crate::table::{BuildError, Member, Slots, SlotsError, Table};
+
+/// What the maps should hold.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub settings: Settings,
+    pub filter: AddressFilter,
+    pub vips: Vec<IpAddr>,
+    pub peers: Vec<PeerKey>,
+    /// Attached interfaces, for their slots.
+    pub interfaces: Vec<Interface>,
+    pub services: Vec<PlannedService>,
+    /// Neighbours that must be resolved: interface and address.
+    pub unresolved: Vec<(u32, IpAddr)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlannedService {
+    /// Index in the configuration.
+    pub configured: usize,
+    pub address: IpAddr,
+    pub key: ServiceKey,
+    pub seed: u64,
+    pub slots: u32,
+    pub flags: u32,
+    pub buckets: Arc<[Bucket]>,
+    /// In the table's canonical order.
+    pub backends: Vec<PlannedBackend>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlannedBackend {
+    pub address: SocketAddr,
+    pub weight: u16,
+    /// What the map gets.
+    pub entry: Backend,
+    /// Why it is delivered so, or why it can't be.
+    pub reason: String,
+    /// Fraction of the buckets in which it comes first.
+    pub share: f64,
+}
+
+/// Whether a backend may be used, as the health checks see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usable {
+    pub alive: bool,
+    pub accepts: bool,
+}
+
+/// The tables of a configuration: built once, used by every plan.
+#[derive(Clone, Debug, Default)]
+pub struct Tables(HashMap<ServiceKey, Arc<Built>>);
+
+#[derive(Debug)]
+struct Built {
+    members: Vec<Member>,
+    buckets: Arc<[Bucket]>,
+    shares: Vec<f64>,
+    slots: u32,
+    seed: u64,
+}
+
+/// A service whose table cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    #[error("service {service}: {source}")]
+    Build { service: String, source: BuildError },
+    #[error("service {service}: {source}")]
+    Slots { service: String, source: SlotsError },
+}
+
+impl Tables {
+    /// Builds the table of each service at each of its addresses.
+    pub fn build(config: &Config) -> Result<Self, TablesError> {
+        let mut tables = HashMap::new();
+        for service in &config.services {
+            for &address in &service.addresses {
+                let key = key(address, service);
+                tables.insert(key, Arc::new(build(service, &key)?));
+            }
+        }
+        Ok(Self(tables))
+    }
+}
+
+fn build(service: &config::Service, key: &ServiceKey) -> Result<Built, TablesError> {
+    let name = || service.name.clone();
+    let members: Vec<Member> =
+        service.backends.iter().map(|b| Member::new(b.address, b.weight)).collect();
+    let weights: Vec<u16> = service.backends.iter().map(|b| b.weight).collect();
+    let slots = match service.table_size {
+        Some(size) => {
+            Slots::new(size).map_err(|source| TablesError::Slots { service: name(), source })?
+        }
+        None => Slots::for_weights(&weights),
+    };
+    let seed = service_seed(&key.address, key.port_be, key.protocol);
+    let table = Table::build(seed, &members, slots)
+        .map_err(|source| TablesError::Build { service: name(), source })?;
+    Ok(Built {
+        members: table.members().to_vec(),
+        buckets: table.buckets().into(),
+        shares: table.shares(),
+        slots: slots.number(),
+        seed,
+    })
+}
+
+/// The key of a service at one of its addresses.
+pub fn key(address: IpAddr, service: &config::Service) -> ServiceKey {
+    ServiceKey {
+        address: address.into(),
+        port_be: service.port.to_be(),
+        protocol: match service.protocol {
+            Protocol::Tcp => lb_common::service::TCP,
+            Protocol::Udp => lb_common::service::UDP,
+        },
+        padding: 0,
+    }
+}
+
+/// What a plan is made from.
+pub struct Inputs<'a> {
+    pub config: &'a Config,
+    /// This node's name.
+    pub node: &'a str,
+    pub tables: &'a Tables,
+    pub network: &'a Network,
+    /// The last MAC that each neighbour answered with: one that is silent now keeps it, since a
+    /// node that is only thought dead must stay reachable.
+    pub known_macs: &'a HashMap<(u32, IpAddr), Mac>,
+    /// Indexes of the attached interfaces.
+    pub attached: &'a [u32],
+    /// By configured service and backend address.
+    pub usable: &'a dyn Fn(usize, SocketAddr) -> Usable,
+}
+
+impl Inputs<'_> {
+    /// The MAC of a next hop, as the kernel knows it or as it was.
+    fn mac(&self, hop: &NextHop) -> Option<Mac> {
+        hop.mac.or_else(|| self.known_macs.get(&(hop.ifindex, hop.neighbour)).copied())
+    }
+}
+
+impl Plan {
+    pub fn make(inputs: &Inputs<'_>) -> Self {
+        let mut unresolved = HashSet::new();
+        let mut services = Vec::new();
+        for (configured, service) in inputs.config.services.iter().enumerate() {
+            for &address in &service.addresses {
+                services.extend(plan_service(inputs, configured, address, &mut unresolved));
+            }
+        }
+        let peers = peers(inputs, &mut unresolved);
+        let mut filter = AddressFilter::EMPTY;
+        for &vip in &inputs.config.virtual_addresses {
+            filter.insert(&vip.into());
+        }
+        let mut unresolved: Vec<_> = unresolved.into_iter().collect();
+        unresolved.sort_unstable();
+        Self {
+            settings: settings(inputs.config, &peers, &services),
+            filter,
+            vips: inputs.config.virtual_addresses.clone(),
+            peers,
+            interfaces: interfaces(inputs),
+            services,
+            unresolved,
+        }
+    }
+}
+
+fn plan_service(
+    inputs: &Inputs<'_>,
+    configured: usize,
+    address: IpAddr,
+    unresolved: &mut HashSet<(u32, IpAddr)>,
+) -> Option<PlannedService> {
+    let service = &inputs.config.services[configured];
+    let key = key(address, service);
+    let built = inputs.tables.0.get(&key)?;
+    let mut flags = if service.hash == Hash::SourcePort { HASH_PORT } else { 0 };
+    let mut backends = Vec::with_capacity(built.members.len());
+    for (member, &share) in built.members.iter().zip(&built.shares) {
+        let at = member.socket_address();
+        let setting = service
+            .backends
+            .iter()
+            .find(|backend| backend.address == at)
+            .map_or(config::DeliverySetting::Auto, |backend| backend.delivery);
+        let way = delivery::decide(inputs, at.ip(), setting);
+        if let Some(missing) = way.unresolved {
+            unresolved.insert(missing);
+        }
+        match way.intended {
+            Delivery::Local => flags |= HAS_LOCAL,
+            Delivery::Nat => flags |= HAS_NAT,
+            _ => {}
+        }
+        let usable = (inputs.usable)(configured, at);
+        backends.push(PlannedBackend {
+            address: at,
+            weight: member.weight,
+            entry: entry(member, &way, usable),
+            reason: way.reason,
+            share,
+        });
+    }
+    Some(PlannedService {
+        configured,
+        address,
+        key,
+        seed: built.seed,
+        slots: built.slots,
+        flags,
+        buckets: Arc::clone(&built.buckets),
+        backends,
+    })
+}
+
+fn entry(member: &Member, way: &delivery::Way, usable: Usable) -> Backend {
+    let mut state = 0;
+    if usable.alive {
+        state |= ALIVE;
+    }
+    if usable.accepts && member.weight > 0 {
+        state |= ACCEPTS;
+    }
+    Backend {
+        address: member.address,
+        port_be: member.port_be,
+        mac: way.mac,
+        source_mac: way.source_mac,
+        ifindex: way.ifindex,
+        delivery: way.delivery as u8,
+        state,
+        ..Backend::EMPTY
+    }
+}
+
+/// The MACs of the other nodes, on every address that they have.
+fn peers(inputs: &Inputs<'_>, unresolved: &mut HashSet<(u32, IpAddr)>) -> Vec<PeerKey> {
+    let mut peers = Vec::new();
+    let others = inputs.config.nodes.iter().filter(|node| node.name != inputs.node);
+    for address in others.flat_map(|node| &node.addresses) {
+        let Ok(hop) = inputs.network.resolve(*address) else { continue };
+        if hop.neighbour != *address {
+            // Behind a router: its frames come from the router's MAC.
+            continue;
+        }
+        match inputs.mac(&hop) {
+            Some(mac) => peers.push(PeerKey { mac, padding: [0; 2] }),
+            None => {
+                unresolved.insert((hop.ifindex, hop.neighbour));
+            }
+        }
+    }
+    peers.sort_by_key(|peer| peer.mac);
+    peers.dedup();
+    peers
+}
+
+fn interfaces(inputs: &Inputs<'_>) -> Vec<Interface> {
+    let own = inputs.config.nodes.iter().find(|node| node.name == inputs.node);
+    let own: &[IpAddr] = own.map_or(&[], |node| &node.addresses);
+    let vips = &inputs.config.virtual_addresses;
+    let planned = inputs.attached.iter().filter_map(|&index| {
+        let link = inputs.network.link(index)?;
+        // The node's configured address if it is on this interface, or else any that is no VIP.
+        let address = |v4: bool| {
+            let here = || {
+                inputs
+                    .network
+                    .addresses_of(index)
+                    .map(|a| a.address)
+                    .filter(|a| a.is_ipv4() == v4 && !vips.contains(a))
+            };
+            here().find(|a| own.contains(a)).or_else(|| here().next())
+        };
+        Some(Interface {
+            ifindex: index,
+            mac: link.mac?,
+            padding: [0; 2],
+            address_v4_be: address(true).map_or(0, |a| Address::from(a).v4_word()),
+            address_v6: address(false).map_or(Address::UNSPECIFIED, Address::from),
+        })
+    });
+    planned.collect()
+}
+
+fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> Settings {
+    let mut flags = 0;
+    if config.data_path.unknown_ports == UnknownPorts::Drop {
+        flags |= DROP_UNKNOWN_PORTS;
+    }
+    if config.host.prefer_local {
+        flags |= HOST_PREFERS_LOCAL;
+    }
+    let udp_here =
+        |s: &PlannedService| s.flags & HAS_LOCAL != 0 && s.key.protocol == lb_common::service::UDP;
+    if services.iter().any(udp_here) {
+        flags |= LOCAL_UDP;
+    }
+    let uses_nat = services.iter().any(|service| service.flags & HAS_NAT != 0);
+    let ports = &config.nat.ports;
+    Settings {
+        peers: peers.iter().fold(0, |bits, peer| bits | peer_bit(&peer.mac)),
+        nat_key: nat_key(config),
+        nat_port_first: *ports.start(),
+        nat_port_count: if uses_nat { ports.end() - ports.start() + 1 } else { 0 },
+        flags,
+        reserved: 0,
+    }
+}
+
+/// The key of the hash that names a NAT port: from the configured secret, or else from the VIPs,
+/// so that all nodes agree without being told.
+fn nat_key(config: &Config) -> u64 {
+    let mut hash = 0x6e61_742d_6b65_7921;
+    if let Some(secret) = &config.nat.key {
+        for byte in secret.bytes() {
+            hash = mix(hash ^ u64::from(byte));
+        }
+        return hash;
+    }
+    let mut vips: Vec<IpAddr> = config.virtual_addresses.clone();
+    vips.sort_unstable();
+    for vip in vips {
+        for byte in Address::from(vip).octets() {
+            hash = mix(hash ^ u64::from(byte));
+        }
+    }
+    hash
+}

@@ -1,0 +1,162 @@
+//! Plans of small networks.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Route};
+
+const CONFIG: &str = r#"
+interface = "e0"
+virtual_addresses = ["192.168.139.150"]
+
+[[node]]
+name = "m0"
+address = "192.168.139.133"
+
+[[node]]
+name = "m1"
+address = "192.168.139.134"
+
+[[service]]
+name = "api"
+port = 8443
+backends = ["192.168.139.133:6443", "192.168.139.134:6443", "192.168.139.9:6443"]
+"#;
+
+const PEER_MAC: Mac = [2, 0, 0, 0, 0, 0x34];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Node m0's network; the neighbours are those that answer.
+fn network(neighbours: &[(&str, Mac)]) -> Network {
+    let link = Link {
+        index: 2,
+        name: "e0".to_owned(),
+        mac: Some([2, 0, 0, 0, 0, 0x33]),
+        up: true,
+        running: true,
+        loopback: false,
+        mtu: 1500,
+    };
+    let address = InterfaceAddress {
+        ifindex: 2,
+        address: ip("192.168.139.133"),
+        prefix_len: 24,
+        usable: true,
+        permanent: true,
+    };
+    let route = Route {
+        destination: ip("192.168.139.0"),
+        prefix_len: 24,
+        metric: 0,
+        hops: vec![Hop { ifindex: 2, gateway: None, usable: true }],
+    };
+    let neighbours = neighbours.iter().map(|(address, mac)| Neighbour {
+        ifindex: 2,
+        address: ip(address),
+        mac: Some(*mac),
+        state: NeighbourState::Stale,
+    });
+    Network::new(vec![link], vec![address], vec![route], neighbours.collect())
+}
+
+struct World {
+    config: Config,
+    known: HashMap<(u32, IpAddr), Mac>,
+    down: Vec<SocketAddr>,
+}
+
+impl World {
+    fn new(text: &str) -> Self {
+        let config = Config::parse(text).unwrap();
+        Self { config, known: HashMap::new(), down: Vec::new() }
+    }
+
+    fn plan(&self, network: &Network) -> Plan {
+        let usable = |_, address| {
+            let up = !self.down.contains(&address);
+            Usable { alive: up, accepts: up }
+        };
+        Plan::make(&Inputs {
+            config: &self.config,
+            node: "m0",
+            tables: &Tables::build(&self.config).unwrap(),
+            network,
+            known_macs: &self.known,
+            attached: &[2],
+            usable: &usable,
+        })
+    }
+}
+
+fn backend<'a>(plan: &'a Plan, address: &str) -> &'a PlannedBackend {
+    let address: SocketAddr = address.parse().unwrap();
+    plan.services[0].backends.iter().find(|b| b.address == address).unwrap()
+}
+
+#[test]
+fn whose_address_it_is_decides_how_a_backend_is_reached() {
+    let network = network(&[("192.168.139.134", PEER_MAC), ("192.168.139.9", [2; 6])]);
+    let plan = World::new(CONFIG).plan(&network);
+    let ways = [
+        ("192.168.139.133:6443", Delivery::Local),
+        ("192.168.139.134:6443", Delivery::Direct),
+        ("192.168.139.9:6443", Delivery::Nat),
+    ];
+    for (address, delivery) in ways {
+        assert_eq!(backend(&plan, address).entry.delivery, delivery as u8, "{address}");
+    }
+    assert_eq!(backend(&plan, "192.168.139.134:6443").entry.mac, PEER_MAC);
+    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT);
+    assert_eq!(plan.peers, [PeerKey { mac: PEER_MAC, padding: [0; 2] }]);
+    assert_ne!(plan.settings.peers & peer_bit(&PEER_MAC), 0);
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_asked_for_and_skipped() {
+    let plan = World::new(CONFIG).plan(&network(&[]));
+    let peer = backend(&plan, "192.168.139.134:6443");
+    assert_eq!(peer.entry.delivery, Delivery::None as u8);
+    assert!(peer.reason.contains("does not answer on e0"), "{}", peer.reason);
+    assert!(plan.unresolved.contains(&(2, ip("192.168.139.134"))));
+    // What it is going to be is known, so that its NAT entries are looked for.
+    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT);
+}
+
+#[test]
+fn a_neighbour_that_fell_silent_keeps_its_mac() {
+    let mut world = World::new(CONFIG);
+    world.known.insert((2, ip("192.168.139.134")), PEER_MAC);
+    world.down.push("192.168.139.134:6443".parse().unwrap());
+    let plan = world.plan(&network(&[]));
+    let peer = backend(&plan, "192.168.139.134:6443").entry;
+    assert_eq!((peer.delivery, peer.mac, peer.state), (Delivery::Direct as u8, PEER_MAC, 0));
+}
+
+#[test]
+fn the_port_range_of_nat_is_reserved_only_where_something_is_translated() {
+    let direct_only = CONFIG.replace(", \"192.168.139.9:6443\"", "");
+    let network = network(&[("192.168.139.134", PEER_MAC)]);
+    assert_eq!(World::new(&direct_only).plan(&network).settings.nat_port_count, 0);
+    assert_ne!(World::new(CONFIG).plan(&network).settings.nat_port_count, 0);
+}
+
+#[test]
+fn weight_zero_drains_and_does_not_kill() {
+    let text = CONFIG
+        .replace("\"192.168.139.134:6443\"", "{ address = \"192.168.139.134:6443\", weight = 0 }");
+    let plan = World::new(&text).plan(&network(&[("192.168.139.134", PEER_MAC)]));
+    assert_eq!(backend(&plan, "192.168.139.134:6443").entry.state, ALIVE);
+}
+
+#[test]
+fn nodes_agree_on_the_nat_key_whatever_the_order_of_their_addresses() {
+    let two = |list: &str| World::new(&CONFIG.replace("[\"192.168.139.150\"]", list));
+    let a = two(r#"["192.168.139.150", "192.168.139.151"]"#).plan(&network(&[]));
+    let b = two(r#"["192.168.139.151", "192.168.139.150"]"#).plan(&network(&[]));
+    assert_eq!(a.settings.nat_key, b.settings.nat_key);
+    let other = World::new(CONFIG).plan(&network(&[]));
+    assert_ne!(a.settings.nat_key, other.settings.nat_key);
+}

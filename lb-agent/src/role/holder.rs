@@ -1,0 +1,341 @@
+//! Carries out roles: holds the VIPs on their lease, and gives them up.
+//!
+//! One task with its own timer and its own netlink connection; health checks, the API and the
+//! tables' construction run elsewhere and can't delay a refresh. Where the task ends without being
+//! asked to, the leases run out by themselves.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::effects::Effects;
+use super::ledger::{Action, Answer, Ledger, Placement};
+use super::steps::Step;
+use super::{Role, RoleChange};
+
+/// A refused or failed claim that the configuration insists on is tried again this often.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A change of the kernel's configuration takes well below a millisecond; a refresh must not wait
+/// longer than until the next one is due.
+const CHANGE_LIMIT: Duration = Duration::from_secs(1);
+
+const NO_TABLES: &str = "the services' tables are not in the kernel yet";
+
+/// What the holder is and has, for the API.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holding {
+    pub role: Role,
+    /// Why it has that role: the source's reason, or the refusal.
+    pub reason: String,
+    pub since: SystemTime,
+    /// Every VIP that is placed on an interface, in order.
+    pub vips: Vec<VipHolding>,
+    /// The last [`RoleChange::sequence`] that was carried out or refused.
+    pub settled: u64,
+    /// Why the node stays Backup although it was to become Active.
+    pub refusal: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VipHolding {
+    pub vip: IpAddr,
+    pub interface: String,
+    pub held: bool,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub lease_until_ns: Option<u64>,
+    /// What went wrong with it last, if it is not in order.
+    pub trouble: Option<String>,
+}
+
+/// The rest of the agent's view of the holder.
+#[derive(Clone, Debug)]
+pub struct HolderHandle {
+    status: watch::Receiver<Holding>,
+    nudge: Arc<Notify>,
+}
+
+impl HolderHandle {
+    pub fn holding(&self) -> Holding {
+        self.status.borrow().clone()
+    }
+
+    /// A receiver that wakes at every change of what is held, and at every refresh.
+    pub fn watch(&self) -> watch::Receiver<Holding> {
+        self.status.clone()
+    }
+
+    /// A VIP was removed ([`Change::vip_removed`](crate::netlink::Change)): restore what is held.
+    pub fn restore(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Waits until a change of role was carried out, or says why it was refused.
+    pub async fn settled(&self, sequence: u64) -> Result<Holding, String> {
+        let mut status = self.status.clone();
+        let done = status.wait_for(|holding| holding.settled >= sequence).await;
+        let holding = done.map_err(|_| "the agent is stopping".to_owned())?.clone();
+        match &holding.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(holding),
+        }
+    }
+}
+
+/// The task that holds the VIPs.
+#[derive(Debug)]
+pub struct Holder<E: Effects> {
+    ledger: Ledger,
+    effects: E,
+    lease: Duration,
+    roles: watch::Receiver<RoleChange>,
+    placements: watch::Receiver<Vec<Placement>>,
+    status: watch::Sender<Holding>,
+    nudge: Arc<Notify>,
+    asking: JoinSet<(u64, IpAddr, Answer)>,
+    announcing: BTreeMap<IpAddr, E::Announcing>,
+    leases: BTreeMap<IpAddr, u64>,
+    troubles: BTreeMap<IpAddr, String>,
+    change: RoleChange,
+    /// No role has been carried out yet.
+    first: bool,
+    retry_at: Instant,
+}
+
+impl<E: Effects> Holder<E> {
+    /// `lease`: how long the node may answer for a VIP after the last refresh; a refresh comes
+    /// every quarter of it.
+    pub fn new(
+        effects: E,
+        lease: Duration,
+        roles: watch::Receiver<RoleChange>,
+        placements: watch::Receiver<Vec<Placement>>,
+    ) -> (Self, HolderHandle) {
+        // Nothing is carried out yet, so that no change counts as settled.
+        let change = RoleChange { sequence: 0, ..roles.borrow().clone() };
+        let (status, receiver) = watch::channel(Holding {
+            role: Role::Backup,
+            reason: "starting".to_owned(),
+            since: change.at,
+            vips: Vec::new(),
+            settled: 0,
+            refusal: None,
+        });
+        let nudge = Arc::new(Notify::new());
+        let handle = HolderHandle { status: receiver, nudge: Arc::clone(&nudge) };
+        let holder = Self {
+            ledger: Ledger::default(),
+            effects,
+            lease,
+            roles,
+            placements,
+            status,
+            nudge,
+            asking: JoinSet::new(),
+            announcing: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            change,
+            first: true,
+            retry_at: Instant::now() + RETRY,
+        };
+        (holder, handle)
+    }
+
+    /// Runs until the source of roles is dropped, then gives up everything in order.
+    pub async fn run(mut self) {
+        let mut refresh = tokio::time::interval(self.lease / 4);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.roles.mark_changed();
+        self.placements.mark_changed();
+        loop {
+            let retry = self.ledger.wants_retry();
+            let actions = tokio::select! {
+                biased;
+                _ = refresh.tick() => self.refresh(),
+                // Before the roles: a claim is for what is placed.
+                Ok(()) = self.placements.changed() => {
+                    let placements = self.placements.borrow_and_update().clone();
+                    self.ledger.place(placements)
+                }
+                changed = self.roles.changed() => match changed {
+                    Ok(()) => self.role_changed(),
+                    Err(_) => break,
+                },
+                Some(answer) = self.asking.join_next() => match answer {
+                    Ok((number, vip, answer)) => self.ledger.answered(number, vip, answer),
+                    // Only at the runtime's end.
+                    Err(_) => Vec::new(),
+                },
+                () = self.nudge.notified() => self.ledger.refresh(),
+                () = tokio::time::sleep_until(self.retry_at), if retry => {
+                    self.retry_at = Instant::now() + RETRY;
+                    self.claim(Ledger::retry)
+                }
+            };
+            self.carry_out(actions).await;
+            self.publish();
+        }
+        self.give_up().await;
+    }
+
+    async fn give_up(&mut self) {
+        self.change.reason = "the agent is stopping".to_owned();
+        self.asking.abort_all();
+        let actions = self.ledger.want(Role::Backup, self.change.claim);
+        self.carry_out(actions).await;
+        self.publish();
+    }
+
+    fn role_changed(&mut self) -> Vec<Action> {
+        self.change = self.roles.borrow_and_update().clone();
+        self.retry_at = Instant::now() + RETRY;
+        let (role, claim) = (self.change.role, self.change.claim);
+        match role {
+            Role::Active => {
+                self.first = false;
+                self.claim(|ledger| ledger.want(role, claim))
+            }
+            // A predecessor that was killed may have left a lease and an address.
+            Role::Backup if std::mem::take(&mut self.first) => self.ledger.leftovers(),
+            Role::Backup => self.ledger.want(role, claim),
+        }
+    }
+
+    /// A claim, refused as long as a client that comes then would not be served.
+    fn claim(&mut self, claim: impl FnOnce(&mut Ledger) -> Vec<Action>) -> Vec<Action> {
+        if self.ledger.role() == Role::Backup && !self.effects.tables_written() {
+            return self.ledger.turn_down(self.change.claim, NO_TABLES.to_owned());
+        }
+        claim(&mut self.ledger)
+    }
+
+    fn refresh(&mut self) -> Vec<Action> {
+        let now = self.effects.now_ns();
+        let mut actions = self.ledger.refresh();
+        let lapsed = self.leases.values().filter(|until| **until <= now).max();
+        if let Some(until) = lapsed {
+            let late = Duration::from_nanos(now - until);
+            tracing::warn!(?late, "the leases ran out before they were refreshed; announcing anew");
+            actions.extend(self.ledger.announce_again());
+        }
+        actions
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Ask(number, placement) => {
+                    let vip = placement.vip;
+                    let asking = self.effects.ask(placement);
+                    self.asking.spawn(async move { (number, vip, asking.await) });
+                }
+                Action::Perform(step, placement) => {
+                    let result = self.perform(step, &placement).await;
+                    self.note(step, &placement, result);
+                }
+            }
+        }
+    }
+
+    async fn perform(&mut self, step: Step, placement: &Placement) -> Result<(), String> {
+        let vip = placement.vip;
+        match step {
+            Step::Tables if self.effects.tables_written() => Ok(()),
+            Step::Tables => Err(NO_TABLES.to_owned()),
+            Step::GrantLease => {
+                let lease_ns = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
+                let until = self.effects.now_ns().saturating_add(lease_ns);
+                self.effects.set_lease(vip, Some(until))?;
+                self.leases.insert(vip, until);
+                Ok(())
+            }
+            Step::AddAddress => {
+                let adding = self.effects.add_address(placement, self.lease);
+                limited(adding, self.lease / 4).await
+            }
+            Step::Announce => {
+                let announcing = self.effects.announce(placement)?;
+                self.announcing.insert(vip, announcing);
+                Ok(())
+            }
+            Step::Silence => {
+                self.announcing.remove(&vip);
+                Ok(())
+            }
+            Step::RemoveAddress => {
+                limited(self.effects.remove_address(placement), CHANGE_LIMIT).await
+            }
+            Step::RevokeLease => {
+                self.leases.remove(&vip);
+                self.effects.set_lease(vip, None)
+            }
+        }
+    }
+
+    /// A step that fails doesn't stop the others: a VIP with a lease and without its address still
+    /// serves, and the next refresh tries again.
+    fn note(&mut self, step: Step, placement: &Placement, result: Result<(), String>) {
+        let vip = placement.vip;
+        match result {
+            Ok(()) if step == Step::AddAddress || step == Step::RevokeLease => {
+                if self.troubles.remove(&vip).is_some() {
+                    tracing::info!(%vip, "in order again");
+                }
+            }
+            Ok(()) => {}
+            Err(trouble) => {
+                if self.troubles.get(&vip) != Some(&trouble) {
+                    tracing::warn!(%vip, ?step, %trouble, "not in order");
+                }
+                self.troubles.insert(vip, trouble);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let vips = self.ledger.placements().map(|(placement, held, failure)| VipHolding {
+            vip: placement.vip,
+            interface: placement.interface.name.clone(),
+            held,
+            lease_until_ns: self.leases.get(&placement.vip).copied(),
+            trouble: failure
+                .or(self.troubles.get(&placement.vip).map(String::as_str))
+                .map(Into::into),
+        });
+        let vips: Vec<_> = vips.collect();
+        let (role, refusal) = (self.ledger.role(), self.ledger.refusal().map(str::to_owned));
+        self.status.send_modify(|holding| {
+            let reason = match &refusal {
+                Some(refusal) => refusal.clone(),
+                None if self.ledger.settled() => self.change.reason.clone(),
+                None => holding.reason.clone(),
+            };
+            if holding.role != role {
+                tracing::info!(from = %holding.role, to = %role, %reason, "the role changed");
+                holding.since = SystemTime::now();
+            } else if refusal.is_some() && holding.refusal != refusal {
+                tracing::warn!(%reason, "stays {role}");
+            }
+            if self.ledger.settled() {
+                holding.settled = self.change.sequence;
+            }
+            (holding.role, holding.reason, holding.refusal, holding.vips) =
+                (role, reason, refusal, vips);
+        });
+    }
+}
+
+/// A step within a limit of time: a kernel that is stuck must not keep the others from theirs.
+async fn limited(
+    step: impl Future<Output = Result<(), String>>,
+    limit: Duration,
+) -> Result<(), String> {
+    let late = || format!("the kernel did not answer within {limit:?}");
+    tokio::time::timeout(limit, step).await.unwrap_or_else(|_| Err(late()))
+}

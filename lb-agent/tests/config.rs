@@ -1,0 +1,243 @@
+//! The configuration as a user meets it: files that are refused, with the very words they get, and
+//! files that are taken.
+//!
+//! Each `fixtures/config/refused/NAME.toml` has its report in `NAME.txt`. After a deliberate change
+//! of a message, `LB_BLESS=1 cargo test -p lb-agent --test config` writes the reports anew; read
+//! the difference before it is committed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lb_agent::config::{
+    Backend, Config, DeliverySetting, Hash, Mode, NodeError, Protocol, UnknownPorts,
+};
+use proptest::prelude::*;
+
+const TEN_LINES: &str = include_str!("fixtures/config/taken/ten-lines.toml");
+const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.toml");
+const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
+const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
+
+fn taken(text: &str) -> Config {
+    match Config::parse(text) {
+        Ok(config) => config,
+        Err(error) => panic!("{}", error.report("lb.toml")),
+    }
+}
+
+fn refused() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/refused");
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .expect("the fixtures are part of the repository")
+        .map(|entry| entry.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_bad_file_is_refused_with_its_report() {
+    let bless = std::env::var_os("LB_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for file in refused() {
+        let name = file.file_name().expect("a file").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).expect("a readable fixture");
+        let report = match Config::parse(&text) {
+            Ok(_) => "(accepted)".to_owned(),
+            Err(error) => error.report("lb.toml"),
+        };
+        let expected = file.with_extension("txt");
+        if bless {
+            fs::write(&expected, &report).expect("a writable fixture");
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != report {
+            wrong.push(format!("{name}:\n{report}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} reports differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_report_names_a_place_and_shows_it() {
+    let files = refused();
+    assert!(files.len() > 50, "only {} fixtures found", files.len());
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a readable fixture");
+        let error = Config::parse(&text).expect_err(&format!("{} is accepted", file.display()));
+        assert!(!error.faults.is_empty(), "{}", file.display());
+        for fault in &error.faults {
+            let line = text.lines().nth(fault.line - 1).unwrap_or_default();
+            assert_eq!(fault.source, line, "{}", file.display());
+            assert!(fault.column <= line.chars().count() + 1, "{}", file.display());
+        }
+        let messages: BTreeSet<String> =
+            error.faults.iter().map(|f| format!("{}:{}:{}", f.line, f.column, f.problem)).collect();
+        assert_eq!(messages.len(), error.faults.len(), "{} says it twice", file.display());
+    }
+}
+
+#[test]
+fn ten_lines_are_a_whole_configuration() {
+    let config = taken(TEN_LINES);
+    assert_eq!(config.interfaces, ["ens33"]);
+    assert_eq!(config.active.as_deref(), Some("master1"));
+    assert_eq!(config.nodes[0].priority, 100);
+    let service = &config.services[0];
+    assert_eq!(service.addresses, config.virtual_addresses);
+    assert_eq!((service.port, service.protocol, service.hash), (8443, Protocol::Tcp, Hash::Source));
+    assert_eq!(service.backends[1].address.to_string(), "192.168.139.134:6443");
+    assert_eq!(service.backends[1].weight, 1);
+    assert!(service.health.enabled);
+    assert_eq!(config.lease.duration, Duration::from_secs(2));
+    assert_eq!(config.nat.ports, 61000..=64999);
+    assert_eq!(config.nat.tcp_established_timeout, Duration::from_secs(2 * 3600 + 4 * 60));
+    assert_eq!(config.data_path.modes, [Mode::Native, Mode::Generic, Mode::Tc]);
+    assert_eq!(config.metrics.listen.map(|l| l.to_string()).as_deref(), Some("127.0.0.1:9633"));
+    assert_eq!(config.control.socket, Path::new("/run/lb/lb.sock"));
+    assert_eq!(config.remarks(), [""; 0]);
+}
+
+#[test]
+fn a_service_gets_the_virtual_addresses_of_its_backends_family() {
+    let config = taken(BOTH_FAMILIES);
+    let addresses = |service: usize| -> Vec<String> {
+        config.services[service].addresses.iter().map(IpAddr::to_string).collect()
+    };
+    assert_eq!(addresses(0), ["192.0.2.53", "192.0.2.54"]);
+    assert_eq!(addresses(1), ["192.0.2.53"], "named ones only");
+    assert_eq!(addresses(2), ["2001:db8::53"]);
+}
+
+#[test]
+fn every_setting_arrives_where_it_belongs() {
+    let config = taken(BOTH_FAMILIES);
+    let [dns, dns_tcp, dns_v6] = &config.services[..] else { panic!("three services") };
+    assert_eq!((dns.protocol, dns.hash), (Protocol::Udp, Hash::SourcePort));
+    let translated = Backend {
+        address: "192.0.2.11:5353".parse().expect("an endpoint"),
+        weight: 3,
+        delivery: DeliverySetting::Nat,
+    };
+    assert_eq!(dns.backends[1], translated);
+    assert_eq!(dns_tcp.backends[1].delivery, DeliverySetting::Direct);
+    assert_eq!(dns_tcp.table_size, Some(211));
+    assert_eq!(dns_tcp.health.interval, Duration::from_millis(500));
+    assert_eq!(dns_tcp.health.timeout, Duration::from_millis(500), "no longer than the interval");
+    assert!(!dns.health.enabled, "UDP is checked only if asked for");
+    assert!(dns_v6.health.enabled);
+    assert_eq!(config.nat.ports, 20000..=29999);
+    assert_eq!(config.nat.key.as_deref(), Some("a secret"));
+    assert_eq!(config.data_path.unknown_ports, UnknownPorts::Drop);
+    assert_eq!(config.metrics.listen, None);
+    let right: Vec<String> = config.nodes[1].addresses.iter().map(IpAddr::to_string).collect();
+    assert_eq!(right, ["192.0.2.2", "2001:db8::2"], "`address` comes first");
+}
+
+#[test]
+fn what_is_allowed_but_unwise_is_remarked_on() {
+    let remarks = taken(BOTH_FAMILIES).remarks();
+    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    assert!(remarks[0].contains("lbctl role active"), "{remarks:?}");
+    assert!(remarks[1].contains("`dns`") && remarks[1].contains("not checked"), "{remarks:?}");
+    let small = taken(&format!("{TEN_LINES}table_size = 199\n")).remarks();
+    assert!(small[0].contains("199"), "{small:?}");
+}
+
+fn parse_all(addresses: &[&str]) -> Vec<IpAddr> {
+    addresses.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+#[test]
+fn a_node_finds_itself_by_any_of_its_addresses() {
+    let config = taken(BOTH_FAMILIES);
+    for own in ["192.0.2.1", "2001:db8::1"] {
+        let node = config.this_node(&parse_all(&["127.0.0.1", own])).expect("a node");
+        assert_eq!(node.name, "left");
+    }
+    assert_eq!(config.node_named("right").map(|n| n.name.as_str()), Ok("right"));
+    let node = config.node_of("2001:db8::2".parse().expect("an address"));
+    assert_eq!(node.map(|n| n.name.as_str()), Some("right"));
+    assert_eq!(config.node_of("192.0.2.10".parse().expect("an address")), None);
+}
+
+#[test]
+fn a_machine_that_is_no_node_or_two_is_told_so() {
+    let config = taken(BOTH_FAMILIES);
+    let stranger = config.this_node(&parse_all(&["127.0.0.1", "192.0.2.9"])).unwrap_err();
+    let said = stranger.to_string();
+    for part in ["192.0.2.9", "left (192.0.2.1, 2001:db8::1)", "--node"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!said.contains("127.0.0.1"), "{said}");
+    let both = config.this_node(&parse_all(&["192.0.2.1", "192.0.2.2"])).unwrap_err();
+    assert_eq!(both, NodeError::Several { nodes: "left, right".to_owned() });
+    let misspelt = config.node_named("rigth").unwrap_err().to_string();
+    assert!(misspelt.contains("did you mean `right`"), "{misspelt}");
+}
+
+/// Lines that begin with the mark and a key or header, without the mark.
+fn uncommented(text: &str, mark: &str) -> String {
+    let is_toml = |rest: &str| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase());
+    let lines = text.lines().map(|line| match line.strip_prefix(mark) {
+        Some(rest) if is_toml(rest) => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_commented_defaults_of_the_example_are_the_defaults() {
+    let config = taken(EXAMPLE);
+    let with_defaults = uncommented(EXAMPLE, "#");
+    assert!(with_defaults.lines().any(|line| line == "duration = \"2s\""), "{with_defaults}");
+    assert_eq!(taken(&with_defaults), config);
+    let with_all = taken(&uncommented(&with_defaults, "##"));
+    assert_eq!(with_all.control.group.as_deref(), Some("lb"));
+    assert_eq!(config.remarks(), [""; 0]);
+}
+
+#[test]
+fn the_documentation_shows_a_file_that_is_taken() {
+    let begin = DOCUMENTATION.find("Ten lines are enough").expect("the passage");
+    let shown: Vec<&str> = DOCUMENTATION[begin..]
+        .lines()
+        .skip(1)
+        .skip_while(|line| line.is_empty())
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.trim_start())
+        .collect();
+    assert_eq!(shown.len(), 10);
+    assert_eq!(taken(&shown.join("\n")), taken(TEN_LINES));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "[\\PC\n\t]{0,200}") {
+        if let Err(error) = Config::parse(&text) {
+            prop_assert!(!error.report("x").is_empty());
+        }
+    }
+
+    /// Damage to a good file reaches deeper than random text does.
+    #[test]
+    fn no_damage_to_a_good_file_makes_the_parser_panic(
+        at in 0..BOTH_FAMILIES.len(),
+        length in 0usize..40,
+        inserted in "[\\PC\n\t]{0,6}",
+    ) {
+        let damaged: String = BOTH_FAMILIES.chars().take(at)
+            .chain(inserted.chars())
+            .chain(BOTH_FAMILIES.chars().skip(at + length))
+            .collect();
+        if let Err(error) = Config::parse(&damaged) {
+            prop_assert!(!error.report("x").is_empty());
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! `lbctl` against an agent that is none: the real command line and the real client, over a real
+//! Unix socket, to a server that answers what the test says.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use lb_agent::cli::{self, Outcome, Surroundings};
+use lb_agent::control::api;
+use lb_agent::control::client::{Client, ClientError};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+/// "Now" in all tests.
+const NOW: f64 = 1_700_000_000.0;
+
+/// A directory of the test's own, removed with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lbctl-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).expect("a new directory");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        std::fs::write(self.path(name), text).expect("a writable directory");
+        self.path(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a run said and how it ended.
+#[derive(Debug)]
+struct Said {
+    outcome: Outcome,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// The row of a table that begins with a word, split at its columns.
+    fn row(&self, begin: &str) -> Vec<&str> {
+        let line = self.out.lines().find(|line| line.starts_with(begin));
+        let line = line.unwrap_or_else(|| panic!("no row {begin} in:\n{}", self.out));
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+    }
+}
+
+async fn lbctl_with(socket: &Path, surroundings: Surroundings, arguments: &[&str]) -> Said {
+    let socket = socket.to_str().expect("a path of the test's own");
+    let words = ["lbctl", "--socket", socket].into_iter().chain(arguments.iter().copied());
+    let whole: Vec<OsString> = words.map(OsString::from).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let outcome = cli::run(whole, surroundings, &mut out, &mut err).await;
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Said { outcome, out: text(out), err: text(err) }
+}
+
+async fn lbctl(socket: &Path, arguments: &[&str]) -> Said {
+    lbctl_with(socket, Surroundings { colour: false, now: NOW }, arguments).await
+}
+
+/// What the agent was asked, as `METHOD path body`.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// An agent that notes what it is asked.
+struct Agent {
+    scratch: Scratch,
+    asked: Asked,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let scratch = Scratch::new();
+        let asked = Asked::default();
+        let listener = UnixListener::bind(scratch.path("lb.sock")).expect("a socket");
+        let router = Router::new().fallback(answer).with_state(asked.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { scratch, asked }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.scratch.path("lb.sock")
+    }
+
+    async fn lbctl(&self, arguments: &[&str]) -> Said {
+        lbctl(&self.socket(), arguments).await
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no test panics while it holds this").clone()
+    }
+}
+
+async fn answer(State(asked): State<Asked>, request: Request) -> Response {
+    let question = format!("{} {}", request.method(), request.uri().path());
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a short body");
+    let noted = format!("{question} {}", String::from_utf8_lossy(&body));
+    asked.lock().expect("as above").push(noted.trim_end().to_owned());
+    let ok = |value: Value| (StatusCode::OK, value.to_string()).into_response();
+    match question.as_str() {
+        "GET /v1/status" => ok(status()),
+        "GET /v1/services" => ok(services()),
+        "GET /v1/backends" => ok(backends()),
+        "GET /v1/nodes" => ok(nodes()),
+        "POST /v1/interfaces/ens33" => ok(interface()),
+        "DELETE /v1/interfaces/ens33" | "PUT /v1/role" => StatusCode::NO_CONTENT.into_response(),
+        "POST /v1/interfaces/wlan0" => {
+            let sentence = "wlan0 already has a foreign XDP program (id 7): detach it first";
+            (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
+        }
+        "POST /v1/interfaces/strange" => ok(json!({ "strange": true })),
+        _ => (StatusCode::NOT_FOUND, "?").into_response(),
+    }
+}
+
+fn interface() -> Value {
+    json!({
+        "name": "ens33", "index": 2, "mode": "generic", "mac": "02:00:00:00:00:01",
+        "reason": "the driver has no XDP", "attached_since": NOW - 61.0,
+    })
+}
+
+fn status() -> Value {
+    json!({
+        "version": "0.1.0", "layout_version": 1, "table_version": 1, "node": "master1",
+        "role": "active", "role_reason": "configured as active", "role_since": NOW - 192.0,
+        "config": "/etc/lb/lb.toml", "interfaces": [interface()],
+        "virtual_addresses": [
+            { "address": "192.168.139.150", "held": true, "lease_remaining_ms": 1640 },
+            { "address": "fd00::150", "held": false, "lease_remaining_ms": null },
+        ],
+        "host_hooks": { "enabled": false, "reason": "no cgroup2 is mounted" },
+        "counters": { "local_new": 12, "direct_new": 0, "of_the_future": 3 },
+        "warnings": ["192.168.139.151 answers for the virtual address too"],
+        "uptime_seconds": 3700.0,
+    })
+}
+
+fn services() -> Value {
+    json!([
+        { "name": "kube-apiserver", "address": "192.168.139.150", "port": 8443,
+          "protocol": "tcp", "hash": "source", "slots": 65537, "backends": 3, "accepting": 2,
+          "connections": 40, "packets": 900, "bytes": 2048 },
+        { "name": "dns", "address": "fd00::150", "port": 53, "protocol": "udp",
+          "hash": "source-port", "slots": 1021, "backends": 1, "accepting": 1,
+          "connections": 0, "packets": 0, "bytes": 0 },
+    ])
+}
+
+fn backend(address: &str, state: &str, accepting: bool, reason: &str) -> Value {
+    json!({
+        "service": "kube-apiserver", "address": address, "node": "master1", "delivery": "direct",
+        "weight": 7, "state": state, "accepting": accepting, "reason": reason,
+        "since": NOW - 90000.0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
+        "connections": 14, "packets": 300, "bytes": 1048576,
+    })
+}
+
+fn backends() -> Value {
+    let mut stranger = backend("192.168.139.140:53", "unknown", false, "not checked yet");
+    for (key, value) in [
+        ("service", json!("dns")),
+        ("node", Value::Null),
+        ("delivery", json!("unresolved")),
+        ("next_hop_mac", Value::Null),
+    ] {
+        stranger[key] = value;
+    }
+    json!([
+        backend("192.168.139.133:6443", "healthy", true, "2 checks in a row succeeded"),
+        backend("192.168.139.134:6443", "healthy", false, "drained by hand"),
+        backend("192.168.139.135:6443", "down", false, "connection refused"),
+        stranger,
+    ])
+}
+
+fn nodes() -> Value {
+    json!([
+        { "name": "master1", "addresses": ["192.168.139.133", "fd00::133"], "this": true,
+          "role": "active", "mac": "02:00:00:00:00:01", "reachable": null },
+        { "name": "master2", "addresses": ["192.168.139.134"], "this": false,
+          "role": null, "mac": null, "reachable": false },
+    ])
+}
+
+#[tokio::test]
+async fn status_tells_role_addresses_interfaces_and_packets() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["status"]).await;
+    assert_eq!(said.outcome, Outcome::Done, "{}", said.err);
+    assert_eq!(said.row("node"), ["node", "master1 is Active for 3m12s: configured as active"]);
+    assert_eq!(said.row("agent"), ["agent", "0.1.0, up 1h1m, from /etc/lb/lb.toml"]);
+    assert!(said.row("host")[1].ends_with("not steered: no cgroup2 is mounted"));
+    assert_eq!(said.row("192.168.139.150"), ["192.168.139.150", "yes", "1640ms left"]);
+    assert_eq!(said.row("fd00::150"), ["fd00::150", "no", "-"]);
+    assert_eq!(said.row("ens33")[1..3], ["generic", "1m1s"]);
+    assert_eq!(said.row("local_new"), ["local_new", "12"]);
+    assert_eq!(said.row("warning:").len(), 1);
+    assert!(!said.out.contains("direct_new"), "a verdict that never fell is for -o wide");
+}
+
+#[tokio::test]
+async fn wide_status_explains_every_verdict() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["status", "-o", "wide"]).await;
+    assert_eq!(said.row("direct_new")[1], "0");
+    assert!(said.row("local_new")[2].contains("listener on this node"), "{}", said.out);
+    assert_eq!(said.row("of_the_future"), ["of_the_future", "3", "-"]);
+    assert_eq!(said.row("layout"), ["layout", "maps 1, tables 1"]);
+}
+
+#[tokio::test]
+async fn services_show_how_many_backends_accept() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["services"]).await;
+    let expected = ["kube-apiserver", "192.168.139.150:8443", "tcp", "source", "2/3", "40"];
+    assert_eq!(said.row("kube-apiserver"), expected);
+    assert_eq!(said.row("dns")[1], "[fd00::150]:53");
+    let wide = agent.lbctl(&["services", "-o", "wide"]).await;
+    assert_eq!(wide.row("kube-apiserver")[6..], ["900", "2.0 KiB", "65537"]);
+}
+
+#[tokio::test]
+async fn backends_show_state_and_reason() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["backends"]).await;
+    let rows: Vec<Vec<&str>> = said
+        .out
+        .lines()
+        .skip(1)
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let states: Vec<&str> = rows.iter().map(|row| row[4]).collect();
+    assert_eq!(states, ["healthy", "draining", "down", "unknown"]);
+    assert_eq!(rows[2][5..], ["1d1h", "33.3%", "14", "connection refused"]);
+    assert_eq!(rows[3][1..4], ["192.168.139.140:53", "-", "unresolved"]);
+}
+
+#[tokio::test]
+async fn backends_of_one_service_leave_out_the_others() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["backends", "dns", "-o", "json"]).await;
+    let shown: Vec<api::Backend> = serde_json::from_str(&said.out).expect("the API's types");
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].service, "dns");
+    let said = agent.lbctl(&["backends", "web"]).await;
+    assert_eq!(said.outcome, Outcome::Failed);
+    assert!(
+        said.err.contains("no service `web`: the services are kube-apiserver, dns"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn nodes_say_what_this_one_knows_of_the_others() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["nodes"]).await;
+    let expected =
+        ["master1 (this)", "192.168.139.133,fd00::133", "Active", "-", "02:00:00:00:00:01"];
+    assert_eq!(said.row("master1"), expected);
+    assert_eq!(said.row("master2"), ["master2", "192.168.139.134", "unknown", "no", "-"]);
+}
+
+#[tokio::test]
+async fn json_and_yaml_are_the_answer_itself() {
+    let agent = Agent::start();
+    for (verb, answer) in [
+        ("status", status()),
+        ("services", services()),
+        ("backends", backends()),
+        ("nodes", nodes()),
+    ] {
+        let json = agent.lbctl(&[verb, "-o", "json"]).await.out;
+        assert_eq!(serde_json::from_str::<Value>(&json).expect("JSON"), answer, "{verb}");
+        let yaml = agent.lbctl(&[verb, "-o", "yaml"]).await.out;
+        assert_eq!(serde_yaml_ng::from_str::<Value>(&yaml).expect("YAML"), answer, "{verb}");
+    }
+}
+
+#[tokio::test]
+async fn attach_and_detach_ask_for_it_and_say_how_it_went() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["attach", "ens33"]).await;
+    assert_eq!(said.out, "ens33 is attached in mode generic: the driver has no XDP\n");
+    let said = agent.lbctl(&["detach", "ens33"]).await;
+    assert_eq!((said.outcome, said.out.as_str()), (Outcome::Done, "ens33 is detached\n"));
+    assert_eq!(agent.asked(), ["POST /v1/interfaces/ens33", "DELETE /v1/interfaces/ens33"]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_agent_is_passed_on_word_for_word() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["attach", "wlan0"]).await;
+    assert_eq!(said.outcome, Outcome::Failed);
+    let sentence = "error: wlan0 already has a foreign XDP program (id 7): detach it first\n";
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", sentence));
+}
+
+#[tokio::test]
+async fn a_name_is_not_taken_for_a_path() {
+    let agent = Agent::start();
+    agent.lbctl(&["detach", "../role"]).await;
+    assert_eq!(agent.asked(), ["DELETE /v1/interfaces/..%2Frole"]);
+}
+
+#[tokio::test]
+async fn role_is_changed_and_read_back() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["role", "active"]).await;
+    assert_eq!(said.out, "master1 is Active: configured as active\n");
+    assert_eq!(agent.asked(), [r#"PUT /v1/role {"role":"active"}"#, "GET /v1/status"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_told_as_such() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["attach", "strange"]).await;
+    assert_eq!(said.outcome, Outcome::Failed);
+    assert!(said.err.contains("are lbctl and lb-agent of the same version?"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn colour_is_used_only_where_it_is_wanted() {
+    let agent = Agent::start();
+    let colourful = Surroundings { colour: true, now: NOW };
+    let said = lbctl_with(&agent.socket(), colourful, &["backends"]).await;
+    assert!(said.out.contains("\x1b[31mdown\x1b[0m"), "{}", said.out);
+    assert!(!agent.lbctl(&["backends"]).await.out.contains('\x1b'));
+}
+
+#[tokio::test]
+async fn without_a_socket_the_user_learns_that_no_agent_runs() {
+    let scratch = Scratch::new();
+    let said = lbctl(&scratch.path("lb.sock"), &["status"]).await;
+    assert_eq!(said.outcome, Outcome::Failed);
+    assert!(said.err.contains("lb-agent is not running"), "{}", said.err);
+    assert!(said.err.contains("lb.sock"), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_socket_that_a_killed_agent_left_is_told_apart() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("lb.sock");
+    drop(UnixListener::bind(&socket).expect("a socket"));
+    let said = lbctl(&socket, &["status"]).await;
+    assert!(said.err.contains("nobody listens"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("lb.sock");
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    let client = Client::new(&socket).with_timeout(Duration::from_millis(20));
+    let error = client.status().await.expect_err("nobody answers");
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    assert!(error.to_string().contains("0.02 s"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_in_between_is_noticed() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("lb.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let dying = async {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        stream.readable().await.expect("a question");
+        drop(stream);
+    };
+    let client = Client::new(&socket);
+    let (answer, ()) = tokio::join!(client.status(), dying);
+    assert!(matches!(answer, Err(ClientError::Http { .. })), "{answer:?}");
+}
+
+const GOOD: &str = include_str!("fixtures/config/taken/both-families.toml");
+
+#[tokio::test]
+async fn check_says_what_a_good_file_means() {
+    let scratch = Scratch::new();
+    let file = scratch.write("lb.toml", GOOD);
+    let said = lbctl(&scratch.path("none"), &["check", file.to_str().expect("a path")]).await;
+    assert_eq!(said.outcome, Outcome::Done, "{}", said.err);
+    for meaning in [
+        "lb.toml is valid",
+        "192.0.2.53, 2001:db8::53",
+        "service dns: udp 192.0.2.53:53, 192.0.2.54:53, clients divided by address and port",
+        "checked every 500ms (a dead backend is out after 2s at most)",
+        "not checked",
+        "nat, as set",
+        "nat: no [[node]] has the address",
+        "local on left, direct from elsewhere",
+        "remark: no node is `active`",
+    ] {
+        assert!(said.out.contains(meaning), "no `{meaning}` in:\n{}", said.out);
+    }
+    assert_eq!(said.row("192.0.2.11:5353")[1], "75.0%");
+}
+
+#[tokio::test]
+async fn check_shows_every_problem_of_a_bad_file() {
+    let scratch = Scratch::new();
+    let file = scratch.write("lb.toml", GOOD.replace("protocol", "protocoll").replace(":5353", ""));
+    let file = file.to_str().expect("a path");
+    let said = lbctl(&scratch.path("none"), &["check", file]).await;
+    assert_eq!(said.outcome, Outcome::Misused);
+    assert!(said.out.contains(&format!("{file}:18:1")), "{}", said.out);
+    assert!(said.out.contains("= did you mean `protocol`?"), "{}", said.out);
+    assert!(said.out.contains("`192.0.2.11` is not an address with a port"), "{}", said.out);
+    assert!(said.out.contains("problems: "), "{}", said.out);
+}
+
+#[tokio::test]
+async fn check_does_not_flood_the_terminal() {
+    let scratch = Scratch::new();
+    let file = scratch.write("lb.toml", "no toml\n".repeat(1000));
+    let said = lbctl(&scratch.path("none"), &["check", file.to_str().expect("a path")]).await;
+    assert_eq!(said.outcome, Outcome::Misused);
+    assert_eq!(said.out.matches("error: ").count(), 50);
+    assert!(said.out.contains("1000 problems (the first 50 are shown)"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn check_tells_programs_too() {
+    let scratch = Scratch::new();
+    let check = async |name: &str, text: &str| -> (Outcome, Value) {
+        let file = scratch.write(name, text);
+        let file = file.to_str().expect("a path");
+        let said = lbctl(&scratch.path("none"), &["check", file, "-o", "json"]).await;
+        (said.outcome, serde_json::from_str(&said.out).expect("JSON"))
+    };
+    let (outcome, answer) = check("good", GOOD).await;
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!((&answer["valid"], &answer["problems"]), (&json!(true), &json!([])));
+    let (outcome, answer) = check("bad", &GOOD.replace("fall = 1", "fall = 0")).await;
+    assert_eq!(outcome, Outcome::Misused);
+    assert_eq!(answer["valid"], json!(false));
+    let problem = &answer["problems"][0];
+    assert_eq!((&problem["line"], &problem["column"]), (&json!(36), &json!(8)), "{answer}");
+    assert_eq!(problem["message"], "`fall` is 0, but must be between 1 and 100");
+}
+
+#[tokio::test]
+async fn check_of_no_file_or_no_text_fails_in_a_sentence() {
+    let scratch = Scratch::new();
+    let binary = scratch.write("binary", [b'a', 0xff, 0xfe]);
+    for (file, part) in [
+        (scratch.path("absent"), "cannot read"),
+        (scratch.0.clone(), "cannot read"),
+        (binary, "is not UTF-8 from byte 1 on"),
+    ] {
+        let file = file.to_str().expect("a path");
+        let said = lbctl(&scratch.path("none"), &["check", file]).await;
+        assert_eq!(said.outcome, Outcome::Failed);
+        assert!(said.err.contains(part) && said.err.contains(file), "{}", said.err);
+        assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    }
+}
+
+#[tokio::test]
+async fn mistakes_on_the_command_line_are_misuse() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("none");
+    for arguments in
+        [&["atach", "ens33"][..], &["attach"], &["status", "-o", "xml"], &["role", "master"], &[]]
+    {
+        let said = lbctl(&socket, arguments).await;
+        assert_eq!(said.outcome, Outcome::Misused, "{arguments:?}");
+        assert_eq!(said.out, "", "{arguments:?}");
+        assert!(!said.err.is_empty(), "{arguments:?}");
+    }
+    let said = lbctl(&socket, &["atach", "ens33"]).await;
+    assert!(said.err.contains("attach"), "the verb that was meant is named: {}", said.err);
+}
+
+#[tokio::test]
+async fn help_teaches_by_example() {
+    let scratch = Scratch::new();
+    let help = lbctl(&scratch.path("none"), &["--help"]).await;
+    assert_eq!(help.outcome, Outcome::Done);
+    for part in ["Examples:", "lbctl attach ens33", "Exit status:", "completions"] {
+        assert!(help.out.contains(part), "no `{part}` in:\n{}", help.out);
+    }
+    for verb in ["attach", "detach", "backends", "role", "check", "completions"] {
+        let help = lbctl(&scratch.path("none"), &[verb, "--help"]).await;
+        assert!(help.out.contains("Example"), "{verb}:\n{}", help.out);
+    }
+}
+
+#[tokio::test]
+async fn completions_name_the_verbs() {
+    let scratch = Scratch::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let said = lbctl(&scratch.path("none"), &["completions", shell]).await;
+        assert_eq!(said.outcome, Outcome::Done);
+        assert!(said.out.contains("detach"), "{shell}");
+    }
+}
+
+/// A stream that nobody reads any more.
+struct Closed;
+
+impl std::io::Write for Closed {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let agent = Agent::start();
+    let socket = agent.socket().into_os_string();
+    let arguments = ["lbctl".into(), "--socket".into(), socket, "backends".into()];
+    let surroundings = Surroundings { colour: false, now: NOW };
+    let mut err = Vec::new();
+    let outcome = cli::run(arguments, surroundings, &mut Closed, &mut err).await;
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!(err, b"");
+}

@@ -1,0 +1,61 @@
+//! The version of the maps' layout, their names and sizes: a promise to whoever reads them.
+
+/// Version of the layout of the pinned maps; part of the pin path (`/sys/fs/bpf/lb/v1`). Any
+/// change of a key, a value or a meaning raises it.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Version of the table contract: hash, seed, permutation, ranks. Nodes with different versions
+/// would steer the same client differently.
+pub const TABLE_VERSION: u32 = 1;
+
+/// The maps' names as they are pinned.
+pub mod map {
+    pub const SETTINGS: &str = "settings";
+    pub const ADDRESS_FILTER: &str = "address_filter";
+    pub const VIPS: &str = "vips";
+    pub const INTERFACES: &str = "interfaces";
+    pub const PEERS: &str = "peers";
+    pub const SERVICES: &str = "services";
+    pub const TABLES: &str = "tables";
+    pub const BACKENDS: &str = "backends";
+    pub const BACKEND_COUNTERS: &str = "bkd_counters";
+    pub const COUNTERS: &str = "counters";
+    pub const NAT_FLOWS: &str = "nat_flows";
+    pub const UDP_REPLIES: &str = "udp_replies";
+    pub const HOST_ORIGINS: &str = "host_origins";
+
+    pub const RUNTIME: &str = "runtime";
+
+    pub const ALL: [&str; 14] = [
+        SETTINGS,
+        ADDRESS_FILTER,
+        VIPS,
+        INTERFACES,
+        PEERS,
+        SERVICES,
+        TABLES,
+        BACKENDS,
+        BACKEND_COUNTERS,
+        COUNTERS,
+        NAT_FLOWS,
+        UDP_REPLIES,
+        HOST_ORIGINS,
+        RUNTIME,
+    ];
+}
+
+/// Sizes that the object is compiled with; the agent may raise those marked so when it loads.
+pub mod size {
+    /// Raised by the agent with the configuration.
+    pub const SERVICES: usize = 1024;
+    /// Two for each service: the one in use and the one being prepared.
+    pub const TABLES: usize = 2 * SERVICES;
+    /// Raised by the agent with the configuration.
+    pub const BACKENDS: usize = 16384;
+    pub const VIPS: usize = 256;
+    pub const PEERS: usize = 256;
+    /// Entries, two for each flow. Set by `nat.flows`.
+    pub const NAT_FLOWS: usize = 131_072;
+    pub const UDP_REPLIES: usize = 65_536;
+    pub const HOST_ORIGINS: usize = 65_536;
+}

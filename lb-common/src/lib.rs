@@ -1,0 +1,29 @@
+//! What the kernel program and the agent share: the layout of every map, the names of the
+//! counters, the hashes that steer, and checksum arithmetic.
+//!
+//! Nothing here does I/O, allocates or knows aya (but for `Pod` behind the feature `user`). Shared
+//! structs have explicit padding, integers instead of bool, and their sizes asserted at compile
+//! time, because both sides read the same bytes.
+
+#![no_std]
+
+pub mod address;
+pub mod backend;
+pub mod bucket;
+pub mod checksum;
+pub mod counter;
+pub mod filter;
+pub mod flow;
+pub mod hash;
+pub mod host;
+pub mod interface;
+pub mod layout;
+pub mod nat;
+pub mod permutation;
+#[cfg(feature = "user")]
+mod pod;
+pub mod service;
+pub mod settings;
+pub mod vip;
+
+pub use address::Address;

@@ -1,0 +1,32 @@
+//! `aya::Pod` for everything that the agent reads from or writes to a map.
+
+// SAFETY (each): `repr(C)`, made of integers only, padding explicit, valid for any bytes.
+#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+
+macro_rules! pod {
+    ($($name:ty),* $(,)?) => {
+        $(
+            // SAFETY: see the head of this file.
+            unsafe impl aya::Pod for $name {}
+        )*
+    };
+}
+
+pod!(
+    crate::address::Address,
+    crate::backend::Backend,
+    crate::backend::BackendCounters,
+    crate::bucket::Bucket,
+    crate::filter::AddressFilter,
+    crate::flow::Endpoint,
+    crate::flow::FlowKey,
+    crate::host::OriginKey,
+    crate::interface::Interface,
+    crate::nat::NatEntry,
+    crate::service::Service,
+    crate::service::ServiceKey,
+    crate::settings::PeerKey,
+    crate::settings::Runtime,
+    crate::settings::Settings,
+    crate::vip::Vip,
+);

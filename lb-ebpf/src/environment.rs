@@ -1,0 +1,111 @@
+//! What the pure half needs of the world: the frame in hand, and the node with its maps and sockets.
+//!
+//! The kernel half implements both over packet memory, maps and helpers; tests implement them over
+//! plain values.
+
+use lb_common::Address;
+use lb_common::backend::Backend;
+use lb_common::bucket::Bucket;
+use lb_common::checksum::Difference;
+use lb_common::counter::Verdict;
+use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::interface::Interface;
+use lb_common::nat::NatEntry;
+use lb_common::service::{Service, ServiceKey};
+use lb_common::settings::Settings;
+use lb_common::vip::Vip;
+
+use crate::parse::Packet;
+use crate::wire::Mac;
+
+/// The frame in hand.
+///
+/// Offsets count from its first byte. `T` is one of [`wire`](crate::wire)'s headers or an integer:
+/// any bytes are a valid value.
+pub trait Frame {
+    /// The header at `offset`, or nothing where the frame ends before it does.
+    fn load<T: Copy>(&self, offset: usize) -> Option<T>;
+
+    /// Replaces the bytes at `offset`, or nothing where the frame ends before.
+    fn store<T: Copy>(&mut self, offset: usize, value: T) -> Option<()>;
+
+    /// Corrects a TCP or UDP checksum at `offset` for replaced fields: `pseudo` of those in the
+    /// pseudo-header, `body` of those behind it. A separate operation because a frame whose
+    /// checksum the card completes later holds only the pseudo-header's part.
+    fn correct_checksum(
+        &mut self,
+        offset: usize,
+        pseudo: Difference,
+        body: Difference,
+        udp: bool,
+    ) -> Option<()>;
+
+    /// Bytes on the wire, Ethernet header included.
+    fn length(&self) -> u32;
+
+    /// Index of the interface that it came in on (or leaves by).
+    fn interface_index(&self) -> u32;
+}
+
+/// What a socket look-up found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    Nobody,
+    /// A connection (also one being opened) of this node.
+    Connection,
+    /// A connection in TIME-WAIT.
+    TimeWait,
+}
+
+/// Why a NAT entry was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    Exists,
+    Full,
+}
+
+/// The node: its maps, sockets and clock.
+pub trait Node {
+    fn settings(&self) -> Option<&Settings>;
+    fn may_be_ours(&self, address: &Address) -> bool;
+    fn interface(&self, index: u32) -> Option<&Interface>;
+    fn vip(&self, address: &Address) -> Option<&Vip>;
+    fn is_peer(&self, mac: Mac) -> bool;
+    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    fn bucket(&self, table: u32, slot: u32) -> Option<&Bucket>;
+    fn backend(&self, index: u32) -> Option<&Backend>;
+
+    /// Whose TCP connection a segment with this tuple belongs to; listeners don't count.
+    fn tcp_owner(&self, packet: &Packet) -> Owner;
+    /// Whether a listener would take a connection from the packet's source at `local`.
+    fn tcp_listener(&self, packet: &Packet, local: &Backend) -> bool;
+    /// Whether the segment acknowledges a SYN cookie that the listener at `local` sent.
+    fn tcp_cookie(&self, packet: &Packet, local: &Backend) -> bool;
+    /// Whether a UDP socket would take a datagram at `local`.
+    fn udp_socket(&self, packet: &Packet, local: &Backend) -> bool;
+
+    fn nat_entry(&self, key: &FlowKey) -> Option<&NatEntry>;
+    fn nat_insert(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), InsertError>;
+    fn nat_remove(&self, key: &FlowKey);
+    /// Notes that a packet used the entry under `key`.
+    fn nat_touch(&self, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool);
+
+    fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint>;
+    fn udp_remember(&self, reply: &FlowKey, service: &Endpoint);
+
+    /// Notes that a SYN cookie came back, so that tc looks for them for a while.
+    fn note_cookie(&self);
+    /// Whether one came back lately.
+    fn cookies_about(&self) -> bool;
+
+    /// The monotonic clock, coarse.
+    fn now_ns(&self) -> u64;
+    fn count(&self, verdict: Verdict);
+    fn count_backend(&self, index: u32, bytes: u32, new: bool);
+}
+
+/// What only tc ingress can do.
+pub trait Assign {
+    /// Hands the segment to the listener at `local`; false where there is none (any more).
+    fn assign_listener(&self, packet: &Packet, local: &Backend) -> bool;
+}

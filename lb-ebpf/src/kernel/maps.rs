@@ -1,0 +1,145 @@
+//! Every map of the programs. Their layout is lb-common's; the agent creates, pins and fills them.
+
+#![expect(unsafe_code, reason = "references into maps")]
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use lb_common::Address;
+use lb_common::backend::{Backend, BackendCounters};
+use lb_common::bucket::Bucket;
+use lb_common::counter::COUNTERS as COUNTER_COUNT;
+use lb_common::filter::AddressFilter;
+use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::host::OriginKey;
+use lb_common::interface::{Interface, SLOTS};
+use lb_common::layout::size;
+use lb_common::nat::NatEntry;
+use lb_common::service::{Service, ServiceKey};
+use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::vip::Vip;
+
+/// Values that the agent replaces under traffic: a replaced element must not be reused while a
+/// program reads it, which only maps without preallocation promise.
+const REPLACED: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Lets the tables in `tables` have different sizes (kernel 5.10).
+const ANY_SIZE: usize = 1 << 12;
+
+#[btf_map(name = "settings")]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map(name = "address_filter")]
+pub(crate) static ADDRESS_FILTER: Array<AddressFilter, 1> = Array::new();
+#[btf_map(name = "vips")]
+pub(crate) static VIPS: HashMap<Address, Vip, { size::VIPS }, REPLACED> = HashMap::new();
+#[btf_map(name = "interfaces")]
+pub(crate) static INTERFACES: Array<Interface, { SLOTS as usize }> = Array::new();
+#[btf_map(name = "peers")]
+pub(crate) static PEERS: HashMap<PeerKey, u32, { size::PEERS }, REPLACED> = HashMap::new();
+#[btf_map(name = "services")]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service, { size::SERVICES }, REPLACED> =
+    HashMap::new();
+#[btf_map(name = "tables")]
+pub(crate) static TABLES: ArrayOfMaps<Array<Bucket, 1, ANY_SIZE>, { size::TABLES }> =
+    ArrayOfMaps::new();
+#[btf_map(name = "backends")]
+pub(crate) static BACKENDS: Array<Backend, { size::BACKENDS }> = Array::new();
+#[btf_map(name = "bkd_counters")]
+pub(crate) static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { size::BACKENDS }> =
+    PerCpuArray::new();
+#[btf_map(name = "counters")]
+pub(crate) static COUNTERS: PerCpuArray<u64, COUNTER_COUNT> = PerCpuArray::new();
+#[btf_map(name = "nat_flows")]
+pub(crate) static NAT_FLOWS: HashMap<FlowKey, NatEntry, { size::NAT_FLOWS }> = HashMap::new();
+#[btf_map(name = "udp_replies")]
+pub(crate) static UDP_REPLIES: LruHashMap<FlowKey, Endpoint, { size::UDP_REPLIES }> =
+    LruHashMap::new();
+#[btf_map(name = "host_origins")]
+pub(crate) static HOST_ORIGINS: LruHashMap<OriginKey, Endpoint, { size::HOST_ORIGINS }> =
+    LruHashMap::new();
+#[btf_map(name = "runtime")]
+pub(crate) static RUNTIME: Array<Runtime, 1> = Array::new();
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: the kernel gave this CPU's slot; programs of one CPU don't preempt one another
+        // in the same hook, and a lost increment between hooks is only a lost count.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// Adds a packet to a backend's counters of this CPU.
+#[inline(always)]
+pub(crate) fn count_backend(index: u32, bytes: u32, new: bool) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(index) {
+        // SAFETY: as in `count`.
+        let counters = unsafe { &mut *counters };
+        counters.packets += 1;
+        counters.bytes += bytes as u64;
+        counters.connections += new as u64;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn vip(address: &Address) -> Option<&'static Vip> {
+    // SAFETY: without preallocation the element outlives the program's run (RCU).
+    unsafe { VIPS.get(address) }
+}
+
+#[inline(always)]
+pub(crate) fn is_peer(key: &PeerKey) -> bool {
+    PEERS.get_ptr(key).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn service(key: &ServiceKey) -> Option<&'static Service> {
+    // SAFETY: as in `vip`.
+    unsafe { SERVICES.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn nat_entry(key: &FlowKey) -> Option<&'static NatEntry> {
+    // SAFETY: the element may be reused for another flow while it is read, if the agent removes it
+    // after hours of silence in this very moment; the packet is then one that came too late.
+    unsafe { NAT_FLOWS.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn nat_insert(key: &FlowKey, entry: &NatEntry) -> Result<(), i32> {
+    NAT_FLOWS.insert(key, entry, BPF_NOEXIST as u64)
+}
+
+/// Notes a packet on an entry. Races between CPUs can lose a flag for one packet; the next one
+/// brings the time, and a connection that ends sends more than one.
+#[inline(always)]
+pub(crate) fn nat_touch(entry: &NatEntry, seen: u8, last_seen_ns: u64) {
+    let entry = core::ptr::from_ref(entry).cast_mut();
+    // SAFETY: `entry` points into the map, which the program may write.
+    unsafe {
+        (*entry).seen = seen;
+        (*entry).last_seen_ns = last_seen_ns;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn udp_reply(key: &FlowKey) -> Option<&'static Endpoint> {
+    // SAFETY: the element may be reused while it is read; one datagram is then turned back wrongly
+    // only if the map turned over in this moment, which its size rules out in practice.
+    unsafe { UDP_REPLIES.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn host_origin(key: &OriginKey) -> Option<&'static Endpoint> {
+    // SAFETY: as in `udp_reply`.
+    unsafe { HOST_ORIGINS.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn note_cookie(now_ns: u64) {
+    if let Some(runtime) = RUNTIME.get_ptr_mut(0) {
+        // SAFETY: one aligned store into the map's element.
+        unsafe { (*runtime).cookie_seen_ns = now_ns }
+    }
+}

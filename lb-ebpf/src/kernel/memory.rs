@@ -1,0 +1,199 @@
+//! Packet memory: the only file that dereferences it.
+
+#![expect(unsafe_code, reason = "packet memory")]
+
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_load_bytes_relative, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use lb_common::checksum::Difference;
+use lb_ebpf::environment::Frame;
+use lb_ebpf::wire::Mac;
+
+/// Reads `T` at `offset` between `data` and `end`.
+///
+/// The pointer is computed once, so that the bound that the verifier sees is the one that is used.
+/// BPF programs read packet memory unaligned where the processor can (all that we support).
+#[inline(always)]
+fn load<T: Copy>(data: usize, end: usize, offset: usize) -> Option<T> {
+    let start = data + offset;
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: inside the frame, as just checked; any bytes are a valid `T`.
+    Some(unsafe { *(start as *const T) })
+}
+
+/// A frame in XDP.
+pub(crate) struct XdpFrame {
+    pub(crate) context: *mut xdp_md,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub(crate) fn data(&self) -> (usize, usize) {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) }
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn load<T: Copy>(&self, offset: usize) -> Option<T> {
+        let (data, end) = self.data();
+        load(data, end, offset)
+    }
+
+    #[inline(always)]
+    fn store<T: Copy>(&mut self, offset: usize, value: T) -> Option<()> {
+        let (data, end) = self.data();
+        let start = data + offset;
+        if start + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: inside the frame, as just checked.
+        unsafe { *(start as *mut T) = value };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn correct_checksum(
+        &mut self,
+        offset: usize,
+        pseudo: Difference,
+        body: Difference,
+        udp: bool,
+    ) -> Option<()> {
+        let mut sum = pseudo.and(body).apply(self.load(offset)?);
+        if udp && sum == 0 {
+            // Zero means "no checksum" (RFC 768).
+            sum = 0xffff;
+        }
+        self.store(offset, sum)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        let (data, end) = self.data();
+        (end - data) as u32
+    }
+
+    #[inline(always)]
+    fn interface_index(&self) -> u32 {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+}
+
+/// A frame in tc.
+pub(crate) struct SkbFrame {
+    pub(crate) context: *mut __sk_buff,
+}
+
+/// The longest headers that are read: Ethernet, two tags, IPv4 with options, TCP.
+const HEADERS: u32 = 14 + 8 + 60 + 20;
+
+impl SkbFrame {
+    /// Makes the headers readable directly; a frame may lie in pieces.
+    #[inline(always)]
+    pub(crate) fn new(context: *mut __sk_buff) -> Self {
+        let frame = Self { context };
+        let (data, end) = frame.data();
+        let (have, length) = ((end - data) as u32, frame.length());
+        if have < HEADERS && have < length {
+            // SAFETY: a helper on a valid context. Its failure leaves the frame as it was, and
+            // reading past the first piece then fails by the bound.
+            unsafe { bpf_skb_pull_data(context, if length < HEADERS { length } else { HEADERS }) };
+        }
+        frame
+    }
+
+    #[inline(always)]
+    pub(crate) fn data(&self) -> (usize, usize) {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) }
+    }
+
+    /// The frame's ethertype, as the kernel noted it.
+    #[inline(always)]
+    pub(crate) fn protocol_be(&self) -> u16 {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).protocol as u16 }
+    }
+
+    /// Whether the data begin with the link header, by comparing them with it.
+    #[inline(always)]
+    pub(crate) fn has_link_header(&self) -> bool {
+        let mut link = Mac([0; 3]);
+        // SAFETY: the helper writes as many bytes as it is told to the stack.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.context.cast(),
+                0,
+                (&raw mut link).cast(),
+                size_of::<Mac>() as u32,
+                BPF_HDR_START_MAC,
+            )
+        };
+        result == 0 && self.load::<Mac>(0).is_some_and(|first| first.same(link))
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn load<T: Copy>(&self, offset: usize) -> Option<T> {
+        let (data, end) = self.data();
+        load(data, end, offset)
+    }
+
+    #[inline(always)]
+    fn store<T: Copy>(&mut self, offset: usize, value: T) -> Option<()> {
+        // SAFETY: the helper copies `T` from the stack and checks the offset.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                self.context,
+                offset as u32,
+                core::ptr::from_ref(&value).cast(),
+                size_of::<T>() as u32,
+                0,
+            )
+        };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn correct_checksum(
+        &mut self,
+        offset: usize,
+        pseudo: Difference,
+        body: Difference,
+        udp: bool,
+    ) -> Option<()> {
+        let mangled = if udp { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        // With a size of zero in the flags and nothing to replace, the helper adds a difference.
+        // SAFETY: helpers on a valid context; they check the offset.
+        let result = unsafe {
+            bpf_l4_csum_replace(
+                self.context,
+                offset as u32,
+                0,
+                pseudo.folded() as u64,
+                BPF_F_PSEUDO_HDR as u64 | mangled,
+            ) | bpf_l4_csum_replace(self.context, offset as u32, 0, body.folded() as u64, mangled)
+        };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).len }
+    }
+
+    #[inline(always)]
+    fn interface_index(&self) -> u32 {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).ifindex }
+    }
+}

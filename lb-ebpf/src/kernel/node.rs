@@ -1,0 +1,219 @@
+//! The node as the programs see it: maps, sockets and clock behind the pure half's traits.
+
+#![expect(unsafe_code, reason = "the helper for the clock")]
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use lb_common::Address;
+use lb_common::backend::Backend;
+use lb_common::bucket::Bucket;
+use lb_common::counter::Verdict;
+use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::interface::{Interface, SLOTS};
+use lb_common::nat::{NatEntry, SEEN_SYN};
+use lb_common::service::{Service, ServiceKey};
+use lb_common::settings::{COOKIE_WATCH_NS, PeerKey, Settings};
+use lb_common::vip::Vip;
+use lb_ebpf::environment::{Assign, InsertError, Node, Owner};
+use lb_ebpf::parse::Packet;
+use lb_ebpf::wire::Mac;
+
+use super::memory::{SkbFrame, XdpFrame};
+use super::{maps, sockets};
+
+/// A second: the precision of an entry's last use. Writing it for each packet would take its cache
+/// line away from other CPUs.
+const TOUCH_NS: u64 = 1_000_000_000;
+
+const EEXIST: i32 = -17;
+
+/// The node, seen from a program's context.
+pub(crate) struct Kernel<'a, C> {
+    context: &'a C,
+}
+
+impl<'a, C: Context> Kernel<'a, C> {
+    #[inline(always)]
+    pub(crate) const fn new(context: &'a C) -> Self {
+        Self { context }
+    }
+}
+
+/// What look-ups need of a program's context.
+pub(crate) trait Context {
+    fn pointer(&self) -> *mut c_void;
+    /// Where packet memory begins and ends.
+    fn memory(&self) -> (usize, usize);
+}
+
+impl Context for *mut aya_ebpf::bindings::xdp_md {
+    #[inline(always)]
+    fn pointer(&self) -> *mut c_void {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> (usize, usize) {
+        XdpFrame { context: *self }.data()
+    }
+}
+
+impl Context for *mut aya_ebpf::bindings::__sk_buff {
+    #[inline(always)]
+    fn pointer(&self) -> *mut c_void {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> (usize, usize) {
+        SkbFrame { context: *self }.data()
+    }
+}
+
+impl Context for *mut aya_ebpf::bindings::bpf_sock_addr {
+    #[inline(always)]
+    fn pointer(&self) -> *mut c_void {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> (usize, usize) {
+        (0, 0)
+    }
+}
+
+impl<C: Context> Node for Kernel<'_, C> {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn may_be_ours(&self, address: &Address) -> bool {
+        maps::ADDRESS_FILTER.get(0).is_some_and(|filter| filter.may_contain(address))
+    }
+
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        maps::INTERFACES.get(index % SLOTS).filter(|interface| interface.ifindex == index)
+    }
+
+    #[inline(always)]
+    fn vip(&self, address: &Address) -> Option<&Vip> {
+        maps::vip(address)
+    }
+
+    #[inline(always)]
+    fn is_peer(&self, mac: Mac) -> bool {
+        maps::is_peer(&PeerKey { mac: mac.bytes(), padding: [0; 2] })
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        maps::service(key)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, table: u32, slot: u32) -> Option<&Bucket> {
+        maps::TABLES.get_value(table, &slot)
+    }
+
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        maps::BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn tcp_owner(&self, packet: &Packet) -> Owner {
+        sockets::tcp_owner(self.context.pointer(), packet)
+    }
+
+    #[inline(always)]
+    fn tcp_listener(&self, packet: &Packet, local: &Backend) -> bool {
+        sockets::tcp_listener(self.context.pointer(), packet, local)
+    }
+
+    #[inline(always)]
+    fn tcp_cookie(&self, packet: &Packet, local: &Backend) -> bool {
+        let memory = self.context.memory();
+        sockets::tcp_cookie(self.context.pointer(), memory, packet, local)
+    }
+
+    #[inline(always)]
+    fn udp_socket(&self, packet: &Packet, local: &Backend) -> bool {
+        sockets::udp_socket(self.context.pointer(), packet, local)
+    }
+
+    #[inline(always)]
+    fn nat_entry(&self, key: &FlowKey) -> Option<&NatEntry> {
+        maps::nat_entry(key)
+    }
+
+    #[inline(always)]
+    fn nat_insert(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), InsertError> {
+        maps::nat_insert(key, entry)
+            .map_err(|error| if error == EEXIST { InsertError::Exists } else { InsertError::Full })
+    }
+
+    #[inline(always)]
+    fn nat_remove(&self, key: &FlowKey) {
+        // Gone already is as good.
+        let _ = maps::NAT_FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn nat_touch(&self, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool) {
+        let seen = if restart { SEEN_SYN } else { entry.seen | seen };
+        if seen != entry.seen || now_ns.wrapping_sub(entry.last_seen_ns) > TOUCH_NS {
+            maps::nat_touch(entry, seen, now_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint> {
+        maps::udp_reply(reply)
+    }
+
+    #[inline(always)]
+    fn udp_remember(&self, reply: &FlowKey, service: &Endpoint) {
+        // An LRU map makes room; under contention one datagram's reply is lost, as UDP allows.
+        let _ = maps::UDP_REPLIES.insert(reply, service, 0);
+    }
+
+    #[inline(always)]
+    fn note_cookie(&self) {
+        maps::note_cookie(self.now_ns());
+    }
+
+    #[inline(always)]
+    fn cookies_about(&self) -> bool {
+        maps::RUNTIME.get(0).is_some_and(|runtime| {
+            runtime.cookie_seen_ns != 0
+                && self.now_ns().wrapping_sub(runtime.cookie_seen_ns) < COOKIE_WATCH_NS
+        })
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn count(&self, verdict: Verdict) {
+        maps::count(verdict as u32);
+    }
+
+    #[inline(always)]
+    fn count_backend(&self, index: u32, bytes: u32, new: bool) {
+        maps::count_backend(index, bytes, new);
+    }
+}
+
+impl Assign for Kernel<'_, *mut aya_ebpf::bindings::__sk_buff> {
+    #[inline(always)]
+    fn assign_listener(&self, packet: &Packet, local: &Backend) -> bool {
+        sockets::assign(self.context.pointer(), packet, local)
+    }
+}

@@ -1,0 +1,267 @@
+//! Full NAT: towards a backend that runs nothing of ours, and back.
+//!
+//! The source towards the backend is the VIP itself with a port of the reserved range, so that
+//! replies follow the VIP when it moves.
+
+use lb_common::Address;
+use lb_common::backend::{ACCEPTS, Backend};
+use lb_common::checksum::Difference;
+use lb_common::counter::Verdict;
+use lb_common::flow::FlowKey;
+use lb_common::hash::{mix, nat_port_hash};
+use lb_common::nat::*;
+
+use crate::carry::address;
+use crate::environment::{Frame, InsertError, Node};
+use crate::parse::Packet;
+use crate::steer::Steered;
+use crate::wire::*;
+
+/// Ports tried before the range counts as exhausted for this backend. With a range half full the
+/// chance that a free one is missed is 2^-16.
+const ATTEMPTS: u32 = 16;
+
+/// Translates a client's packet by its entry, if it has one that still serves.
+#[inline(always)]
+pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Option<Steered> {
+    let entry = node.nat_entry(&packet.flow)?;
+    let begins = packet.is_new() && !packet.is_udp();
+    if begins && !accepts(node, entry) {
+        // A client that opens a new connection from an old port is free to go elsewhere.
+        node.nat_remove(&packet.flow);
+        node.nat_remove(&partner(entry, packet.flow.protocol));
+        return None;
+    }
+    node.nat_touch(entry, seen(packet), node.now_ns(), begins);
+    if entry.direction == FROM_CLIENT {
+        node.count_backend(entry.backend, frame.length(), begins);
+    }
+    let verdict =
+        if entry.direction == FROM_CLIENT { Verdict::NatForward } else { Verdict::NatReturn };
+    Some(translate(frame, packet, entry, verdict))
+}
+
+#[inline(always)]
+fn accepts<N: Node>(node: &N, entry: &NatEntry) -> bool {
+    node.backend(entry.backend).is_some_and(|backend| {
+        backend.state & ACCEPTS != 0
+            && backend.address == entry.destination
+            && backend.port_be == entry.destination_port_be
+    })
+}
+
+/// The key of an entry's partner: the packet that it makes, turned round.
+#[inline(always)]
+fn partner(entry: &NatEntry, protocol: u8) -> FlowKey {
+    FlowKey {
+        source: entry.destination,
+        destination: entry.source,
+        source_port_be: entry.destination_port_be,
+        destination_port_be: entry.source_port_be,
+        protocol,
+        padding: [0; 3],
+    }
+}
+
+#[inline(always)]
+const fn seen(packet: &Packet) -> u8 {
+    let flags = packet.tcp_flags;
+    let mut seen = if packet.is_new() && !packet.is_udp() { SEEN_SYN } else { SEEN_DATA };
+    if flags & TCP_FIN != 0 {
+        seen |= SEEN_FIN;
+    }
+    if flags & TCP_RST != 0 {
+        seen |= SEEN_RST;
+    }
+    seen
+}
+
+/// Makes the two entries of a flow to `backend`: the reply's first, since it claims the port.
+#[inline(always)]
+pub fn open<N: Node>(
+    node: &N,
+    packet: &Packet,
+    ethernet: &Ethernet,
+    interface: u32,
+    index: u32,
+    backend: &Backend,
+) -> Result<(), Verdict> {
+    let Some(settings) = node.settings() else { return Err(Verdict::NotReady) };
+    let (first, count) = (settings.nat_port_first, settings.nat_port_count);
+    if count == 0 {
+        return Err(Verdict::NatExhausted);
+    }
+    let mut hash = nat_port_hash(settings.nat_key, &packet.flow);
+    let mut entry = NatEntry {
+        source: packet.flow.destination,
+        destination: packet.flow.source,
+        source_port_be: packet.flow.destination_port_be,
+        destination_port_be: packet.flow.source_port_be,
+        ifindex: interface,
+        mac: ethernet.source.bytes(),
+        direction: FROM_BACKEND,
+        seen: 0,
+        source_mac: ethernet.destination.bytes(),
+        padding: [0; 2],
+        last_seen_ns: node.now_ns(),
+        backend: index,
+        reserved: 0,
+    };
+    let mut reply = FlowKey {
+        source: backend.address,
+        destination: packet.flow.destination,
+        source_port_be: backend.port_be,
+        destination_port_be: 0,
+        protocol: packet.flow.protocol,
+        padding: [0; 3],
+    };
+    for _ in 0..ATTEMPTS {
+        let offset = ((hash >> 32) as u32 as u64 * count as u64) >> 32;
+        reply.destination_port_be = first.wrapping_add(offset as u16).to_be();
+        match node.nat_insert(&reply, &entry) {
+            Ok(()) => {
+                to_client_entry(&mut entry, packet, reply.destination_port_be, backend);
+                return pair(node, packet, &reply, &entry);
+            }
+            Err(InsertError::Exists) => hash = mix(hash),
+            Err(InsertError::Full) => return Err(Verdict::NatFull),
+        }
+    }
+    Err(Verdict::NatExhausted)
+}
+
+/// Turns the reply's entry into the client's, in place: two on the stack would not fit.
+#[inline(always)]
+fn to_client_entry(entry: &mut NatEntry, packet: &Packet, port_be: u16, backend: &Backend) {
+    entry.destination = backend.address;
+    entry.destination_port_be = backend.port_be;
+    entry.source_port_be = port_be;
+    entry.ifindex = backend.ifindex;
+    entry.mac = backend.mac;
+    entry.source_mac = backend.source_mac;
+    entry.direction = FROM_CLIENT;
+    entry.seen = seen(packet);
+}
+
+#[inline(always)]
+fn pair<N: Node>(
+    node: &N,
+    packet: &Packet,
+    reply: &FlowKey,
+    entry: &NatEntry,
+) -> Result<(), Verdict> {
+    match node.nat_insert(&packet.flow, entry) {
+        Ok(()) => Ok(()),
+        // Another CPU was faster with the same flow: its pair counts, ours goes.
+        Err(InsertError::Exists) => {
+            node.nat_remove(reply);
+            Ok(())
+        }
+        Err(InsertError::Full) => {
+            node.nat_remove(reply);
+            Err(Verdict::NatFull)
+        }
+    }
+}
+
+/// Rewrites the packet as the entry says.
+#[inline(always)]
+pub fn translate<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    entry: &NatEntry,
+    verdict: Verdict,
+) -> Steered {
+    if packet.ttl <= 1 {
+        return Steered::here(Verdict::TtlExceeded);
+    }
+    let done = rewrite(
+        frame,
+        packet,
+        &entry.source,
+        entry.source_port_be,
+        &entry.destination,
+        entry.destination_port_be,
+        packet.ttl - 1,
+    )
+    .and_then(|()| address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac)));
+    match done {
+        Some(()) => Steered { verdict, interface: entry.ifindex },
+        None => Steered::here(Verdict::Truncated),
+    }
+}
+
+/// Replaces a packet's tuple and TTL and corrects its checksums.
+#[inline(always)]
+pub fn rewrite<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    source: &Address,
+    source_port_be: u16,
+    destination: &Address,
+    destination_port_be: u16,
+    ttl: u8,
+) -> Option<()> {
+    let flow = &packet.flow;
+    let pseudo = difference(
+        difference(Difference::ZERO, &flow.source, source),
+        &flow.destination,
+        destination,
+    );
+    let ports = Difference::ZERO
+        .word(flow.source_port_be, source_port_be)
+        .word(flow.destination_port_be, destination_port_be);
+    if packet.v4 {
+        let ip = frame.load::<Ipv4>(packet.network)?;
+        let sum = pseudo
+            .word(u16::from_ne_bytes([ip.ttl, ip.protocol]), u16::from_ne_bytes([ttl, ip.protocol]))
+            .apply(ip.checksum);
+        let header = Ipv4 {
+            ttl,
+            checksum: sum,
+            source: source.v4_word(),
+            destination: destination.v4_word(),
+            ..ip
+        };
+        frame.store(packet.network, header)?;
+    } else {
+        frame.store(packet.network + core::mem::offset_of!(Ipv6, hop_limit), ttl)?;
+        frame.store(packet.network + core::mem::offset_of!(Ipv6, source), source.words)?;
+        frame
+            .store(packet.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
+    }
+    frame.store(
+        packet.transport,
+        Ports { source_be: source_port_be, destination_be: destination_port_be },
+    )?;
+    correct(frame, packet, pseudo, ports)
+}
+
+#[inline(always)]
+fn correct<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    pseudo: Difference,
+    ports: Difference,
+) -> Option<()> {
+    if packet.is_udp() {
+        let udp = frame.load::<Udp>(packet.transport)?;
+        if udp.checksum == 0 {
+            // Over IPv4 the sender left it out (RFC 768); over IPv6 the receiver refuses it anyway.
+            return Some(());
+        }
+        let offset = packet.transport + core::mem::offset_of!(Udp, checksum);
+        return frame.correct_checksum(offset, pseudo, ports, true);
+    }
+    let offset = packet.transport + core::mem::offset_of!(Tcp, checksum);
+    frame.correct_checksum(offset, pseudo, ports, false)
+}
+
+#[inline(always)]
+const fn difference(sum: Difference, old: &Address, new: &Address) -> Difference {
+    // The first three words are equal for two mapped IPv4 addresses and cancel out.
+    sum.long(old.words[0], new.words[0])
+        .long(old.words[1], new.words[1])
+        .long(old.words[2], new.words[2])
+        .long(old.words[3], new.words[3])
+}

@@ -1,0 +1,34 @@
+//! Numbers that the verifier should not know exactly.
+//!
+//! The verifier follows a program once for each combination of what it knows. Offsets that differ
+//! by a VLAN tag would make it walk everything behind the parser three times; as one range they are
+//! one state.
+
+#![cfg_attr(target_arch = "bpf", expect(unsafe_code, reason = "inline assembly"))]
+
+/// The largest value that passes unchanged.
+pub(crate) const LARGEST: usize = 31;
+
+/// `value`, at most [`LARGEST`], which the verifier knows only to be in that range. `noise` is any
+/// number that it doesn't know, such as a word of the frame.
+#[inline(always)]
+pub(crate) fn opaque(value: usize, noise: u16) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let value = {
+        let mut value = value as u64;
+        // SAFETY: arithmetic on registers: what is added is subtracted again.
+        unsafe {
+            core::arch::asm!(
+                "{value} += {noise}",
+                "{value} -= {noise}",
+                value = inout(reg) value,
+                noise = in(reg) noise as u64,
+                options(pure, nomem, nostack),
+            );
+        }
+        value as usize
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = noise;
+    value & LARGEST
+}

@@ -1,0 +1,266 @@
+//! Where the headers of a frame are, and the tuple that they name.
+
+use lb_common::Address;
+use lb_common::flow::FlowKey;
+
+use crate::environment::Frame;
+use crate::opaque::opaque;
+use crate::wire::*;
+
+/// What a frame is, as far as steering cares.
+#[derive(Clone, Copy)]
+pub enum Parsed {
+    /// ARP, its header at this offset.
+    Arp(usize),
+    /// A neighbour solicitation or advertisement: the offsets of its IPv6 and ICMPv6 headers.
+    Nd {
+        network: usize,
+        transport: usize,
+    },
+    /// TCP or UDP to an address that passed the filter.
+    Packet(Packet),
+    /// An ICMP error to an address that passed the filter; the tuple is the quoted packet's,
+    /// turned round: what the client sent.
+    Error(Packet),
+    /// Neither ARP nor IP.
+    NotIp,
+    /// To an address that the filter excludes.
+    NotOurs,
+    /// To an address that passed the filter; no more can be said than why.
+    Fragment,
+    Truncated,
+    OtherProtocol,
+    OtherIcmp,
+}
+
+/// A packet's headers.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// Offset of the IPv4 or IPv6 header.
+    pub network: usize,
+    /// Offset of the TCP, UDP or ICMP header.
+    pub transport: usize,
+    /// The tuple, client to service.
+    pub flow: FlowKey,
+    /// 0 for UDP.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4, rather than IPv6.
+    pub v4: bool,
+}
+
+impl Packet {
+    #[inline(always)]
+    pub const fn is_udp(&self) -> bool {
+        self.flow.protocol == PROTOCOL_UDP
+    }
+
+    /// Whether it may begin something: a SYN without ACK, or a datagram.
+    #[inline(always)]
+    pub const fn is_new(&self) -> bool {
+        self.is_udp() || self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+    }
+}
+
+/// An IPv4 or IPv6 header, in one form.
+#[derive(Clone, Copy)]
+struct Header {
+    network: usize,
+    transport: usize,
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    ttl: u8,
+    v4: bool,
+    fragment: bool,
+    valid: bool,
+    /// Where its payload ends, counted from the header's end, less one. A length of 0 wraps to the
+    /// largest: it stands for more than the field can say, as in packets that the kernel joined
+    /// before tc sees them (BIG TCP).
+    last: i32,
+}
+
+impl Header {
+    /// Whether the payload has room for a `T`. What lies behind it is the link's padding, and may
+    /// look like anything.
+    #[inline(always)]
+    const fn holds<T>(&self) -> bool {
+        self.last >= size_of::<T>() as i32 - 1
+    }
+}
+
+/// Parses a frame, as cheaply as its kind allows: a packet whose destination `ours` excludes is
+/// done at once.
+#[inline(always)]
+pub fn parse<F: Frame>(frame: &F, ours: impl Fn(&Address) -> bool) -> Parsed {
+    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Parsed::NotIp };
+    let mut ethertype = ethernet.ethertype_be;
+    let mut network = size_of::<Ethernet>();
+    if is_vlan(ethertype) {
+        // At most two tags, by hand: a loop would cost every untagged frame.
+        let Some(tag) = frame.load::<Vlan>(network) else { return Parsed::NotIp };
+        network += size_of::<Vlan>();
+        ethertype = tag.ethertype_be;
+        if is_vlan(ethertype) {
+            let Some(tag) = frame.load::<Vlan>(network) else { return Parsed::NotIp };
+            network += size_of::<Vlan>();
+            ethertype = tag.ethertype_be;
+        }
+    }
+    parse_network(frame, ours, opaque(network, ethernet.source.0[2]), ethertype)
+}
+
+/// Parses from the network header on: at offset `network`, of the kind that `ethertype` says.
+#[inline(always)]
+pub fn parse_network<F: Frame>(
+    frame: &F,
+    ours: impl Fn(&Address) -> bool,
+    network: usize,
+    ethertype: u16,
+) -> Parsed {
+    let header = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, network),
+        ETHERTYPE_IPV6 => ipv6(frame, network),
+        ETHERTYPE_ARP => return Parsed::Arp(network),
+        _ => None,
+    };
+    let Some(header) = header else { return Parsed::NotIp };
+    if !ours(&header.destination) {
+        return not_ours(frame, &header);
+    }
+    if !header.valid {
+        return Parsed::Truncated;
+    }
+    if header.fragment {
+        return Parsed::Fragment;
+    }
+    transport(frame, &header)
+}
+
+#[inline(always)]
+const fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ)
+}
+
+#[inline(always)]
+fn ipv4<F: Frame>(frame: &F, network: usize) -> Option<Header> {
+    let ip = frame.load::<Ipv4>(network)?;
+    let length = (ip.version_ihl as usize & 0xf) << 2;
+    Some(Header {
+        network,
+        transport: network + length,
+        source: Address::from_v4_word(ip.source),
+        destination: Address::from_v4_word(ip.destination),
+        protocol: ip.protocol,
+        ttl: ip.ttl,
+        v4: true,
+        fragment: ip.fragment_be & IPV4_FRAGMENT_MASK != 0,
+        valid: ip.version_ihl >> 4 == 4 && ip.version_ihl & 0xf >= 5,
+        last: u16::from_be(ip.total_length_be).wrapping_sub(1) as i32 - length as i32,
+    })
+}
+
+#[inline(always)]
+fn ipv6<F: Frame>(frame: &F, network: usize) -> Option<Header> {
+    let ip = frame.load::<Ipv6>(network)?;
+    Some(Header {
+        network,
+        transport: network + size_of::<Ipv6>(),
+        source: Address { words: ip.source },
+        destination: Address { words: ip.destination },
+        protocol: ip.next_header,
+        ttl: ip.hop_limit,
+        v4: false,
+        fragment: ip.next_header == PROTOCOL_IPV6_FRAGMENT,
+        valid: ip.version_class_flow_be.to_ne_bytes()[0] >> 4 == 6,
+        last: u16::from_be(ip.payload_length_be).wrapping_sub(1) as i32,
+    })
+}
+
+/// Solicitations go to a multicast address, which no filter knows.
+#[inline(always)]
+fn not_ours<F: Frame>(frame: &F, header: &Header) -> Parsed {
+    if header.protocol == PROTOCOL_ICMPV6 && !header.v4 {
+        return nd(frame, header).unwrap_or(Parsed::NotOurs);
+    }
+    Parsed::NotOurs
+}
+
+#[inline(always)]
+fn nd<F: Frame>(frame: &F, header: &Header) -> Option<Parsed> {
+    let icmp = frame.load::<Icmp>(header.transport)?;
+    matches!(icmp.kind, ND_SOLICITATION | ND_ADVERTISEMENT)
+        .then_some(Parsed::Nd { network: header.network, transport: header.transport })
+}
+
+#[inline(always)]
+fn transport<F: Frame>(frame: &F, header: &Header) -> Parsed {
+    let (ports, tcp_flags) = match header.protocol {
+        PROTOCOL_TCP => match frame.load::<Tcp>(header.transport) {
+            Some(tcp) if header.holds::<Tcp>() => (tcp.ports, tcp.flags),
+            _ => return Parsed::Truncated,
+        },
+        PROTOCOL_UDP => match frame.load::<Udp>(header.transport) {
+            Some(udp) if header.holds::<Udp>() => (udp.ports, 0),
+            _ => return Parsed::Truncated,
+        },
+        PROTOCOL_ICMP if header.v4 => return icmp(frame, header),
+        PROTOCOL_ICMPV6 if !header.v4 => return icmp(frame, header),
+        _ => return Parsed::OtherProtocol,
+    };
+    let flow = FlowKey {
+        source: header.source,
+        destination: header.destination,
+        source_port_be: ports.source_be,
+        destination_port_be: ports.destination_be,
+        protocol: header.protocol,
+        padding: [0; 3],
+    };
+    Parsed::Packet(packet(header, flow, tcp_flags))
+}
+
+#[inline(always)]
+const fn packet(header: &Header, flow: FlowKey, tcp_flags: u8) -> Packet {
+    Packet {
+        network: header.network,
+        transport: header.transport,
+        flow,
+        tcp_flags,
+        ttl: header.ttl,
+        v4: header.v4,
+    }
+}
+
+/// An ICMP error quotes the packet that it complains about: ours, from the VIP to the client.
+#[inline(always)]
+fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
+    let Some(icmp) = frame.load::<Icmp>(header.transport) else { return Parsed::Truncated };
+    let quoted = header.transport + size_of::<Icmp>();
+    let quoted = if header.v4 {
+        if !matches!(icmp.kind, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER_PROBLEM) {
+            return Parsed::OtherIcmp;
+        }
+        ipv4(frame, quoted)
+    } else {
+        if icmp.kind > ICMPV6_LAST_ERROR {
+            return nd(frame, header).unwrap_or(Parsed::OtherIcmp);
+        }
+        ipv6(frame, quoted)
+    };
+    let Some(quoted) = quoted else { return Parsed::Truncated };
+    let whole = quoted.valid && !quoted.fragment;
+    if !whole || !matches!(quoted.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+        return Parsed::OtherIcmp;
+    }
+    let Some(ports) = frame.load::<Ports>(quoted.transport) else { return Parsed::Truncated };
+    let flow = FlowKey {
+        source: quoted.destination,
+        destination: quoted.source,
+        source_port_be: ports.destination_be,
+        destination_port_be: ports.source_be,
+        protocol: quoted.protocol,
+        padding: [0; 3],
+    };
+    Parsed::Error(packet(header, flow, TCP_ACK))
+}

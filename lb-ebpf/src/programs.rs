@@ -1,0 +1,123 @@
+//! The programs on interfaces: XDP, tc ingress, tc egress.
+
+#![expect(unsafe_code, reason = "link sections, the redirect helper")]
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::Address;
+use lb_common::counter::{Outcome, Verdict};
+use lb_ebpf::deliver::deliver;
+use lb_ebpf::egress::{is_dropped, leave};
+use lb_ebpf::environment::{Frame, Node};
+use lb_ebpf::parse::{Parsed, parse, parse_network};
+use lb_ebpf::steer::{Steered, steer};
+
+use crate::kernel::memory::{SkbFrame, XdpFrame};
+use crate::kernel::node::Kernel;
+
+// include/uapi/linux/pkt_cls.h. "Unspecified" leaves the frame to whoever comes next.
+const TC_ACT_UNSPEC: i32 = -1;
+const TC_ACT_SHOT: i32 = 2;
+const TC_ACT_REDIRECT: i32 = 7;
+
+/// Steers at XDP.
+#[xdp(frags)]
+pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let steered = steer(&mut frame, &node);
+    node.count(steered.verdict);
+    match steered.verdict.outcome() {
+        Outcome::Forward if steered.interface == frame.interface_index() => XDP_TX,
+        Outcome::Forward => redirect(steered) as u32,
+        Outcome::Drop => XDP_DROP,
+        _ => XDP_PASS,
+    }
+}
+
+/// Steers at tc ingress, where XDP is not to be had. `lb_tc_deliver` comes after it.
+#[classifier]
+pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::new(raw);
+    let steered = steer(&mut frame, &node);
+    node.count(steered.verdict);
+    match steered.verdict.outcome() {
+        Outcome::Forward => redirect(steered),
+        Outcome::Drop => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// Delivers at tc ingress what steering left here.
+#[classifier]
+pub(crate) fn lb_tc_deliver(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let frame = SkbFrame::new(raw);
+    let parsed = parse(&frame, |address| node.may_be_ours(address));
+    hand_over(frame, &node, parsed)
+}
+
+/// As `lb_tc_deliver`, behind generic XDP. The kernel copies most frames for it and forgets the
+/// length of the link header on the way (`skb_pp_cow_data` does not copy `mac_len`; seen with
+/// 6.18), so that tc finds the network header where it expects the link header.
+#[classifier]
+pub(crate) fn lb_tc_deliver_g(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let frame = SkbFrame::new(raw);
+    let ours = |address: &Address| node.may_be_ours(address);
+    let parsed = if frame.has_link_header() {
+        parse(&frame, ours)
+    } else {
+        parse_network(&frame, ours, 0, frame.protocol_be())
+    };
+    hand_over(frame, &node, parsed)
+}
+
+#[inline(always)]
+fn hand_over(
+    mut frame: SkbFrame,
+    node: &Kernel<'_, *mut aya_ebpf::bindings::__sk_buff>,
+    parsed: Parsed,
+) -> i32 {
+    if let Some(verdict) = deliver(&mut frame, node, parsed) {
+        node.count(verdict);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Guards what leaves, at tc egress.
+#[classifier]
+pub(crate) fn lb_tc_egress(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::new(raw);
+    let Some(verdict) = leave(&mut frame, &node) else { return TC_ACT_UNSPEC };
+    node.count(verdict);
+    if is_dropped(verdict) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
+
+/// Sends the frame out of an interface. The helper answers with the code for its program type.
+#[inline(always)]
+fn redirect(steered: Steered) -> i32 {
+    // SAFETY: a helper on an interface index; one that is gone makes the kernel drop the frame.
+    unsafe { bpf_redirect(steered.interface, 0) as i32 }
+}
+
+const _: () = assert!(TC_ACT_REDIRECT == 7 && XDP_REDIRECT == 4 && Verdict::NotIp as u32 == 0);
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this could be reached.
+    loop {}
+}
+
+/// The kernel lets only programs under the GPL use some helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

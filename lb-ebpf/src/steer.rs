@@ -1,0 +1,257 @@
+//! A frame's way from the interface to its verdict. One body for XDP and tc ingress.
+
+use lb_common::bucket::slot;
+use lb_common::counter::Verdict;
+use lb_common::hash::{client_hash_v4, client_hash_v6};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey};
+use lb_common::settings::{DROP_UNKNOWN_PORTS, Settings, peer_bit};
+
+use crate::carry::carry;
+use crate::choose::{self, Choice};
+use crate::environment::{Frame, Node};
+use crate::parse::{Packet, Parsed, parse};
+use crate::wire::*;
+use crate::{nat, neighbour};
+
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Steered {
+    /// Its outcome says whether the frame is passed, dropped or sent.
+    pub verdict: Verdict,
+    /// Where it leaves, if it is sent.
+    pub interface: u32,
+}
+
+impl Steered {
+    #[inline(always)]
+    pub const fn here(verdict: Verdict) -> Self {
+        Self { verdict, interface: 0 }
+    }
+}
+
+/// Decides on a frame and rewrites it where it goes elsewhere.
+#[inline(always)]
+pub fn steer<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
+    let verdict = match parse(frame, |address| node.may_be_ours(address)) {
+        Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
+        Parsed::Error(packet) => return icmp_error(frame, node, &packet),
+        Parsed::NotOurs => Verdict::NotOurs,
+        Parsed::Arp(offset) => neighbour::arp(frame, node, offset),
+        Parsed::Nd { transport, .. } => neighbour::nd(frame, node, transport),
+        Parsed::NotIp => Verdict::NotIp,
+        Parsed::Fragment => Verdict::Fragment,
+        Parsed::Truncated => Verdict::Truncated,
+        Parsed::OtherProtocol => Verdict::OtherProtocol,
+        Parsed::OtherIcmp => Verdict::IcmpOther,
+    };
+    Steered::here(verdict)
+}
+
+#[inline(always)]
+fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
+    let Some(settings) = node.settings() else { return Steered::here(Verdict::NotReady) };
+    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
+    if !addressed_to_us(frame, node, &ethernet) {
+        return Steered::here(Verdict::OtherHost);
+    }
+    if in_nat_range(settings, packet) {
+        return nat_reply(frame, node, packet);
+    }
+    let Some(service) = node.service(&service_key(packet)) else {
+        return Steered::here(unknown_port(node, settings, packet));
+    };
+    if service.flags & HAS_NAT != 0
+        && let Some(steered) = nat::known(frame, node, packet)
+    {
+        return steered;
+    }
+    to_service(frame, node, settings, service, packet, &ethernet)
+}
+
+/// A flooded frame, or one that a promiscuous card picked up, belongs to another machine.
+#[inline(always)]
+fn addressed_to_us<F: Frame, N: Node>(frame: &F, node: &N, ethernet: &Ethernet) -> bool {
+    node.interface(frame.interface_index())
+        .is_some_and(|interface| Mac::from_bytes(interface.mac).same(ethernet.destination))
+}
+
+#[inline(always)]
+const fn in_nat_range(settings: &Settings, packet: &Packet) -> bool {
+    let port = u16::from_be(packet.flow.destination_port_be);
+    port.wrapping_sub(settings.nat_port_first) < settings.nat_port_count
+}
+
+/// Replies of backends come to the VIP on a port of the NAT range.
+#[inline(always)]
+fn nat_reply<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
+    if let Some(steered) = nat::known(frame, node, packet) {
+        return steered;
+    }
+    match node.vip(&packet.flow.destination) {
+        // The stack would answer with a reset and end a connection that another node knows.
+        Some(_) => Steered::here(Verdict::NatUnknown),
+        None => Steered::here(Verdict::NotOurs),
+    }
+}
+
+#[inline(always)]
+pub const fn service_key(packet: &Packet) -> ServiceKey {
+    ServiceKey {
+        address: packet.flow.destination,
+        port_be: packet.flow.destination_port_be,
+        protocol: packet.flow.protocol,
+        padding: 0,
+    }
+}
+
+#[inline(always)]
+fn unknown_port<N: Node>(node: &N, settings: &Settings, packet: &Packet) -> Verdict {
+    if node.vip(&packet.flow.destination).is_none() {
+        return Verdict::NotOurs;
+    }
+    if settings.flags & DROP_UNKNOWN_PORTS != 0 {
+        return Verdict::NoServiceDropped;
+    }
+    Verdict::NoService
+}
+
+/// The hash of the packet's client, as the service wants it.
+#[inline(always)]
+pub const fn hash(service: &Service, packet: &Packet) -> u64 {
+    let port = if service.flags & HASH_PORT != 0 { packet.flow.source_port_be } else { 0 };
+    if packet.v4 {
+        client_hash_v4(service.seed, &packet.flow.source, port)
+    } else {
+        client_hash_v6(service.seed, &packet.flow.source, port)
+    }
+}
+
+#[inline(always)]
+fn is_from_peer<N: Node>(
+    node: &N,
+    settings: &Settings,
+    service: &Service,
+    ethernet: &Ethernet,
+) -> bool {
+    service.flags & HAS_LOCAL != 0
+        && settings.peers & peer_bit(&ethernet.source.bytes()) != 0
+        && node.is_peer(ethernet.source)
+}
+
+#[inline(always)]
+fn to_service<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    settings: &Settings,
+    service: &Service,
+    packet: &Packet,
+    ethernet: &Ethernet,
+) -> Steered {
+    let from_peer = is_from_peer(node, settings, service, ethernet);
+    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
+    else {
+        return Steered::here(Verdict::Inconsistent);
+    };
+    let choice = if packet.is_new() {
+        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
+    } else {
+        let may_be_cookie = packet.tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST) == TCP_ACK;
+        choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, may_be_cookie)
+    };
+    match choice {
+        Choice::Refuse(verdict) => Steered::here(verdict),
+        Choice::Here { index, verdict } => {
+            node.count_backend(index, frame.length(), packet.is_new());
+            if let Verdict::LocalCookie = verdict {
+                node.note_cookie();
+            }
+            Steered::here(verdict)
+        }
+        Choice::Direct { index, verdict, last } => {
+            let new = packet.is_new();
+            let verdict = if packet.is_udp() && from_peer { Verdict::DirectNext } else { verdict };
+            forward(frame, node, packet, index, verdict, last, from_peer, new)
+        }
+        Choice::Nat { index } => translate_new(frame, node, packet, ethernet, index),
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be taken apart again")]
+fn forward<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    packet: &Packet,
+    index: u32,
+    verdict: Verdict,
+    last: bool,
+    from_peer: bool,
+    new: bool,
+) -> Steered {
+    let Some(backend) = node.backend(index) else { return Steered::here(Verdict::Inconsistent) };
+    if packet.ttl <= 1 {
+        // A peer's last attempt ends here, and the stack's reset tells the client; any other frame
+        // has run out of hops.
+        let verdict = if from_peer { Verdict::Nobody } else { Verdict::TtlExceeded };
+        return Steered::here(verdict);
+    }
+    node.count_backend(index, frame.length(), new);
+    match carry(frame, packet, backend, last) {
+        Some(()) => Steered { verdict, interface: backend.ifindex },
+        None => Steered::here(Verdict::Truncated),
+    }
+}
+
+#[inline(always)]
+fn translate_new<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    packet: &Packet,
+    ethernet: &Ethernet,
+    index: u32,
+) -> Steered {
+    let Some(backend) = node.backend(index) else { return Steered::here(Verdict::Inconsistent) };
+    if packet.ttl <= 1 {
+        // Before it takes a port for nothing.
+        return Steered::here(Verdict::TtlExceeded);
+    }
+    if let Err(verdict) = nat::open(node, packet, ethernet, frame.interface_index(), index, backend)
+    {
+        return Steered::here(verdict);
+    }
+    let Some(entry) = node.nat_entry(&packet.flow) else {
+        return Steered::here(Verdict::Inconsistent);
+    };
+    node.count_backend(index, frame.length(), true);
+    nat::translate(frame, packet, entry, Verdict::NatNew)
+}
+
+/// An ICMP error goes where the packet that it quotes came from.
+#[inline(always)]
+fn icmp_error<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
+    let Some(settings) = node.settings() else { return Steered::here(Verdict::NotReady) };
+    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
+    if !addressed_to_us(frame, node, &ethernet) {
+        return Steered::here(Verdict::OtherHost);
+    }
+    let Some(service) = node.service(&service_key(packet)) else {
+        return Steered::here(Verdict::IcmpOther);
+    };
+    let from_peer = is_from_peer(node, settings, service, &ethernet);
+    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
+    else {
+        return Steered::here(Verdict::Inconsistent);
+    };
+    let choice = if packet.is_udp() {
+        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
+    } else {
+        choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, false)
+    };
+    match choice {
+        Choice::Direct { index, last, .. } => {
+            forward(frame, node, packet, index, Verdict::IcmpDirect, last, from_peer, false)
+        }
+        Choice::Here { .. } => Steered::here(Verdict::IcmpLocal),
+        _ => Steered::here(Verdict::IcmpOther),
+    }
+}

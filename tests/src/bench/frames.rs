@@ -1,0 +1,29 @@
+//! The frames that are measured: as short as they come.
+
+use etherparse::PacketBuilder;
+
+pub(super) type Mac = [u8; 6];
+
+/// A segment's flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Segment {
+    Syn,
+    Ack,
+}
+
+/// A TCP segment over IPv4, padded to a multiple of eight bytes.
+pub(super) fn tcp(
+    macs: [Mac; 2],
+    from: ([u8; 4], u16),
+    to: ([u8; 4], u16),
+    segment: Segment,
+) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(macs[0], macs[1])
+        .ipv4(from.0, to.0, 64)
+        .tcp(from.1, to.1, 1000, 64_000);
+    let packet = if segment == Segment::Syn { packet.syn() } else { packet.ack(1) };
+    let mut bytes = Vec::new();
+    // 54 bytes of headers.
+    packet.write(&mut bytes, b"ten bytes!").expect("writing to a vector");
+    bytes
+}

@@ -1,0 +1,102 @@
+//! The load balancer's programs with maps for one node and two services, in a namespace.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use lb_agent::dataplane::{Capacity, DataPlane, Pins};
+use lb_agent::plan::{Plan, PlannedBackend, PlannedService};
+use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
+use lb_common::bucket::{Bucket, NONE, RANKS};
+use lb_common::filter::AddressFilter;
+use lb_common::hash::service_seed;
+use lb_common::interface::Interface;
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey, TCP};
+use lb_common::settings::Settings;
+
+use super::frames::Mac;
+
+pub(super) const VIP: [u8; 4] = [192, 168, 139, 150];
+pub(super) const NODE: [u8; 4] = [192, 168, 139, 133];
+pub(super) const NODE_MAC: Mac = [2, 0, 0, 0, 0, 0x33];
+pub(super) const CLIENT_MAC: Mac = [2, 0, 0, 0, 0, 0x10];
+const PEER_MAC: Mac = [2, 0, 0, 0, 0, 0x34];
+/// BPF_PROG_TEST_RUN without a context runs on the namespace's loopback interface.
+const LOOPBACK: u32 = 1;
+
+/// The service's ports, by how its only backend is delivered.
+pub(super) const DIRECT: u16 = 8443;
+pub(super) const LOCAL: u16 = 8444;
+pub(super) const NAT: u16 = 8445;
+const NAT_FLOWS: u32 = 262_144;
+
+pub(super) fn open(pins: Pins) -> Result<DataPlane> {
+    let capacity = Capacity { nat_flows: NAT_FLOWS, ..Capacity::default() };
+    let mut data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
+    data_path.apply(&plan()).context("filling the maps")?;
+    Ok(data_path)
+}
+
+fn plan() -> Plan {
+    let vip = IpAddr::from(VIP);
+    let mut filter = AddressFilter::EMPTY;
+    filter.insert(&vip.into());
+    Plan {
+        settings: Settings {
+            nat_key: 1,
+            nat_port_first: 20_000,
+            nat_port_count: 40_000,
+            ..Settings::default()
+        },
+        filter,
+        vips: vec![vip],
+        peers: Vec::new(),
+        interfaces: vec![Interface { ifindex: LOOPBACK, mac: NODE_MAC, ..Interface::default() }],
+        services: vec![
+            service(DIRECT, Delivery::Direct, [192, 168, 139, 134]),
+            service(LOCAL, Delivery::Local, NODE),
+            service(NAT, Delivery::Nat, [192, 168, 139, 9]),
+        ],
+        unresolved: Vec::new(),
+    }
+}
+
+fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
+    let vip = IpAddr::from(VIP);
+    let key = ServiceKey { address: vip.into(), port_be: port.to_be(), protocol: TCP, padding: 0 };
+    let mut bucket = Bucket { ranks: [NONE; RANKS] };
+    bucket.ranks[0] = 0;
+    let at = SocketAddr::new(address.into(), 6443);
+    let entry = Backend {
+        address: at.ip().into(),
+        port_be: at.port().to_be(),
+        mac: PEER_MAC,
+        source_mac: NODE_MAC,
+        ifindex: LOOPBACK,
+        delivery: delivery as u8,
+        state: ALIVE | ACCEPTS,
+        ..Backend::EMPTY
+    };
+    let flags = HASH_PORT
+        | match delivery {
+            Delivery::Local => HAS_LOCAL,
+            Delivery::Nat => HAS_NAT,
+            _ => 0,
+        };
+    PlannedService {
+        configured: 0,
+        address: vip,
+        key,
+        seed: service_seed(&key.address, key.port_be, key.protocol),
+        slots: 65_537,
+        flags,
+        buckets: Arc::from(vec![bucket; 65_537]),
+        backends: vec![PlannedBackend {
+            address: at,
+            weight: 1,
+            entry,
+            reason: String::new(),
+            share: 1.0,
+        }],
+    }
+}

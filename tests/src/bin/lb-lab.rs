@@ -1,0 +1,189 @@
+//! `lb-lab`: runs scenarios and the demo in simulated machines, and is the servers and clients in
+//! them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use lb_tests::scenario::stage::{Audience, Setting};
+use lb_tests::scenario::{self, demo};
+use lb_tests::{backend, bench, client, lab};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Scenarios of the load balancer in simulated machines (network namespaces). Needs root.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print the scenarios' names and what each shows
+    List,
+    /// Run scenarios
+    Run {
+        /// Their names, as `list` prints them; `all` for every one
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        face: Face,
+    },
+    /// Show three masters behind one VIP, and the role that moves under load
+    Demo {
+        #[command(flatten)]
+        face: Face,
+    },
+    /// Measure, beside a floor or a peer in the same run
+    Bench {
+        /// What to measure: `packet`
+        name: String,
+        #[command(flatten)]
+        face: Face,
+    },
+    /// Make the three masters of the demo and keep them until Ctrl-C, to look around in
+    Up {
+        #[command(flatten)]
+        face: Face,
+    },
+    /// Remove what a crashed run left behind
+    Clean,
+    /// Be a server (the lab starts these)
+    #[command(hide = true)]
+    Backend(backend::Arguments),
+    /// Be a client that makes load (the lab starts these)
+    #[command(hide = true)]
+    Client(client::Arguments),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Face {
+    /// Print the result as one JSON object, the last line of standard output
+    #[arg(long)]
+    json: bool,
+    /// Print each step
+    #[arg(long, short)]
+    verbose: bool,
+    /// Leave logs, last words and captures of every wire in this directory
+    #[arg(long)]
+    evidence: Option<PathBuf>,
+}
+
+impl Face {
+    fn setting(self) -> Result<Setting> {
+        Ok(Setting {
+            tool: std::env::current_exe().context("cannot find this program")?,
+            audience: if self.json { Audience::Machine } else { Audience::People },
+            verbose: self.verbose,
+            evidence: self.evidence,
+        })
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the program's own face")]
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lb-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the program's own face")]
+fn run(arguments: Arguments) -> Result<bool> {
+    match arguments.verb {
+        Verb::List => {
+            for scenario in scenario::ALL {
+                println!("{:<16} {}", scenario.name, scenario.about);
+            }
+        }
+        Verb::Run { names, face } => return run_scenarios(&names, face),
+        Verb::Demo { face } => {
+            guard(Some(scenario::LIMIT))?;
+            return demo::run(&face.setting()?);
+        }
+        Verb::Bench { name, face } => {
+            guard(Some(scenario::LIMIT))?;
+            return bench::find(&name)?.run(&face.setting()?);
+        }
+        Verb::Up { face } => return up(face),
+        Verb::Clean => {
+            let swept = lab::sweep()?;
+            println!("{} runs cleaned up {}", swept.len(), swept.join(" "));
+        }
+        Verb::Backend(arguments) => block_on(backend::serve(arguments))?,
+        Verb::Client(arguments) => block_on(client::run(arguments))?,
+    }
+    Ok(true)
+}
+
+fn run_scenarios(names: &[String], face: Face) -> Result<bool> {
+    let mut chosen = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "all" => chosen.extend(scenario::ALL),
+            name => chosen.push(scenario::find(name)?),
+        }
+    }
+    let count = u32::try_from(chosen.len()).context("too many scenarios")?;
+    guard(Some(scenario::LIMIT * count))?;
+    let setting = face.setting()?;
+    let mut ok = true;
+    for scenario in chosen {
+        ok &= scenario.run(&setting)?;
+    }
+    Ok(ok)
+}
+
+fn up(face: Face) -> Result<bool> {
+    guard(None)?;
+    demo::keep(&face.setting()?)
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Ends the process, and tidies up, where it is told to or hangs: destructors do not run then.
+#[expect(clippy::print_stderr, reason = "the program's own face")]
+fn guard(limit: Option<Duration>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate, mut hang_up) = {
+        let _inside = runtime.enter();
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        (listen(interrupt)?, listen(terminate)?, listen(SignalKind::hangup())?)
+    };
+    std::thread::spawn(move || {
+        let why = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => "interrupted".to_owned(),
+                _ = terminate.recv() => "terminated".to_owned(),
+                _ = hang_up.recv() => "the terminal is gone".to_owned(),
+                limit = sleep(limit) => format!("not done within {limit:?}"),
+            }
+        });
+        eprintln!("lb-lab: {why}; tidying up");
+        if let Err(error) = lab::abandon() {
+            eprintln!("lb-lab: {error:#}; `lb-lab clean` removes the rest");
+        }
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+async fn sleep(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,214 @@
+//! The load balancer's agent in a simulated host, with paths of its own, and its control API.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use lb_agent::control::api::{Backend, Role, Service, Status};
+use serde::de::DeserializeOwned;
+
+use super::{Host, Process};
+
+/// Loading and verifying the programs takes seconds on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(20);
+
+/// Between two looks at what only polling tells.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The directory with the binaries of the same build as this one, or `LB_BIN_DIR`.
+///
+/// # Errors
+/// Where it has no such binary.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    // A test's binary lies in `deps`, one below the others.
+    let directories = own.ancestors().skip(1).take(2).map(Path::to_owned);
+    let directories =
+        std::env::var_os("LB_BIN_DIR").map(PathBuf::from).into_iter().chain(directories);
+    directories.map(|directory| directory.join(name)).find(|path| path.is_file()).with_context(
+        || format!("{name} is not built: run `cargo build -p lb-agent`, or set LB_BIN_DIR"),
+    )
+}
+
+/// A running agent. Owned: killed on drop; [`stop`](Self::stop) ends it cleanly.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    socket: PathBuf,
+}
+
+impl Agent {
+    /// Starts it with a configuration and waits until its API answers.
+    ///
+    /// # Errors
+    /// Where it does not come up; its log is quoted.
+    pub fn start(host: &Host, configuration: &str) -> Result<Self> {
+        let directory = host.directory();
+        let file = directory.join("lb.toml");
+        std::fs::write(&file, configuration).context("cannot write the configuration")?;
+        let socket = directory.join("lb.sock");
+        let mut command = Command::new(binary("lb-agent")?);
+        command.arg("--config").arg(&file).args(["--node", host.name()]);
+        command.arg("--bpf-dir").arg(host.bpf_directory());
+        command.arg("--socket").arg(&socket);
+        command.arg("--state-dir").arg(directory.join("state"));
+        command.arg("--cgroup").arg(host.cgroup());
+        command.args(["--metrics", "127.0.0.1:9633"]);
+        let mut agent = Self { process: host.spawn("lb-agent", command)?, socket };
+        agent.wait_until("the agent answers", START, |_| true)?;
+        Ok(agent)
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        self.read("/v1/status")
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn backends(&self) -> Result<Vec<Backend>> {
+        self.read("/v1/backends")
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn services(&self) -> Result<Vec<Service>> {
+        self.read("/v1/services")
+    }
+
+    /// The value of a data path's counter.
+    ///
+    /// # Errors
+    /// Where it does not answer, or has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        status.counters.get(name).copied().with_context(|| format!("no counter {name}"))
+    }
+
+    /// Waits until its status satisfies the condition.
+    ///
+    /// # Errors
+    /// Where it has ended, or the condition does not hold in time.
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Status) -> bool,
+    ) -> Result<Status> {
+        poll(what, limit, || {
+            self.process.require_running()?;
+            Ok(self.status().ok().filter(&condition))
+        })
+    }
+
+    /// Waits until all its backends satisfy the condition.
+    ///
+    /// # Errors
+    /// Where they do not in time.
+    pub fn wait_for_backends(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&[Backend]) -> bool,
+    ) -> Result<()> {
+        poll(what, limit, || Ok(condition(&self.backends()?).then_some(())))
+            .with_context(|| format!("the agent has {:?}", self.backends()))
+    }
+
+    /// Moves the role by hand, as a person would: by `lbctl`.
+    ///
+    /// # Errors
+    /// Where `lbctl` fails.
+    pub fn set_role(&self, role: Role) -> Result<()> {
+        let role = match role {
+            Role::Active => "active",
+            Role::Backup => "backup",
+        };
+        self.lbctl(["role", role]).map(drop)
+    }
+
+    /// Runs `lbctl` against this agent and returns its output.
+    ///
+    /// # Errors
+    /// Where it fails; what it complained of is quoted.
+    pub fn lbctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        let mut command = Command::new(binary("lbctl")?);
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        let output = command.output().context("cannot run lbctl")?;
+        if !output.status.success() {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            bail!("lbctl failed ({}): {}", output.status, complaint.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// SIGKILL: nothing is tidied up.
+    ///
+    /// # Errors
+    /// Where it had ended before.
+    pub fn kill(self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// Where it does not end, or not with success.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let status = self.process.wait(STOP)?;
+        if !status.success() {
+            bail!("the agent ended with {status}: {}", self.process.log());
+        }
+        Ok(())
+    }
+
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(get(&self.socket, path)).with_context(|| format!("GET {path}"))
+    }
+}
+
+fn poll<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = look()? {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            bail!("{what}: not within {limit:?}");
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
+    let stream = tokio::net::UnixStream::connect(socket).await.context("no agent listens")?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // Its error reaches whoever waits for the answer.
+        let _ = connection.await;
+    });
+    let request = hyper::Request::get(path)
+        .header(hyper::header::HOST, "localhost")
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("{status}: {}", String::from_utf8_lossy(&body));
+    }
+    serde_json::from_slice(&body).context("not the JSON that was agreed on")
+}

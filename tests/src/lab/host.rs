@@ -1,0 +1,287 @@
+//! A simulated machine: a network namespace on the switch, a cgroup, a directory, processes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use super::namespace::Namespace;
+use super::process::{Place, Process};
+use super::xdp_pass::Pass;
+use super::{Inner, capture, cgroup, tool};
+
+/// A MAC as in a frame.
+pub type Mac = [u8; 6];
+
+/// What the host's network cards do by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offloads {
+    /// No checksum, segmentation or receive offload: what native XDP on a veth needs, since a local
+    /// stack otherwise sends frames whose checksum a real card would fill in.
+    Off,
+    /// As the kernel makes a veth: frames up to 64 KiB, checksums left open.
+    Default,
+}
+
+/// What one host is to be. Made by [`Lab::host`](super::Lab::host).
+#[derive(Debug)]
+pub struct HostBuilder {
+    lab: Arc<Inner>,
+    name: String,
+    offloads: Offloads,
+    interfaces: Vec<(String, String, Vec<String>)>,
+}
+
+impl HostBuilder {
+    pub(super) fn new(lab: Arc<Inner>, name: &str) -> Self {
+        Self { lab, name: name.to_owned(), offloads: Offloads::Off, interfaces: Vec::new() }
+    }
+
+    /// An interface on a segment of the switch, with addresses such as `192.168.139.10/24`.
+    #[must_use]
+    pub fn interface<A: ToString>(mut self, name: &str, segment: &str, addresses: &[A]) -> Self {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        self.interfaces.push((name.to_owned(), segment.to_owned(), addresses));
+        self
+    }
+
+    #[must_use]
+    pub const fn offloads(mut self, offloads: Offloads) -> Self {
+        self.offloads = offloads;
+        self
+    }
+
+    /// Makes it and plugs it in.
+    ///
+    /// # Errors
+    /// Where a namespace, a link, an address or the cgroup cannot be made.
+    pub fn start(self) -> Result<Host> {
+        let run = &self.lab.run;
+        let namespace = Namespace::create(format!("{}-{}", run.name(), self.name))?;
+        let directory = run.directory().join(&self.name);
+        std::fs::create_dir_all(&directory).context("cannot make the host's directory")?;
+        let cgroup = cgroup::create(run.name(), &self.name)?;
+        // No duplicate address detection: an address is usable at once.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        namespace.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
+        namespace.sysctl("net.ipv6.conf.default.accept_ra", "0")?;
+        let mut host = Host {
+            name: self.name,
+            namespace,
+            cgroup,
+            directory,
+            links: BTreeMap::new(),
+            processes: AtomicU32::new(0),
+            lab: self.lab,
+        };
+        for (interface, segment, addresses) in &self.interfaces {
+            host.plug(interface, segment, addresses, self.offloads)?;
+        }
+        Ok(host)
+    }
+}
+
+/// The link from a host's interface to its switch port.
+#[derive(Debug)]
+struct Link {
+    mac: Mac,
+    port: String,
+    _pass: Option<Pass>,
+}
+
+/// Owned: its namespace goes with it. Its processes are owned by whoever started them.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    namespace: Namespace,
+    cgroup: PathBuf,
+    directory: PathBuf,
+    links: BTreeMap<String, Link>,
+    processes: AtomicU32,
+    lab: Arc<Inner>,
+}
+
+impl Host {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The cgroup that all its processes are in.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// For its sockets, state and logs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory of its own on the run's bpf file system.
+    pub fn bpf_directory(&self) -> PathBuf {
+        self.lab.run.bpf().join(&self.name)
+    }
+
+    /// The MAC of an interface.
+    ///
+    /// # Errors
+    /// Where it has no such interface.
+    pub fn mac(&self, interface: &str) -> Result<Mac> {
+        Ok(self.link(interface)?.mac)
+    }
+
+    /// Starts a process in the host. Its output is read line by line, its standard error goes to
+    /// a log in the host's directory.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
+        let number = self.processes.fetch_add(1, Ordering::Relaxed);
+        let place = Place {
+            namespace: self.namespace.descriptor(),
+            cgroup: &self.cgroup,
+            log: self.directory.join(format!("{name}-{number}.log")),
+        };
+        Process::start(&format!("{name} on {}", self.name), command, &place)
+    }
+
+    /// A permanent entry in the host's neighbour table, as a stale or forged one would be.
+    ///
+    /// # Errors
+    /// Where `ip` refuses it.
+    pub fn set_neighbour(&self, interface: &str, address: IpAddr, mac: Mac) -> Result<()> {
+        let mac = format_mac(mac);
+        self.namespace
+            .ip(&format!("neigh replace {address} lladdr {mac} dev {interface} nud permanent"))
+    }
+
+    /// What the host believes to be the MAC of an address.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn neighbour(&self, address: IpAddr) -> Result<Option<Mac>> {
+        let address = address.to_string();
+        let text =
+            tool::run("ip", &["-n", self.namespace.name(), "neigh", "show", "to", &address])?;
+        let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "lladdr");
+        Ok(words.nth(1).and_then(parse_mac))
+    }
+
+    /// Whether an interface has an address now.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn holds(&self, interface: &str, address: IpAddr) -> Result<bool> {
+        let namespace = self.namespace.name();
+        let text = tool::run("ip", &["-n", namespace, "-o", "addr", "show", "dev", interface])?;
+        let prefix = format!("{address}/");
+        Ok(text.split_ascii_whitespace().any(|word| word.starts_with(&prefix)))
+    }
+
+    /// Records every frame on the wire between an interface and the switch, in both directions:
+    /// taken at the switch port, since the host's own taps do not see what XDP sends.
+    ///
+    /// # Errors
+    /// Where the socket cannot be opened.
+    pub fn capture(&self, interface: &str) -> Result<capture::Capture> {
+        let port = self.link(interface)?.port.clone();
+        self.lab.switch.within(move || capture::Capture::start(&port))
+    }
+
+    /// Pulls the cable out of an interface, or plugs it in again.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn set_cable(&self, interface: &str, plugged: bool) -> Result<()> {
+        let state = if plugged { "up" } else { "down" };
+        self.lab.switch.ip(&format!("link set {} {state}", self.link(interface)?.port))
+    }
+
+    fn link(&self, interface: &str) -> Result<&Link> {
+        self.links
+            .get(interface)
+            .with_context(|| format!("{} has no interface {interface}", self.name))
+    }
+
+    fn plug(
+        &mut self,
+        interface: &str,
+        segment: &str,
+        addresses: &[String],
+        offloads: Offloads,
+    ) -> Result<()> {
+        self.lab.segment(segment)?;
+        let port = self.lab.next_port();
+        let here = self.namespace.name();
+        self.lab.switch.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {here}\n\
+             link set {port} master {segment} up"
+        ))?;
+        let mut batch = format!("link set {interface} up\n");
+        for address in addresses {
+            let flag = if address.contains(':') { " nodad" } else { "" };
+            batch.push_str(&format!("addr add {address} dev {interface}{flag}\n"));
+        }
+        self.namespace.ip(&batch)?;
+        if offloads == Offloads::Off {
+            self.namespace.within(|| switch_off_offloads(interface))?;
+            self.lab.switch.within(|| switch_off_offloads(&port))?;
+        }
+        let pass = match offloads {
+            Offloads::Off => Some(self.lab.switch.within(|| Pass::attach(&port))?),
+            // A program on the port would take the segmentation offload away from the host.
+            Offloads::Default => None,
+        };
+        let mac = self.read_mac(interface)?;
+        self.links.insert(interface.to_owned(), Link { mac, port, _pass: pass });
+        Ok(())
+    }
+
+    fn read_mac(&self, interface: &str) -> Result<Mac> {
+        let arguments = ["-n", self.namespace.name(), "-o", "link", "show", "dev", interface];
+        let text = tool::run("ip", &arguments)?;
+        let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
+        words.nth(1).and_then(parse_mac).with_context(|| format!("{interface} has no MAC: {text}"))
+    }
+}
+
+/// Runs in the interface's namespace.
+fn switch_off_offloads(interface: &str) -> Result<()> {
+    let features = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+    let arguments: Vec<&str> = ["-K", interface].into_iter().chain(features).collect();
+    tool::run("ethtool", &arguments).map(drop)
+}
+
+pub fn format_mac(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn parse_mac(text: &str) -> Option<Mac> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_survives_the_round_trip_and_a_wrong_one_is_refused() {
+        let mac = [0x02, 0, 0xab, 0xcd, 0xef, 0x01];
+        assert_eq!(parse_mac(&format_mac(mac)), Some(mac));
+        assert_eq!(parse_mac("02:00:ab:cd:ef"), None);
+        assert_eq!(parse_mac("02:00:ab:cd:ef:01:02"), None);
+        assert_eq!(parse_mac("02:00:ab:cd:ef:0g"), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! The proof: a lab of simulated machines with real servers and clients, and the scenarios that
+//! run in it. Nothing here is part of what a user installs.
+
+pub mod backend;
+pub mod bench;
+pub mod client;
+pub mod lab;
+pub mod packet;
+pub mod scenario;

@@ -1,0 +1,110 @@
+//! bpf(2) where aya has no call, or none that fits: test runs of one frame, and tables.
+
+#![expect(unsafe_code, reason = "bpf(2) by hand")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+
+/// `BPF_MAP_TYPE_ARRAY`.
+pub const ARRAY: u32 = 2;
+/// `BPF_F_INNER_MAP`: a table of any size fits the map of tables.
+pub const INNER_MAP: u32 = 1 << 12;
+
+/// The member of `union bpf_attr` for BPF_PROG_TEST_RUN.
+#[repr(C)]
+#[derive(Default)]
+struct TestAttributes {
+    program: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+struct MapAttributes {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// What a run of a program did.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What the program returned.
+    pub action: u32,
+    /// The frame as it left it.
+    pub frame: Vec<u8>,
+}
+
+/// Runs an XDP or tc program once on a frame, in the calling thread's network namespace, on its
+/// loopback interface.
+///
+/// # Errors
+/// Where the kernel refuses the frame (below 14 bytes) or the program.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Run> {
+    let mut out = vec![0u8; frame.len() + 256];
+    let mut attributes = TestAttributes {
+        program: raw(program),
+        data_size_in: frame.len() as u32,
+        data_size_out: out.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ..TestAttributes::default()
+    };
+    loop {
+        match call(BPF_PROG_TEST_RUN, &mut attributes) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    out.truncate(attributes.data_size_out as usize);
+    Ok(Run { action: attributes.retval, frame: out })
+}
+
+/// Makes a map with keys of four bytes.
+///
+/// # Errors
+/// Where the kernel refuses it.
+pub fn map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attributes =
+        MapAttributes { map_type, key_size: 4, value_size, max_entries: entries, map_flags: flags };
+    // SAFETY: the kernel has just made this descriptor for us.
+    call(BPF_MAP_CREATE, &mut attributes).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor as the kernel takes it.
+fn raw(descriptor: BorrowedFd<'_>) -> u32 {
+    descriptor.as_raw_fd().cast_unsigned()
+}
+
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the attributes are the command's member of `union bpf_attr`, or a prefix of it (the
+    // kernel takes the rest as zero); what they point to outlives the call and is as long as they
+    // say.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+    };
+    match i32::try_from(result) {
+        Ok(value) if value >= 0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

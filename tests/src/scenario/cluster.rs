@@ -1,0 +1,268 @@
+//! A cluster in the lab as a [`Shape`] draws it: machines, real servers, and the agent on every
+//! node, up and agreeing before a scenario begins.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lb_agent::control::api::{Delivery, Role};
+
+use super::evidence::Evidence;
+use super::shape::{self, FAR_CLIENT, Family, NIC, ROUTER, Shape};
+use super::stage::Stage;
+use crate::backend::{Backend, Mode};
+use crate::client::{Arguments, Load, Report};
+use crate::lab::agent::Agent;
+use crate::lab::certificate::Certificate;
+use crate::lab::{Host, Lab};
+
+const LAN: &str = "lan";
+const WAN: &str = "wan";
+
+/// How long the agents may take to agree with the world after a change.
+pub const SETTLE: Duration = Duration::from_secs(20);
+
+/// A machine that runs the agent, or did.
+#[derive(Debug)]
+pub struct Node {
+    // Before the host: it goes first.
+    pub agent: Option<Agent>,
+    pub host: Host,
+}
+
+impl Node {
+    /// # Errors
+    /// Where the scenario has stopped it.
+    pub fn agent(&self) -> Result<&Agent> {
+        self.agent.as_ref().with_context(|| format!("no agent runs on {}", self.host.name()))
+    }
+
+    /// # Errors
+    /// Where the scenario has stopped it.
+    pub fn agent_mut(&mut self) -> Result<&mut Agent> {
+        self.agent.as_mut().with_context(|| format!("no agent runs on {}", self.host.name()))
+    }
+}
+
+/// Owned: gone with the scenario.
+#[derive(Debug)]
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub backends: BTreeMap<(String, Mode), Backend>,
+    /// Clients, servers without agent, the router.
+    others: BTreeMap<String, Host>,
+    pub certificate: Certificate,
+    pub shape: Shape,
+    evidence: Option<Evidence>,
+    pub lab: Lab,
+}
+
+impl Cluster {
+    /// Builds it and waits until every agent sees every backend and the first node holds the VIPs.
+    ///
+    /// # Errors
+    /// Where something does not come up; the message says what, and quotes its log.
+    pub fn start(stage: &Stage, shape: Shape) -> Result<Self> {
+        let mut cluster = Self::machines(stage, shape)?;
+        stage.step("starting the agents");
+        cluster.start_agents()?;
+        stage.step("waiting until the agents see every backend");
+        cluster.settle()?;
+        Ok(cluster)
+    }
+
+    /// Machines and servers, without the agents.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn machines(stage: &Stage, shape: Shape) -> Result<Self> {
+        stage.step("making the machines");
+        let lab = Lab::new(stage.tool())?;
+        let host = |name: &str, segment: &str| {
+            let addresses = shape::networks(name);
+            lab.host(name).interface(NIC, segment, &addresses).offloads(shape.offloads).start()
+        };
+        let mut nodes = Vec::new();
+        for name in shape.node_names() {
+            nodes.push(Node { agent: None, host: host(&name, LAN)? });
+        }
+        let mut others = BTreeMap::new();
+        for name in shape.server_names().into_iter().chain(shape.client_names()) {
+            others.insert(name.clone(), host(&name, LAN)?);
+        }
+        if shape.far_client {
+            others.insert(ROUTER.to_owned(), router(&lab, &shape)?);
+            others.insert(FAR_CLIENT.to_owned(), host(FAR_CLIENT, WAN)?);
+        }
+        let names = shape.backend_names();
+        let own = names.iter().flat_map(|n| Family::BOTH.map(|family| shape::address(n, family)));
+        let addresses: Vec<_> = own.chain(Family::BOTH.map(shape::vip)).collect();
+        let certificate = Certificate::create(lab.directory(), &addresses)?;
+        let backends = BTreeMap::new();
+        let evidence = None;
+        let mut cluster = Self { nodes, backends, others, certificate, shape, evidence, lab };
+        cluster.route()?;
+        if let Some(directory) = stage.evidence() {
+            cluster.evidence = Some(Evidence::collect(directory, cluster.hosts())?);
+        }
+        stage.step("starting the servers");
+        for name in names {
+            for mode in cluster.shape.services.clone() {
+                cluster.start_backend(&name, mode)?;
+            }
+        }
+        Ok(cluster)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.nodes.iter().map(|node| &node.host).chain(self.others.values())
+    }
+
+    /// A machine by its name.
+    ///
+    /// # Errors
+    /// Where the shape has none.
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        let found = self.hosts().find(|host| host.name() == name);
+        found.with_context(|| format!("no machine {name}"))
+    }
+
+    /// A client of the service's VIP: keep-alive, one worker, the kernel's choice of addresses.
+    pub fn arguments(&self, mode: Mode, family: Family) -> Arguments {
+        let mut arguments = Arguments::new(shape::target(mode, family), mode);
+        arguments.ca = (mode == Mode::Https).then(|| self.certificate.authority.clone());
+        arguments
+    }
+
+    /// # Errors
+    /// Where there is no such machine, or it cannot be run.
+    pub fn load(&self, from: &str, arguments: &Arguments) -> Result<Load> {
+        Load::start(&self.lab, self.host(from)?, arguments)
+    }
+
+    /// Runs a client to its end.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn complete(&self, from: &str, arguments: &Arguments) -> Result<Report> {
+        Load::complete(&self.lab, self.host(from)?, arguments)
+    }
+
+    /// # Errors
+    /// Where there is no such machine, or it does not come up.
+    pub fn start_backend(&mut self, name: &str, mode: Mode) -> Result<()> {
+        let listen = Family::BOTH.map(|family| shape::backend(name, mode, family));
+        let certificate = (mode == Mode::Https).then_some(&self.certificate);
+        let backend = Backend::start(&self.lab, self.host(name)?, mode, &listen, certificate)?;
+        self.backends.insert((name.to_owned(), mode), backend);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Where it has none.
+    pub fn backend_mut(&mut self, name: &str, mode: Mode) -> Result<&mut Backend> {
+        self.backends.get_mut(&(name.to_owned(), mode)).with_context(|| format!("no server {name}"))
+    }
+
+    /// Starts the agents that do not run, all at once.
+    ///
+    /// # Errors
+    /// Where one does not come up.
+    pub fn start_agents(&mut self) -> Result<()> {
+        let configuration = self.shape.configuration();
+        std::thread::scope(|scope| {
+            let idle = self.nodes.iter_mut().filter(|node| node.agent.is_none());
+            let starting: Vec<_> = idle
+                .map(|node| {
+                    let configuration = &configuration;
+                    scope.spawn(move || -> Result<()> {
+                        node.agent = Some(Agent::start(&node.host, configuration)?);
+                        Ok(())
+                    })
+                })
+                .collect();
+            starting.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    }
+
+    /// Waits until every agent can reach every backend, all accept, and one node holds the VIPs.
+    ///
+    /// # Errors
+    /// Where they do not in time.
+    pub fn settle(&mut self) -> Result<()> {
+        for node in self.nodes.iter_mut().filter(|node| node.agent.is_some()) {
+            let name = node.host.name().to_owned();
+            let agent = node.agent_mut()?;
+            agent
+                .wait_for_backends(&format!("{name} accepts every backend"), SETTLE, |backends| {
+                    !backends.is_empty()
+                        && backends
+                            .iter()
+                            .all(|b| b.accepting && b.delivery != Delivery::Unresolved)
+                })
+                .with_context(|| format!("{name}: {}", agent.process().log()))?;
+            agent.wait_until(&format!("{name} holds its VIPs or not"), SETTLE, |status| {
+                let holds = status.role == Role::Active;
+                status.virtual_addresses.iter().all(|vip| vip.held == holds)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Moves the role by hand: the old one first, since an agent does not take what another has.
+    /// In between the clients' frames go where they went before, and are served there.
+    ///
+    /// # Errors
+    /// Where a node does not take it, or does not give it up.
+    pub fn move_role(&mut self, from: usize, to: usize) -> Result<()> {
+        for (index, role) in [(from, Role::Backup), (to, Role::Active)] {
+            let node = self.nodes.get_mut(index).context("no such node")?;
+            let agent = node.agent_mut()?;
+            agent.set_role(role)?;
+            let what = format!("the role of node {index}");
+            agent.wait_until(&what, SETTLE, |status| {
+                let held = role == Role::Active;
+                status.role == role && status.virtual_addresses.iter().all(|v| v.held == held)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Everybody on the LAN finds the client behind the router.
+    fn route(&self) -> Result<()> {
+        let Some(router) = self.others.get(ROUTER) else { return Ok(()) };
+        let [v4, v6] = Family::BOTH.map(|family| shape::address(router.name(), family));
+        for host in self.nodes.iter().map(|node| &node.host) {
+            host.namespace().ip(&format!("route add default via {v4}"))?;
+            host.namespace().ip(&format!("route add ::/0 via {v6}"))?;
+        }
+        let [v4, v6] = Family::BOTH.map(shape::far_router);
+        let far = self.host(FAR_CLIENT)?.namespace();
+        far.ip(&format!("route add default via {v4}"))?;
+        far.ip(&format!("route add ::/0 via {v6}"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(evidence) = self.evidence.take() {
+            evidence.leave(&self.nodes);
+        }
+    }
+}
+
+fn router(lab: &Lab, shape: &Shape) -> Result<Host> {
+    let [v4, v6] = Family::BOTH.map(shape::far_router);
+    let router = lab
+        .host(ROUTER)
+        .interface(NIC, LAN, &shape::networks(ROUTER))
+        .interface("wan0", WAN, &[format!("{v4}/24"), format!("{v6}/64")])
+        .offloads(shape.offloads)
+        .start()?;
+    router.namespace().sysctl("net.ipv4.ip_forward", "1")?;
+    router.namespace().sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    Ok(router)
+}

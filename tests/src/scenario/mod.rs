@@ -1,0 +1,110 @@
+//! Scenarios: the load balancer at work in the lab, each a list of claims with what was seen. One
+//! file for each; their names are what `lb-lab run` takes.
+
+mod agent_kill;
+pub mod cluster;
+pub mod demo;
+mod direct;
+mod evidence;
+mod host_clients;
+mod modes;
+mod nat;
+mod passage;
+mod role_move;
+mod set_change;
+pub mod shape;
+pub mod stage;
+mod stale_neighbour;
+mod tally;
+mod udp;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use stage::{Setting, Stage};
+
+/// A scenario that takes longer hangs: every wait in one is bounded by itself.
+pub const LIMIT: Duration = Duration::from_secs(200);
+
+pub struct Scenario {
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    run: fn(&mut Stage) -> Result<()>,
+}
+
+pub static ALL: &[Scenario] = &[
+    Scenario {
+        name: "direct",
+        about: "frames are carried to the backends' nodes unchanged, replies go straight back",
+        run: direct::ipv4,
+    },
+    Scenario { name: "ipv6", about: "the same over IPv6", run: direct::ipv6 },
+    Scenario {
+        name: "nat",
+        about: "backends that run nothing of ours, TCP and UDP, IPv4 and IPv6",
+        run: nat::run,
+    },
+    Scenario {
+        name: "udp",
+        about: "ordinary UDP servers answer as the VIP and see the client",
+        run: udp::run,
+    },
+    Scenario {
+        name: "host-clients",
+        about: "the nodes' own processes reach the VIP, held or not",
+        run: host_clients::run,
+    },
+    Scenario {
+        name: "generic",
+        about: "generic XDP, with the cards' offloads as they come",
+        run: modes::generic,
+    },
+    Scenario {
+        name: "tc-only",
+        about: "no XDP at all, with the cards' offloads as they come",
+        run: modes::tc_only,
+    },
+    Scenario {
+        name: "stale-neighbour",
+        about: "frames reach a node that does not hold the VIP",
+        run: stale_neighbour::run,
+    },
+    Scenario {
+        name: "set-change",
+        about: "a backend leaves, joins, dies and is configured away under load",
+        run: set_change::run,
+    },
+    Scenario {
+        name: "agent-kill",
+        about: "the agents are killed, stay away and come back under load",
+        run: agent_kill::run,
+    },
+    Scenario {
+        name: "role-move",
+        about: "the role moves from node to node under load",
+        run: role_move::run,
+    },
+];
+
+/// # Errors
+/// Where there is none of that name; the message lists them.
+pub fn find(name: &str) -> Result<&'static Scenario> {
+    let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+    ALL.iter()
+        .find(|scenario| scenario.name == name)
+        .with_context(|| format!("no scenario `{name}`; there are {}", names.join(", ")))
+}
+
+impl Scenario {
+    /// Runs it. True where it is proven.
+    ///
+    /// # Errors
+    /// Where the output is closed; what fails in the scenario is its verdict, not an error.
+    pub fn run(&self, setting: &Setting) -> Result<bool> {
+        let mut stage = Stage::open(self.name, self.about, setting)?;
+        let outcome = (self.run)(&mut stage);
+        stage.close(&outcome)
+    }
+}

@@ -1,0 +1,190 @@
+//! What the agent says where it cannot start: one sentence, a non-zero exit, and nothing half done.
+//! The real binary, in a machine of the lab; needs root.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::lab::{self, Host, Lab, Offloads, Process, tool};
+
+const TOOL: &str = env!("CARGO_BIN_EXE_lb-lab");
+const NIC: &str = "ens33";
+const LIMIT: Duration = Duration::from_secs(20);
+
+const CONFIGURATION: &str = r#"
+interface = "ens33"
+virtual_addresses = ["192.168.139.150"]
+active = "node"
+
+[[node]]
+name = "node"
+address = "192.168.139.133"
+
+[[service]]
+name = "api"
+port = 8443
+backends = ["192.168.139.133:6443"]
+"#;
+
+struct Machine {
+    host: Host,
+    _lab: Lab,
+}
+
+impl Machine {
+    fn new() -> Result<Self> {
+        let lab = Lab::new(Path::new(TOOL))?;
+        let host = lab
+            .host("node")
+            .interface(NIC, "lan", &["192.168.139.133/24"])
+            .offloads(Offloads::Off)
+            .start()?;
+        Ok(Self { host, _lab: lab })
+    }
+
+    /// The agent's command line, with a configuration.
+    fn agent(&self, configuration: &str) -> Result<Command> {
+        let directory = self.host.directory();
+        let file = directory.join("lb.toml");
+        fs::write(&file, configuration)?;
+        let mut command = Command::new(lab::agent::binary("lb-agent")?);
+        command.arg("--config").arg(file);
+        command.arg("--bpf-dir").arg(self.host.bpf_directory());
+        command.arg("--socket").arg(directory.join("lb.sock"));
+        command.arg("--state-dir").arg(directory.join("state"));
+        command.arg("--cgroup").arg(self.host.cgroup());
+        command.args(["--metrics", "127.0.0.1:9633"]);
+        Ok(command)
+    }
+
+    /// Starts a command that must end by itself, and returns its exit code and last line.
+    fn refused(&self, command: Command) -> Result<(i32, String)> {
+        let mut process = self.host.spawn("lb-agent", command)?;
+        let status = process.wait(LIMIT)?;
+        let log = process.log();
+        let code = status.code().with_context(|| format!("killed by a signal\n{log}"))?;
+        let last = log.lines().last().context("it said nothing")?.to_owned();
+        ensure!(code != 0, "it started: {log}");
+        ensure!(!log.contains("panicked"), "{log}");
+        Ok((code, last))
+    }
+
+    /// Nothing of ours is attached, pinned or routed.
+    fn is_untouched(&self) -> Result<()> {
+        let links =
+            self.host.namespace().within(|| tool::run("ip", &["-d", "link", "show", NIC]))?;
+        ensure!(!links.contains("lb_xdp"), "XDP stayed: {links}");
+        let pins = self.host.bpf_directory().join("v1/links/if2");
+        ensure!(!pins.exists(), "{} stayed", pins.display());
+        let routes = self
+            .host
+            .namespace()
+            .within(|| tool::run("ip", &["route", "show", "table", "local", "192.168.139.150"]))?;
+        ensure!(routes.trim().is_empty(), "a route stayed: {routes}");
+        Ok(())
+    }
+
+    fn running(&self, configuration: &str) -> Result<Process> {
+        let process = self.host.spawn("lb-agent", self.agent(configuration)?)?;
+        let socket = self.host.directory().join("lb.sock");
+        let deadline = std::time::Instant::now() + LIMIT;
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            ensure!(std::time::Instant::now() < deadline, "it does not serve: {}", process.log());
+            std::thread::yield_now();
+        }
+        Ok(process)
+    }
+}
+
+#[test]
+fn a_missing_interface_is_named() -> Result<()> {
+    let machine = Machine::new()?;
+    let agent = machine.agent(&CONFIGURATION.replace("ens33", "ens34"))?;
+    let (code, said) = machine.refused(agent)?;
+    ensure!(code == 1 && said.contains("no interface ens34"), "{code}: {said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_place() -> Result<()> {
+    let machine = Machine::new()?;
+    let agent = machine.agent(&CONFIGURATION.replace("backends", "backend"))?;
+    let mut process = machine.host.spawn("lb-agent", agent)?;
+    let status = process.wait(LIMIT)?;
+    let said = process.log();
+    ensure!(status.code() == Some(2), "{status}: {said}");
+    ensure!(said.contains(":13:1") && said.contains("backends"), "{said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn a_foreign_xdp_program_is_left_alone() -> Result<()> {
+    // The lab's own pass-all program stands for another product's.
+    let machine = Machine::new()?;
+    let _foreign = machine.host.namespace().within(|| lab::Pass::attach(NIC))?;
+    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    ensure!(code == 1 && said.contains("another XDP program"), "{code}: {said}");
+    ensure!(said.contains("xdp off"), "the remedy is missing: {said}");
+    let links =
+        machine.host.namespace().within(|| tool::run("ip", &["-d", "link", "show", NIC]))?;
+    ensure!(links.contains("xdp"), "the foreign program is gone: {links}");
+    machine.is_untouched()
+}
+
+#[test]
+fn a_second_agent_leaves_the_first_alone() -> Result<()> {
+    let machine = Machine::new()?;
+    let mut first = machine.running(CONFIGURATION)?;
+    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    ensure!(code == 1 && said.contains("another agent answers"), "{code}: {said}");
+    first.require_running()
+}
+
+#[test]
+fn a_metrics_address_in_use_is_named() -> Result<()> {
+    let machine = Machine::new()?;
+    let _busy =
+        machine.host.namespace().within(|| Ok(std::net::TcpListener::bind("127.0.0.1:9633")?))?;
+    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    ensure!(code == 1 && said.contains("127.0.0.1:9633"), "{code}: {said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn another_layout_is_not_touched() -> Result<()> {
+    let machine = Machine::new()?;
+    let other = machine.host.bpf_directory().join("v999/maps");
+    fs::create_dir_all(&other)?;
+    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    ensure!(code == 1 && said.contains("another layout version"), "{code}: {said}");
+    ensure!(said.contains("--purge") && other.exists(), "{said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn without_root_it_says_so() -> Result<()> {
+    let machine = Machine::new()?;
+    let agent = machine.agent(CONFIGURATION)?;
+    // Root but for its capabilities: the folders of a test run are not everybody's.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--"]);
+    command.arg(agent.get_program()).args(agent.get_args());
+    let (code, said) = machine.refused(command)?;
+    ensure!(code == 1 && said.contains("needs root"), "{code}: {said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn a_clean_end_leaves_nothing_behind() -> Result<()> {
+    let machine = Machine::new()?;
+    let mut agent = machine.running(CONFIGURATION)?;
+    agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+    let status = agent.wait(LIMIT)?;
+    ensure!(status.success(), "{status}: {}", agent.log());
+    ensure!(!machine.host.bpf_directory().join("v1").exists(), "pins stayed");
+    ensure!(!machine.host.holds(NIC, "192.168.139.150".parse()?)?, "the address stayed");
+    ensure!(!machine.host.directory().join("lb.sock").exists(), "the socket stayed");
+    machine.is_untouched()
+}

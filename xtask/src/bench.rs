@@ -1,0 +1,16 @@
+//! `cargo xtask bench`: the lab's measurements.
+
+use crate::lab::hand_over;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure, `packet` for the cost of one packet in each delivery
+    name: String,
+    /// Print the figures as one JSON object, the last line of standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    hand_over("a benchmark", &["bench", &arguments.name], arguments.json)
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask lab`: hands over to the lab's own program.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use crate::{build, command, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run scenarios: nodes, clients and backends as namespaces of this machine (root)
+    Run {
+        /// Their names, as `lab list` prints them; `all` for every one
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Print the result as one JSON object, the last line of standard output
+        #[arg(long)]
+        json: bool,
+        /// Print each step
+        #[arg(long, short)]
+        verbose: bool,
+    },
+    /// Print the scenarios' names and what each shows
+    List,
+    /// Make the demo's nodes and keep them until Ctrl-C, to look around in (root)
+    Up,
+    /// Remove what a crashed run left behind (root)
+    Clean,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.verb {
+        Verb::Run { names, json, verbose } => {
+            let mut words = vec!["run"];
+            words.extend(names.iter().map(String::as_str));
+            words.extend(verbose.then_some("--verbose"));
+            hand_over("a scenario", &words, *json)
+        }
+        Verb::List => become_it(Command::new(build::lab()?).arg("list")),
+        Verb::Up => hand_over("the lab", &["up"], false),
+        Verb::Clean => hand_over("cleaning up", &["clean"], false),
+    }
+}
+
+/// Builds the lab's program and becomes it, with `--json` where asked for.
+pub(crate) fn hand_over(what: &str, arguments: &[&str], json: bool) -> anyhow::Result<()> {
+    workspace::require_root(what)?;
+    let mut lab = Command::new(build::lab()?);
+    become_it(lab.args(arguments).args(json.then_some("--json")))
+}
+
+/// Replaces this process: signals and the terminal go to the lab, which cleans up after itself.
+fn become_it(command: &mut Command) -> anyhow::Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot run `{}`", command::shown(command)))
+}

@@ -88,7 +88,7 @@ verdicts! {
     DirectEstablished = "direct_established", Forward;
     /// A segment or datagram that did not belong here, carried to the next in rank.
     DirectNext = "direct_next", Forward;
-    /// A segment that no living node owns, carried to one that is thought dead.
+    /// A segment that no living node owned: carried on, its last round begins.
     DirectLast = "direct_last", Forward;
     /// A new flow, translated.
     NatNew = "nat_new", Forward;

@@ -7,16 +7,9 @@ use crate::environment::Frame;
 use crate::parse::Packet;
 use crate::wire::{Ipv4, Ipv6, Mac};
 
-/// Addresses the frame to the backend's next hop. `last` leaves it one hop only: it may be
-/// delivered there, but not carried on.
+/// Addresses the frame to the backend's next hop and gives it this TTL or hop limit.
 #[inline(always)]
-pub fn carry<F: Frame>(
-    frame: &mut F,
-    packet: &Packet,
-    backend: &Backend,
-    last: bool,
-) -> Option<()> {
-    let ttl = if last { 1 } else { packet.ttl.wrapping_sub(1) };
+pub fn carry<F: Frame>(frame: &mut F, packet: &Packet, backend: &Backend, ttl: u8) -> Option<()> {
     set_ttl(frame, packet, ttl)?;
     address(frame, Mac::from_bytes(backend.mac), Mac::from_bytes(backend.source_mac))
 }

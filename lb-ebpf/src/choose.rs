@@ -1,9 +1,18 @@
 //! Whose turn it is: the ranks of a bucket, from the first to the last.
 //!
-//! Every node sees the same ranks. A node that got the frame from a peer was chosen, so it begins
-//! with itself and looks only at later ranks: a frame never goes back, and ends where nobody is
-//! left. A node that is thought dead comes last, with a TTL of one, so that a false verdict breaks
-//! nothing and a true one costs one frame.
+//! Nodes may disagree: one of them thinks that others are dead, or has a newer table. A segment
+//! finds its owner all the same, in at most two rounds:
+//!
+//! ```text
+//! first round   each node asks its own sockets and sends the segment on to the next rank after
+//!               its own that it thinks alive; who has none begins the last round
+//! last round    TTL = one more than the other ranks; each node sends on to the next rank after its
+//!               own, alive or not, and after the last to the first again, until the TTL is used up
+//! ```
+//!
+//! A node that gets a segment from a peer always asks its sockets first, also when its own table
+//! does not rank it any more. One that is not ranked cannot tell who was before it, so it begins
+//! the last round. tests/disagreement.rs tries every disagreement of three nodes.
 //!
 //! Most packets from outside are settled by the first rank. The others look at all ranks once and
 //! decide on sets of them, which keeps the program small for the verifier: no branch in the loop
@@ -22,15 +31,19 @@ const LOCAL: u8 = Delivery::Local as u8;
 const DIRECT: u8 = Delivery::Direct as u8;
 const NAT: u8 = Delivery::Nat as u8;
 
+/// A frame from a peer whose TTL is at most this is in its last round.
+pub const LAST_ROUND: u8 = RANKS as u8;
+
 /// What to do with a packet to a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice {
     /// It is for a socket of this node, the backend at this index.
     Here { index: u32, verdict: Verdict },
-    /// It is passed to the stack, which refuses it.
-    Refuse(Verdict),
-    /// It is carried to the node of the backend at this index.
-    Direct { index: u32, verdict: Verdict, last: bool },
+    /// It is passed to the stack: to a socket of a backend that the table no longer has, or to be
+    /// refused.
+    Pass(Verdict),
+    /// It is carried to the node of the backend at this index, with this TTL or hop limit.
+    Direct { index: u32, verdict: Verdict, ttl: u8 },
     /// It is translated for the backend at this index.
     Nat { index: u32 },
 }
@@ -45,12 +58,15 @@ struct Ranks {
     accepts: u32,
     /// The frame came from this one.
     sender: u32,
+    /// How many are direct.
+    peers: u8,
 }
 
 impl Ranks {
     #[inline(always)]
     fn survey<N: Node>(node: &N, service: &Service, bucket: &Bucket, sender: Mac) -> Self {
-        let mut ranks = Self { local: 0, direct: 0, nat: 0, alive: 0, accepts: 0, sender: 0 };
+        let mut ranks =
+            Self { local: 0, direct: 0, nat: 0, alive: 0, accepts: 0, sender: 0, peers: 0 };
         for rank in 0..RANKS {
             let relative = bucket.ranks[rank];
             if relative == NONE {
@@ -70,21 +86,44 @@ impl Ranks {
     fn note(&mut self, rank: u32, delivery: u8, state: u8) {
         self.local |= is(delivery, LOCAL) << rank;
         self.direct |= is(delivery, DIRECT) << rank;
+        self.peers += is(delivery, DIRECT) as u8;
         self.nat |= is(delivery, NAT) << rank;
         self.alive |= ((state & ALIVE) as u32) << rank;
         self.accepts |= (((state & ACCEPTS) >> 1) as u32) << rank;
     }
 
-    /// The ranks whose turn it can be: all of them, or from this node's own on.
+    /// The ranks whose turn it can be. From outside all of them; from a peer this node's own and
+    /// later ones, or, where it has none, all but the sender's.
     #[inline(always)]
     const fn turns(&self, from_peer: bool) -> u32 {
-        if from_peer && self.local != 0 {
+        if !from_peer {
+            u32::MAX
+        } else if self.local != 0 {
             // From the lowest set bit on.
             !((self.local & self.local.wrapping_neg()) - 1)
         } else {
-            u32::MAX
+            !self.sender
         }
     }
+
+    /// The TTL with which a segment goes round all direct ranks once, and back to where it began.
+    #[inline(always)]
+    const fn last_round(&self, packet: &Packet) -> u8 {
+        let round = if self.peers < LAST_ROUND { self.peers + 1 } else { LAST_ROUND };
+        if packet.ttl <= round { packet.ttl.wrapping_sub(1) } else { round }
+    }
+}
+
+/// The first of these sets that is not empty.
+#[inline(always)]
+fn first_of<const N: usize>(sets: [u32; N]) -> u32 {
+    let mut found = 0;
+    for set in sets {
+        if found == 0 {
+            found = set;
+        }
+    }
+    found
 }
 
 /// 1 where both are equal, without a branch.
@@ -123,11 +162,15 @@ pub fn for_new<N: Node>(
         && first.state & ACCEPTS != 0
         && first.delivery == DIRECT
     {
-        return Choice::Direct { index, verdict: Verdict::DirectNew, last: false };
+        return Choice::Direct { index, verdict: Verdict::DirectNew, ttl: less_one(packet) };
     }
     let ranks = Ranks::survey(node, service, bucket, sender);
-    let mut open =
-        ranks.accepts & (ranks.local | ranks.direct | ranks.nat) & ranks.turns(from_peer);
+    let accepting = ranks.accepts & (ranks.local | ranks.direct | ranks.nat);
+    let mut open = accepting & ranks.turns(from_peer);
+    if open == 0 && ranks.local == 0 {
+        // The sender's table names this node, this node's the sender alone.
+        open = accepting;
+    }
     let local = open & ranks.local;
     if local != 0 && lowest(open) == lowest(local) {
         let index = index_at(service, bucket, lowest(local));
@@ -137,14 +180,19 @@ pub fn for_new<N: Node>(
     }
     open &= !ranks.local;
     if open == 0 {
-        return Choice::Refuse(Verdict::NoBackend);
+        return Choice::Pass(Verdict::NoBackend);
     }
     let rank = lowest(open);
     let index = index_at(service, bucket, rank);
     if ranks.nat & open & open.wrapping_neg() != 0 {
         return Choice::Nat { index };
     }
-    Choice::Direct { index, verdict: Verdict::DirectNew, last: false }
+    Choice::Direct { index, verdict: Verdict::DirectNew, ttl: less_one(packet) }
+}
+
+#[inline(always)]
+const fn less_one(packet: &Packet) -> u8 {
+    packet.ttl.wrapping_sub(1)
 }
 
 #[inline(always)]
@@ -163,7 +211,7 @@ fn listens<N: Node>(node: &N, packet: &Packet, backend: &Backend) -> bool {
     }
 }
 
-/// Chooses for a segment of a connection: the first living backend that owns it.
+/// Chooses for a segment of a connection: the backend that owns it, wherever that is.
 #[inline(always)]
 pub fn for_owner<N: Node>(
     node: &N,
@@ -180,49 +228,80 @@ pub fn for_owner<N: Node>(
         && first.state & ALIVE != 0
         && first.delivery == DIRECT
     {
-        return Choice::Direct { index, verdict: Verdict::DirectEstablished, last: false };
+        return Choice::Direct {
+            index,
+            verdict: Verdict::DirectEstablished,
+            ttl: less_one(packet),
+        };
     }
     let ranks = Ranks::survey(node, service, bucket, sender);
+    // Who sends is alive.
+    let alive = ranks.alive | ranks.sender;
     let turns = ranks.turns(from_peer);
-    let carried = ranks.direct & ranks.alive & turns;
+    let next = ranks.direct & alive & turns;
     let local = ranks.local & turns;
     let mut verdict = Verdict::DirectEstablished;
-    if local != 0 && (carried == 0 || lowest(local) < lowest(carried)) {
+    if from_peer || (local != 0 && (next == 0 || lowest(local) < lowest(next))) {
         // Whatever the health check says: a socket of ours is ours.
-        let index = index_at(service, bucket, lowest(local));
-        if let Some(verdict) = owned(node, packet, index, may_be_cookie) {
-            return Choice::Here { index, verdict };
+        if let Some(choice) = owned(node, packet, service, bucket, local, may_be_cookie) {
+            return choice;
         }
         verdict = Verdict::DirectNext;
     }
-    // Whoever is thought dead here; and for a frame from a peer, whoever the peer may have passed
-    // over because it thinks so.
-    let suspects = ranks.direct & !ranks.alive & !ranks.sender;
-    let passed_over = ranks.direct & !turns & !ranks.sender;
-    let translated = ranks.nat & ranks.alive & turns;
-    if carried != 0 {
-        let index = index_at(service, bucket, lowest(carried));
-        Choice::Direct { index, verdict, last: false }
-    } else if suspects | passed_over != 0 {
-        let chosen = if suspects != 0 { suspects } else { passed_over };
-        let index = index_at(service, bucket, lowest(chosen));
-        Choice::Direct { index, verdict: Verdict::DirectLast, last: true }
-    } else if translated != 0 {
-        // No entry here: it was lost, or another node made it. The keyed port hash rebuilds most.
-        Choice::Nat { index: index_at(service, bucket, lowest(translated)) }
-    } else {
-        Choice::Refuse(Verdict::Nobody)
+    let others = ranks.direct & !ranks.sender;
+    if from_peer && packet.ttl <= LAST_ROUND {
+        let set = first_of([next, ranks.direct & turns, others]);
+        return carried(service, bucket, set, verdict, less_one(packet));
     }
+    if next != 0 {
+        let unranked = from_peer && local == 0;
+        let ttl = if unranked { ranks.last_round(packet) } else { less_one(packet) };
+        return carried(service, bucket, next, verdict, ttl);
+    }
+    // The last round begins with whom the peers may have passed over, since this node thinks them
+    // alive; then come those whom it thinks dead; and the sender where nobody else is left, or
+    // where there is no telling whether it has asked its own sockets.
+    let back = ranks.direct & ranks.sender;
+    let unranked = if local == 0 { back } else { 0 };
+    let set = first_of([others & alive, unranked, others, back]);
+    let translated = ranks.nat & alive & turns;
+    if set == 0 && translated != 0 {
+        // No entry here: it was lost, or another node made it. The keyed port hash rebuilds most.
+        return Choice::Nat { index: index_at(service, bucket, lowest(translated)) };
+    }
+    carried(service, bucket, set, Verdict::DirectLast, ranks.last_round(packet))
 }
 
+/// Carries a segment to the lowest rank of a set.
 #[inline(always)]
-fn owned<N: Node>(node: &N, packet: &Packet, index: u32, may_be_cookie: bool) -> Option<Verdict> {
-    if node.tcp_owner(packet) != Owner::Nobody {
-        return Some(Verdict::LocalEstablished);
+fn carried(service: &Service, bucket: &Bucket, set: u32, verdict: Verdict, ttl: u8) -> Choice {
+    if set == 0 {
+        return Choice::Pass(Verdict::Nobody);
+    }
+    Choice::Direct { index: index_at(service, bucket, lowest(set)), verdict, ttl }
+}
+
+/// Whether a socket of this node has the segment; `local` are its ranks, perhaps none.
+#[inline(always)]
+fn owned<N: Node>(
+    node: &N,
+    packet: &Packet,
+    service: &Service,
+    bucket: &Bucket,
+    local: u32,
+    may_be_cookie: bool,
+) -> Option<Choice> {
+    let owner = node.tcp_owner(packet) != Owner::Nobody;
+    if local == 0 {
+        return owner.then_some(Choice::Pass(Verdict::LocalEstablished));
+    }
+    let index = index_at(service, bucket, lowest(local));
+    if owner {
+        return Some(Choice::Here { index, verdict: Verdict::LocalEstablished });
     }
     let backend = node.backend(index)?;
     let cookie = may_be_cookie && node.tcp_cookie(packet, backend);
-    cookie.then_some(Verdict::LocalCookie)
+    cookie.then_some(Choice::Here { index, verdict: Verdict::LocalCookie })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use lb_common::bucket::slot;
 use lb_common::counter::Verdict;
 use lb_common::hash::{client_hash_v4, client_hash_v6};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey};
+use lb_common::service::{HAS_NAT, HASH_PORT, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, Settings, peer_bit};
 
 use crate::carry::carry;
@@ -127,15 +127,8 @@ pub const fn hash(service: &Service, packet: &Packet) -> u64 {
 }
 
 #[inline(always)]
-fn is_from_peer<N: Node>(
-    node: &N,
-    settings: &Settings,
-    service: &Service,
-    ethernet: &Ethernet,
-) -> bool {
-    service.flags & HAS_LOCAL != 0
-        && settings.peers & peer_bit(&ethernet.source.bytes()) != 0
-        && node.is_peer(ethernet.source)
+fn is_from_peer<N: Node>(node: &N, settings: &Settings, ethernet: &Ethernet) -> bool {
+    settings.peers & peer_bit(&ethernet.source.bytes()) != 0 && node.is_peer(ethernet.source)
 }
 
 #[inline(always)]
@@ -147,7 +140,7 @@ fn to_service<F: Frame, N: Node>(
     packet: &Packet,
     ethernet: &Ethernet,
 ) -> Steered {
-    let from_peer = is_from_peer(node, settings, service, ethernet);
+    let from_peer = is_from_peer(node, settings, ethernet);
     let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
     else {
         return Steered::here(Verdict::Inconsistent);
@@ -159,7 +152,7 @@ fn to_service<F: Frame, N: Node>(
         choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, may_be_cookie)
     };
     match choice {
-        Choice::Refuse(verdict) => Steered::here(verdict),
+        Choice::Pass(verdict) => Steered::here(verdict),
         Choice::Here { index, verdict } => {
             node.count_backend(index, frame.length(), packet.is_new());
             if let Verdict::LocalCookie = verdict {
@@ -167,10 +160,10 @@ fn to_service<F: Frame, N: Node>(
             }
             Steered::here(verdict)
         }
-        Choice::Direct { index, verdict, last } => {
+        Choice::Direct { index, verdict, ttl } => {
             let new = packet.is_new();
             let verdict = if packet.is_udp() && from_peer { Verdict::DirectNext } else { verdict };
-            forward(frame, node, packet, index, verdict, last, from_peer, new)
+            forward(frame, node, packet, index, verdict, ttl, from_peer, new)
         }
         Choice::Nat { index } => translate_new(frame, node, packet, ethernet, index),
     }
@@ -184,19 +177,19 @@ fn forward<F: Frame, N: Node>(
     packet: &Packet,
     index: u32,
     verdict: Verdict,
-    last: bool,
+    ttl: u8,
     from_peer: bool,
     new: bool,
 ) -> Steered {
     let Some(backend) = node.backend(index) else { return Steered::here(Verdict::Inconsistent) };
     if packet.ttl <= 1 {
-        // A peer's last attempt ends here, and the stack's reset tells the client; any other frame
+        // A peer's last round ends here, and the stack's reset tells the client; any other frame
         // has run out of hops.
         let verdict = if from_peer { Verdict::Nobody } else { Verdict::TtlExceeded };
         return Steered::here(verdict);
     }
     node.count_backend(index, frame.length(), new);
-    match carry(frame, packet, backend, last) {
+    match carry(frame, packet, backend, ttl) {
         Some(()) => Steered { verdict, interface: backend.ifindex },
         None => Steered::here(Verdict::Truncated),
     }
@@ -237,7 +230,7 @@ fn icmp_error<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> St
     let Some(service) = node.service(&service_key(packet)) else {
         return Steered::here(Verdict::IcmpOther);
     };
-    let from_peer = is_from_peer(node, settings, service, &ethernet);
+    let from_peer = is_from_peer(node, settings, &ethernet);
     let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
     else {
         return Steered::here(Verdict::Inconsistent);
@@ -248,10 +241,12 @@ fn icmp_error<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> St
         choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, false)
     };
     match choice {
-        Choice::Direct { index, last, .. } => {
-            forward(frame, node, packet, index, Verdict::IcmpDirect, last, from_peer, false)
+        Choice::Direct { index, ttl, .. } => {
+            forward(frame, node, packet, index, Verdict::IcmpDirect, ttl, from_peer, false)
         }
-        Choice::Here { .. } => Steered::here(Verdict::IcmpLocal),
+        Choice::Here { .. } | Choice::Pass(Verdict::LocalEstablished) => {
+            Steered::here(Verdict::IcmpLocal)
+        }
         _ => Steered::here(Verdict::IcmpOther),
     }
 }

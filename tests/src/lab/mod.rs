@@ -8,6 +8,7 @@ pub mod agent;
 pub mod capture;
 pub mod certificate;
 mod cgroup;
+mod fault;
 mod host;
 mod namespace;
 mod process;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 
+pub use fault::Fault;
 pub use host::{Host, HostBuilder, Mac, Offloads, format_mac};
 pub use namespace::Namespace;
 pub use process::Process;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lb_agent::control::api::{Delivery, Role};
+use lb_agent::control::api::{self, Delivery, Role};
 
 use super::evidence::Evidence;
 use super::shape::{self, FAR_CLIENT, Family, NIC, ROUTER, Shape};
@@ -41,6 +41,21 @@ impl Node {
     /// Where the scenario has stopped it.
     pub fn agent_mut(&mut self) -> Result<&mut Agent> {
         self.agent.as_mut().with_context(|| format!("no agent runs on {}", self.host.name()))
+    }
+
+    /// Waits until its agent lets these backends accept, or not.
+    ///
+    /// # Errors
+    /// Where it does not in time.
+    pub fn wait_for_verdict(
+        &self,
+        accepting: bool,
+        of: impl Fn(&api::Backend) -> bool,
+    ) -> Result<()> {
+        let what = format!("{} sees {accepting} in accepting", self.host.name());
+        self.agent()?.wait_for_backends(&what, SETTLE, |backends| {
+            backends.iter().filter(|backend| of(backend)).all(|b| b.accepting == accepting)
+        })
     }
 }
 
@@ -185,6 +200,16 @@ impl Cluster {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
             })
+        })
+    }
+
+    /// Waits until every agent lets the backends on a node accept, or not.
+    ///
+    /// # Errors
+    /// Where one does not in time.
+    pub fn wait_for_verdicts(&self, on: &str, accepting: bool) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| {
+            node.wait_for_verdict(accepting, |backend| backend.node.as_deref() == Some(on))
         })
     }
 

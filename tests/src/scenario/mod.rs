@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod demo;
 mod direct;
 mod evidence;
+mod false_verdict;
 mod host_clients;
 mod modes;
 mod nat;
@@ -75,6 +76,11 @@ pub static ALL: &[Scenario] = &[
         name: "set-change",
         about: "a backend leaves, joins, dies and is configured away under load",
         run: set_change::run,
+    },
+    Scenario {
+        name: "false-verdict",
+        about: "a node thinks all others dead, although they serve, under load",
+        run: false_verdict::run,
     },
     Scenario {
         name: "agent-kill",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::cluster::{Cluster, SETTLE};
+use super::cluster::Cluster;
 use super::shape::{Family, Shape, sources};
 use super::stage::Stage;
 use super::tally::Tally;
@@ -18,6 +18,8 @@ const CHANGING: &str = "master2";
 const REMAINING: [&str; 2] = ["master1", "master3"];
 
 const STREAMS: u32 = 24;
+/// Requests while the tables of two nodes differ: some for each connection.
+const MIXED: u64 = 500;
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
@@ -60,17 +62,6 @@ fn new_ones(cluster: &Cluster, family: Family) -> Result<Report> {
     cluster.complete("client2", &arguments)
 }
 
-fn await_verdict(cluster: &Cluster, accepting: bool) -> Result<()> {
-    for node in &cluster.nodes {
-        let what = format!("{} sees {CHANGING} accepting: {accepting}", node.host.name());
-        node.agent()?.wait_for_backends(&what, SETTLE, |backends| {
-            let mut changing = backends.iter().filter(|b| b.node.as_deref() == Some(CHANGING));
-            changing.all(|backend| backend.accepting == accepting)
-        })?;
-    }
-    Ok(())
-}
-
 fn leave_and_join(
     stage: &mut Stage,
     cluster: &mut Cluster,
@@ -81,7 +72,7 @@ fn leave_and_join(
     let mut load = kept(cluster, family)?;
     stage.step(&format!("{CHANGING} stops listening ({name})"));
     cluster.backend_mut(CHANGING, Mode::Https)?.leave()?;
-    await_verdict(cluster, false)?;
+    cluster.wait_for_verdicts(CHANGING, false)?;
     let report = new_ones(cluster, family)?;
     tally.answered(stage, &format!("a new {name} client without {CHANGING}"), &report);
     let reached = report.backends.contains_key(CHANGING);
@@ -89,7 +80,7 @@ fn leave_and_join(
     load.run_for_requests(300, LIMIT)?;
     stage.step(&format!("{CHANGING} listens again ({name})"));
     cluster.backend_mut(CHANGING, Mode::Https)?.join()?;
-    await_verdict(cluster, true)?;
+    cluster.wait_for_verdicts(CHANGING, true)?;
     let report = new_ones(cluster, family)?;
     tally.answered(stage, &format!("a new {name} client with {CHANGING} again"), &report);
     let reached = report.backends.contains_key(CHANGING);
@@ -114,39 +105,59 @@ fn die_and_come_back(
     stage.step(&format!("{CHANGING}'s server is killed ({name})"));
     let key = (CHANGING.to_owned(), Mode::Https);
     cluster.backends.remove(&key).context("no server to kill")?.kill()?;
-    await_verdict(cluster, false)?;
+    cluster.wait_for_verdicts(CHANGING, false)?;
     let report = new_ones(cluster, family)?;
     tally.answered(stage, &format!("a new {name} client after the death"), &report);
     stage.step(&format!("{CHANGING}'s server is started again ({name})"));
     cluster.start_backend(CHANGING, Mode::Https)?;
-    await_verdict(cluster, true)?;
+    cluster.wait_for_verdicts(CHANGING, true)?;
     load.run_for_requests(300, LIMIT)?;
     let report = load.stop()?;
     claim_only_its_own_broke(stage, tally, &format!("{name}, {CHANGING} killed"), &report);
     Ok(())
 }
 
-/// Every agent is killed and started with a file that lacks the backend, then with one that has it.
+/// The file changes, first to one that lacks the backend, then back: on one node after the other, as
+/// people roll it out, so that the nodes' tables differ in between; then on all of them at once.
 fn configure_away(stage: &mut Stage, cluster: &mut Cluster, tally: &mut Tally) -> Result<()> {
-    let mut load = kept(cluster, Family::V4)?;
+    let all: Vec<usize> = (0..cluster.nodes.len()).collect();
+    let one_by_one: Vec<&[usize]> = all.chunks(1).collect();
     let whole = cluster.shape.clone();
-    for shape in [whole.with_members(&REMAINING), whole] {
-        let members = if shape.members.is_empty() { 3 } else { shape.members.len() };
-        stage.step(&format!("the configuration now has {members} backends"));
-        cluster.shape = shape;
-        for node in &mut cluster.nodes {
-            node.agent.take().context("no agent")?.kill()?;
+    for (how, groups) in [("one by one", one_by_one), ("all at once", vec![&all[..]])] {
+        let mut load = kept(cluster, Family::V4)?;
+        for shape in [whole.with_members(&REMAINING), whole.clone()] {
+            cluster.shape = shape;
+            for group in &groups {
+                reconfigure(stage, cluster, group)?;
+                load.run_for_requests(MIXED, LIMIT)?;
+            }
+            spread_over_members(stage, cluster, tally)?;
         }
-        cluster.start_agents()?;
-        cluster.settle()?;
-        let report = new_ones(cluster, Family::V4)?;
-        tally.answered(stage, &format!("a new client of {members} backends"), &report);
-        let text = format!("new connections spread over {members}");
-        stage.claim(&text, report.backends.len() == members, report.summary());
-        load.run_for_requests(300, LIMIT)?;
+        let report = load.stop()?;
+        let when = format!("{CHANGING} configured away {how}");
+        claim_only_its_own_broke(stage, tally, &when, &report);
     }
-    let report = load.stop()?;
-    claim_only_its_own_broke(stage, tally, &format!("{CHANGING} configured away"), &report);
+    Ok(())
+}
+
+/// Kills the agents of some nodes and starts them with the cluster's present file.
+fn reconfigure(stage: &mut Stage, cluster: &mut Cluster, nodes: &[usize]) -> Result<()> {
+    for &index in nodes {
+        let node = &mut cluster.nodes[index];
+        stage.step(&format!("{} gets another file", node.host.name()));
+        node.agent.take().context("no agent")?.kill()?;
+    }
+    cluster.start_agents()?;
+    cluster.settle()
+}
+
+fn spread_over_members(stage: &mut Stage, cluster: &Cluster, tally: &mut Tally) -> Result<()> {
+    let configured = &cluster.shape.members;
+    let members = if configured.is_empty() { cluster.nodes.len() } else { configured.len() };
+    let report = new_ones(cluster, Family::V4)?;
+    tally.answered(stage, &format!("a new client of {members} backends"), &report);
+    let text = format!("new connections spread over {members}");
+    stage.claim(&text, report.backends.len() == members, report.summary());
     Ok(())
 }
 

@@ -1,0 +1,39 @@
+//! Faults that a lab's machine can be given, as rules of nftables in its namespace.
+
+use anyhow::Result;
+
+use super::{Host, tool};
+
+/// The table of all faults of a machine; it has no other rules.
+const TABLE: &str = "lab_fault";
+
+/// Owned: the fault ends when this is dropped.
+#[derive(Debug)]
+pub struct Fault<'a> {
+    host: &'a Host,
+}
+
+impl Host {
+    /// Loses what the machine's own processes send from `interface` to a TCP port elsewhere. What
+    /// XDP or tc sends on does not pass here.
+    ///
+    /// # Errors
+    /// Where `nft` is missing or refuses it, as it does while the machine has a fault already.
+    pub fn lose_own_segments_to(&self, interface: &str, port: u16) -> Result<Fault<'_>> {
+        let rules = format!(
+            "create table inet {TABLE}
+             add chain inet {TABLE} output {{ type filter hook output priority 0; }}
+             add rule inet {TABLE} output oifname \"{interface}\" tcp dport {port} drop"
+        );
+        self.namespace().within(|| tool::run("nft", &[&rules]))?;
+        Ok(Fault { host: self })
+    }
+}
+
+impl Drop for Fault<'_> {
+    fn drop(&mut self) {
+        // Gone with the namespace at the latest.
+        let rules = format!("delete table inet {TABLE}");
+        let _ = self.host.namespace().within(|| tool::run("nft", &[&rules]));
+    }
+}

@@ -30,7 +30,7 @@ backends = ["192.168.139.133:6443"]
 
 struct Machine {
     host: Host,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Machine {
@@ -41,21 +41,31 @@ impl Machine {
             .interface(NIC, "lan", &["192.168.139.133/24"])
             .offloads(Offloads::Off)
             .start()?;
-        Ok(Self { host, _lab: lab })
+        Ok(Self { host, lab })
     }
 
     /// The agent's command line, with a configuration.
     fn agent(&self, configuration: &str) -> Result<Command> {
+        self.agent_at(configuration, &self.host.bpf_directory(), self.host.cgroup())
+    }
+
+    fn agent_at(&self, configuration: &str, bpf: &Path, cgroup: &Path) -> Result<Command> {
         let directory = self.host.directory();
         let file = directory.join("lb.toml");
         fs::write(&file, configuration)?;
         let mut command = Command::new(lab::agent::binary("lb-agent")?);
         command.arg("--config").arg(file);
-        command.arg("--bpf-dir").arg(self.host.bpf_directory());
+        command.arg("--bpf-dir").arg(bpf);
         command.arg("--socket").arg(directory.join("lb.sock"));
         command.arg("--state-dir").arg(directory.join("state"));
-        command.arg("--cgroup").arg(self.host.cgroup());
+        command.arg("--cgroup").arg(cgroup);
         command.args(["--metrics", "127.0.0.1:9633"]);
+        Ok(command)
+    }
+
+    fn lbctl(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(lab::agent::binary("lbctl")?);
+        command.arg("--socket").arg(self.host.directory().join("lb.sock")).args(arguments);
         Ok(command)
     }
 
@@ -87,7 +97,11 @@ impl Machine {
     }
 
     fn running(&self, configuration: &str) -> Result<Process> {
-        let process = self.host.spawn("lb-agent", self.agent(configuration)?)?;
+        self.serving(self.agent(configuration)?)
+    }
+
+    fn serving(&self, agent: Command) -> Result<Process> {
+        let process = self.host.spawn("lb-agent", agent)?;
         let socket = self.host.directory().join("lb.sock");
         let deadline = std::time::Instant::now() + LIMIT;
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -174,6 +188,44 @@ fn without_root_it_says_so() -> Result<()> {
     let (code, said) = machine.refused(command)?;
     ensure!(code == 1 && said.contains("needs root"), "{code}: {said}");
     machine.is_untouched()
+}
+
+#[test]
+fn a_vip_of_another_machine_is_not_taken() -> Result<()> {
+    let machine = Machine::new()?;
+    let other = machine.lab.host("other").interface(NIC, "lan", &["192.168.139.150/24"]).start()?;
+    // Configured as the active one, and then told to by hand.
+    let mut agent = machine.running(CONFIGURATION)?;
+    let (code, said) = machine.refused(machine.lbctl(&["role", "active"])?)?;
+    let holder = lab::format_mac(other.mac(NIC)?);
+    ensure!(code == 1 && said.contains("held by another machine"), "{code}: {said}");
+    ensure!(said.contains(&holder), "{holder} is not named: {said}");
+    ensure!(!machine.host.holds(NIC, "192.168.139.150".parse()?)?, "the address was taken");
+    agent.require_running()
+}
+
+#[test]
+fn without_a_bpf_file_system_it_says_what_to_mount() -> Result<()> {
+    let machine = Machine::new()?;
+    let ordinary = machine.host.directory().join("bpf");
+    let agent = machine.agent_at(CONFIGURATION, &ordinary, machine.host.cgroup())?;
+    let (code, said) = machine.refused(agent)?;
+    ensure!(code == 1 && said.contains("mount -t bpf"), "{code}: {said}");
+    machine.is_untouched()
+}
+
+#[test]
+fn without_cgroup2_it_serves_and_says_what_does_not_work() -> Result<()> {
+    let machine = Machine::new()?;
+    // An ordinary folder, as where no cgroup2 is mounted.
+    let ordinary = machine.host.directory();
+    let agent = machine.agent_at(CONFIGURATION, &machine.host.bpf_directory(), ordinary)?;
+    let _agent = machine.serving(agent)?;
+    let output = machine.lbctl(&["status", "-o", "json"])?.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.contains("host hooks are off"), "{said}");
+    ensure!(said.contains(&ordinary.display().to_string()), "{said}");
+    Ok(())
 }
 
 #[test]

@@ -4,8 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use lb_common::bucket::RANKS;
+
 use crate::lab::Mac;
 use crate::lab::capture::{Direction, Frame, Recording};
+
+/// The highest TTL of a segment in its last round (docs/packet-path.md, Choosing).
+const LAST_ROUND: u8 = RANKS as u8;
 
 /// Counts of frames.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,10 +21,10 @@ pub(super) struct Passage {
     pub(super) carried: u64,
     /// Carried on, but no frame with that IP payload had arrived.
     pub(super) changed: u64,
-    /// Carried on with another TTL than the arrived one's less one, last attempts apart.
+    /// Carried on with another TTL than the arrived one's less one, last rounds apart.
     pub(super) wrong_ttl: u64,
-    /// Carried on with a TTL of one: to whoever is thought dead, since nobody else owns it.
-    pub(super) last_attempts: u64,
+    /// Segments that nobody owned, whose last round began at the holder.
+    pub(super) last_rounds: u64,
     /// Answers of the holder's own backend.
     pub(super) own_replies: u64,
     /// Answers of other backends that went through the holder.
@@ -53,7 +58,9 @@ impl Passage {
                     match arrived.get_mut(&key).and_then(Vec::pop) {
                         None => passage.changed += 1,
                         Some(ttl) if Some(packet.ttl) == ttl.checked_sub(1) => {}
-                        Some(_) if packet.ttl == 1 && !packet.opens => passage.last_attempts += 1,
+                        Some(_) if packet.ttl <= LAST_ROUND && !packet.opens => {
+                            passage.last_rounds += 1
+                        }
                         Some(_) => passage.wrong_ttl += 1,
                     }
                 }
@@ -125,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_for_a_segment_may_have_a_ttl_of_one() {
+    fn the_last_round_of_a_segment_may_begin_with_a_low_ttl() {
         let segment = |direction, macs: [Mac; 2], ttl| {
             let mut bytes = Vec::new();
             let ethernet = PacketBuilder::ethernet2(macs[0], macs[1]);
@@ -134,9 +141,9 @@ mod tests {
             Frame { at: Duration::ZERO, direction, bytes }
         };
         let arrived = segment(Direction::ToHost, [CLIENT, HOLDER], 64);
-        let carried = segment(Direction::FromHost, [HOLDER, OTHER], 1);
+        let carried = segment(Direction::FromHost, [HOLDER, OTHER], 3);
         let passage = judge(vec![arrived, carried]);
-        assert_eq!((passage.last_attempts, passage.wrong_ttl), (1, 0));
+        assert_eq!((passage.last_rounds, passage.wrong_ttl), (1, 0));
     }
 
     #[test]

@@ -15,3 +15,4 @@ pub mod netlink;
 pub mod plan;
 pub mod role;
 pub mod table;
+pub mod vrrp;

@@ -4,7 +4,7 @@ use super::rules::code;
 use super::{Complaint, File};
 
 /// Places and what their code, tests apart, may not name, with the reason.
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
@@ -12,6 +12,10 @@ const LAYERS: [Layer; 8] = [
             "lb-agent/src/plan/",
             "lb-agent/src/role/ledger.rs",
             "lb-agent/src/role/steps.rs",
+            "lb-agent/src/vrrp/identity.rs",
+            "lb-agent/src/vrrp/machine/",
+            "lb-agent/src/vrrp/moment.rs",
+            "lb-agent/src/vrrp/packet/",
         ],
         banned: &[
             "tokio",
@@ -43,6 +47,11 @@ const LAYERS: [Layer; 8] = [
         places: &["lb-agent/src/role/"],
         banned: &["crate::dataplane", "crate::health", "aya::"],
         reason: "health, role and dataplane know nothing of one another: agent composes them",
+    },
+    Layer {
+        places: &["lb-agent/src/vrrp/"],
+        banned: &["crate::dataplane", "crate::health", "crate::role", "aya::"],
+        reason: "vrrp decides the role and knows nothing of who carries it out",
     },
     Layer {
         places: &["lb-agent/src/netlink/"],

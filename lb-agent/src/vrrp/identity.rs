@@ -1,0 +1,58 @@
+//! Who and how: the numbers by which VRRP routers know one another.
+
+use std::fmt;
+
+/// The protocol's version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Version {
+    /// RFC 3768, IPv4 only; with the authentication of RFC 2338.
+    V2,
+    /// RFC 9568 (and 5798), IPv4 and IPv6.
+    V3,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V2 => "2",
+            Self::V3 => "3",
+        })
+    }
+}
+
+/// A virtual router's number on its link (VRID), 1 to 255 (RFC 9568, 5.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RouterId(u8);
+
+impl RouterId {
+    pub const fn new(number: u8) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for RouterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A router's priority (RFC 9568, 5.2.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// The Active router stops to take part: the Backups need not wait for their timers.
+    pub const RESIGN: Self = Self(0);
+    /// The router has the virtual addresses as its own.
+    pub const OWNER: Self = Self(255);
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

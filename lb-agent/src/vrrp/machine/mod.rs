@@ -1,0 +1,312 @@
+//! The state machine of one virtual router: RFC 9568, section 6.4, and RFC 3768's where the version
+//! is 2. Pure: time is an argument, what is to be done is the answer.
+//!
+//! ```text
+//!                 startup, priority 255
+//!   Initialize ------------------------------> Active
+//!     |   ^                                    |  ^
+//!     |   | shutdown              outranked,   |  | timer: nobody Active was heard
+//!     |   |                       overslept,   |  |
+//!     |   |                       resigned     v  |
+//!     +---+--------------------------------> Backup
+//!                 startup, below 255
+//! ```
+//!
+//! Beyond the RFCs:
+//!
+//! - **Handing over.** A router that resigns says so (priority 0) and goes on answering for the
+//!   addresses until it hears its successor, or until one must have been there: a planned move has no
+//!   gap. Between the two it is Backup in the protocol and still [`holds`](Machine::holds).
+//! - **Late wake.** An Active router that slept longer than the others wait stops to answer before it
+//!   sends: by then another may be Active. A Backup that slept past its timer listens once more, since
+//!   what it did not read while asleep may be an advertisement.
+//! - **Holding back.** A router that is not fit (a check failed, a person said so) resigns, and stays
+//!   Backup whatever its timer says.
+
+mod parameters;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+pub use parameters::{Parameters, Rivals};
+
+use super::identity::Priority;
+use super::moment::Moment;
+use super::packet::Advertisement;
+pub use rules::Refusal;
+
+/// RFC 9568, 6.4.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    Initialize,
+    Backup,
+    Active,
+}
+
+/// Why a machine changed its state, or what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It was started.
+    Started,
+    /// It has the addresses as its own (priority 255).
+    Owner,
+    /// Nobody Active was heard for the down interval.
+    ActiveDown,
+    /// The Active router resigned.
+    ActiveResigned,
+    /// Another Active router has a higher priority, or the same and a greater address.
+    Outranked { by: IpAddr, priority: Priority },
+    /// It slept longer than the others wait.
+    Overslept,
+    /// It was told to resign.
+    Resigned,
+    /// It was told to stay Backup.
+    HeldBack,
+    /// It was shut down.
+    ShutDown,
+    /// It handed over, and the successor was heard.
+    Succeeded { by: IpAddr },
+    /// It handed over, and nobody was heard in time.
+    NoSuccessor,
+}
+
+/// What is to be done, in the order of the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send an advertisement with this priority.
+    Advertise(Priority),
+    /// Attract the traffic: lease, addresses, announcement.
+    Acquire(Reason),
+    /// No longer attract it: the reverse.
+    Release(Reason),
+    /// Announce the addresses once more: a rival may have drawn the traffic to itself.
+    Announce,
+}
+
+/// What the machine waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    Idle,
+    /// `Adver_Timer`.
+    Advertise(Moment),
+    /// `Active_Down_Timer`.
+    Down(Moment),
+}
+
+/// One virtual router.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    parameters: Parameters,
+    state: State,
+    timer: Timer,
+    /// `Active_Adver_Interval`: the Active router's own (version 3), or the configured one.
+    active_interval: std::time::Duration,
+    /// Whether the addresses are answered for.
+    holds: bool,
+    held_back: bool,
+    /// The Active router has resigned, and nobody was heard since.
+    active_resigned: bool,
+    /// Since when an Active router of lower priority is heard without a break.
+    outranking_since: Option<Moment>,
+    last: (Reason, Moment),
+}
+
+impl Machine {
+    /// A router in [`State::Initialize`].
+    pub fn new(parameters: Parameters, now: Moment) -> Self {
+        Self {
+            active_interval: parameters.interval,
+            parameters,
+            state: State::Initialize,
+            timer: Timer::Idle,
+            holds: false,
+            held_back: false,
+            active_resigned: false,
+            outranking_since: None,
+            last: (Reason::ShutDown, now),
+        }
+    }
+
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether the addresses are to be answered for. Also while a Backup waits for its successor.
+    pub const fn holds(&self) -> bool {
+        self.holds
+    }
+
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The last change of state, and when it was.
+    pub const fn last_transition(&self) -> (Reason, Moment) {
+        self.last
+    }
+
+    /// When [`timeout`](Self::timeout) is due. Everything that arrived before must have been handed
+    /// to [`hear`](Self::hear) by then.
+    pub const fn deadline(&self) -> Option<Moment> {
+        match self.timer {
+            Timer::Idle => None,
+            Timer::Advertise(at) | Timer::Down(at) => Some(at),
+        }
+    }
+
+    /// RFC 9568, 6.4.1.
+    pub fn start(&mut self, now: Moment) -> Vec<Action> {
+        if self.state != State::Initialize {
+            return Vec::new();
+        }
+        self.active_interval = self.parameters.interval;
+        self.active_resigned = false;
+        self.outranking_since = None;
+        if self.parameters.priority == Priority::OWNER && !self.held_back {
+            return self.become_active(now, Reason::Owner);
+        }
+        self.enter(State::Backup, Reason::Started, now);
+        self.wait_for_down(now);
+        Vec::new()
+    }
+
+    /// RFC 9568, 6.4.2 and 6.4.3. An Active router says that it ends; its driver keeps answering
+    /// for the addresses until the successor is heard by calling [`resign`](Self::resign) before.
+    pub fn shut_down(&mut self, now: Moment) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.state == State::Active {
+            actions.push(Action::Advertise(Priority::RESIGN));
+        }
+        self.enter(State::Initialize, Reason::ShutDown, now);
+        self.timer = Timer::Idle;
+        actions.extend(self.release(Reason::ShutDown));
+        actions
+    }
+
+    /// Gives the role to another router. Where there is none this one becomes Active again.
+    pub fn resign(&mut self, now: Moment) -> Vec<Action> {
+        self.hand_over(now, Reason::Resigned)
+    }
+
+    /// Keeps the router from being Active, or lets it be again.
+    pub fn hold_back(&mut self, held_back: bool, now: Moment) -> Vec<Action> {
+        self.held_back = held_back;
+        if held_back { self.hand_over(now, Reason::HeldBack) } else { Vec::new() }
+    }
+
+    pub const fn is_held_back(&self) -> bool {
+        self.held_back
+    }
+
+    /// Changes the priority, as tracked things come and go. An Active router tells the others at
+    /// once: one of them may be the better one now.
+    pub fn set_priority(&mut self, priority: Priority) -> Vec<Action> {
+        let changed = self.parameters.priority != priority;
+        self.parameters.priority = priority;
+        if changed && self.state == State::Active {
+            return vec![Action::Advertise(priority)];
+        }
+        Vec::new()
+    }
+
+    /// The deadline has come.
+    pub fn timeout(&mut self, now: Moment) -> Vec<Action> {
+        let actions = self.yield_if_overslept(now);
+        match self.timer {
+            _ if !actions.is_empty() => actions,
+            Timer::Advertise(at) if at <= now => self.advertise_again(at, now),
+            Timer::Down(at) if at <= now => self.active_is_down(at, now),
+            _ => Vec::new(),
+        }
+    }
+
+    fn advertise_again(&mut self, at: Moment, now: Moment) -> Vec<Action> {
+        let interval = self.parameters.interval;
+        // By the schedule, not by when it was carried out: the timer does not drift.
+        let next = at + interval;
+        self.timer = Timer::Advertise(if next > now { next } else { now + interval });
+        vec![Action::Advertise(self.parameters.priority)]
+    }
+
+    /// The others count from the last advertisement, one interval before the timer was to fire.
+    fn yield_if_overslept(&mut self, now: Moment) -> Vec<Action> {
+        let Timer::Advertise(at) = self.timer else { return Vec::new() };
+        let interval = self.parameters.interval;
+        if now.since(at) + interval < interval * parameters::MISSED {
+            return Vec::new();
+        }
+        self.enter(State::Backup, Reason::Overslept, now);
+        self.active_interval = interval;
+        self.wait_for_down(now);
+        self.release(Reason::Overslept).into_iter().collect()
+    }
+
+    fn active_is_down(&mut self, at: Moment, now: Moment) -> Vec<Action> {
+        let overslept = now.since(at) >= self.active_interval;
+        if overslept || self.held_back {
+            self.wait_for_down(now);
+            return self.release(Reason::NoSuccessor).into_iter().collect();
+        }
+        let reason = if self.active_resigned { Reason::ActiveResigned } else { Reason::ActiveDown };
+        self.become_active(now, reason)
+    }
+
+    /// RFC 9568, 6.4.2: the advertisement is first, so that other Backups wait.
+    fn become_active(&mut self, now: Moment, reason: Reason) -> Vec<Action> {
+        self.enter(State::Active, reason, now);
+        self.timer = Timer::Advertise(now + self.parameters.interval);
+        self.active_resigned = false;
+        self.outranking_since = None;
+        self.holds = true;
+        vec![Action::Advertise(self.parameters.priority), Action::Acquire(reason)]
+    }
+
+    fn hand_over(&mut self, now: Moment, reason: Reason) -> Vec<Action> {
+        if self.state != State::Active {
+            return Vec::new();
+        }
+        self.enter(State::Backup, reason, now);
+        self.active_interval = self.parameters.interval;
+        self.wait_for_down(now);
+        vec![Action::Advertise(Priority::RESIGN)]
+    }
+
+    fn enter(&mut self, state: State, reason: Reason, now: Moment) {
+        self.state = state;
+        self.last = (reason, now);
+    }
+
+    fn wait_for_down(&mut self, now: Moment) {
+        let (parameters, interval) = (&self.parameters, self.active_interval);
+        let wait = parameters.down_interval(parameters.priority, interval);
+        self.timer = Timer::Down(now + wait);
+    }
+
+    fn release(&mut self, reason: Reason) -> Option<Action> {
+        std::mem::take(&mut self.holds).then_some(Action::Release(reason))
+    }
+
+    /// An advertisement of another router for this virtual router, from the address `source`.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken. It changed nothing then.
+    pub fn hear(
+        &mut self,
+        source: IpAddr,
+        advertisement: &Advertisement,
+        now: Moment,
+    ) -> Result<Vec<Action>, Refusal> {
+        rules::check(&self.parameters, source, advertisement)?;
+        // Whoever overslept is no longer the one to outrank the rival.
+        let mut actions = self.yield_if_overslept(now);
+        actions.extend(match self.state {
+            State::Initialize => Vec::new(),
+            State::Backup => self.hear_as_backup(source, advertisement, now),
+            State::Active => self.hear_as_active(source, advertisement, now),
+        });
+        Ok(actions)
+    }
+}

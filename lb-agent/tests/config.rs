@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_agent::config::{
-    Backend, Config, DeliverySetting, Hash, Mode, NodeError, Protocol, UnknownPorts,
+    Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Protocol, UnknownPorts,
+    Vrrp, VrrpChecksum, VrrpVersion,
 };
 use proptest::prelude::*;
 
 const TEN_LINES: &str = include_str!("fixtures/config/taken/ten-lines.toml");
 const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.toml");
+const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
 
@@ -61,6 +63,13 @@ fn every_bad_file_is_refused_with_its_report() {
     assert!(wrong.is_empty(), "{} reports differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// Whether it is the line, but for asterisks that hide a password.
+fn shows(shown: &str, line: &str) -> bool {
+    let hides = line.contains("auth_pas");
+    let same = |(shown, written): (char, char)| shown == written || hides && shown == '*';
+    shown.chars().count() == line.chars().count() && shown.chars().zip(line.chars()).all(same)
+}
+
 #[test]
 fn every_report_names_a_place_and_shows_it() {
     let files = refused();
@@ -71,7 +80,7 @@ fn every_report_names_a_place_and_shows_it() {
         assert!(!error.faults.is_empty(), "{}", file.display());
         for fault in &error.faults {
             let line = text.lines().nth(fault.line - 1).unwrap_or_default();
-            assert_eq!(fault.source, line, "{}", file.display());
+            assert!(shows(&fault.source, line), "{}: {}", file.display(), fault.source);
             assert!(fault.column <= line.chars().count() + 1, "{}", file.display());
         }
         let messages: BTreeSet<String> =
@@ -140,11 +149,80 @@ fn every_setting_arrives_where_it_belongs() {
 #[test]
 fn what_is_allowed_but_unwise_is_remarked_on() {
     let remarks = taken(BOTH_FAMILIES).remarks();
-    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    assert_eq!(remarks.len(), 3, "{remarks:?}");
     assert!(remarks[0].contains("lbctl role active"), "{remarks:?}");
-    assert!(remarks[1].contains("`dns`") && remarks[1].contains("not checked"), "{remarks:?}");
+    assert!(remarks[2].contains("`dns`") && remarks[2].contains("not checked"), "{remarks:?}");
+    assert!(remarks[1].contains("`left`") && remarks[1].contains("[vrrp]"), "{remarks:?}");
     let small = taken(&format!("{TEN_LINES}table_size = 199\n")).remarks();
     assert!(small[0].contains("199"), "{small:?}");
+}
+
+#[test]
+fn every_setting_of_vrrp_arrives() {
+    let config = taken(VRRP);
+    let priorities: Vec<u8> = config.nodes.iter().map(|node| node.priority).collect();
+    assert_eq!(priorities, [254, 1, 1], "equal ones are allowed");
+    assert_eq!(config.remarks().len(), 1, "{:?}", config.remarks());
+    assert!(config.remarks()[0].contains("8 bytes"), "{:?}", config.remarks());
+    let vrrp = config.vrrp.expect("the table is there");
+    assert_eq!(vrrp.auth_pass.as_ref().map(|pass| pass.bytes()), Some(*b"K8SHA_KA"));
+    let expected = Vrrp {
+        router_id: 51,
+        version: VrrpVersion::V2,
+        advertisement_interval: Duration::from_secs(2),
+        preempt: true,
+        preempt_delay: Duration::from_secs(90),
+        unicast: true,
+        auth_pass: vrrp.auth_pass.clone(),
+        checksum: VrrpChecksum::Plain,
+        answer_rivals: true,
+        check_addresses: true,
+    };
+    assert_eq!(vrrp, expected);
+}
+
+#[test]
+fn vrrp_is_off_without_its_table_and_on_with_one_key() {
+    assert_eq!(taken(TEN_LINES).vrrp, None);
+    let elected = TEN_LINES.replace("active = \"master1\"\n", "vrrp.router_id = 255\n");
+    let config = taken(&elected);
+    assert_eq!(config.vrrp.as_ref().map(|vrrp| vrrp.router_id), Some(255));
+    assert_eq!(config.remarks(), [""; 0], "nobody needs to be active");
+}
+
+#[test]
+fn a_remark_on_the_password_needs_a_ninth_byte() {
+    let fits = taken(&VRRP.replace("K8SHA_KA_AUTH", "K8SHA_KA"));
+    assert_eq!(fits.remarks(), [""; 0]);
+}
+
+#[test]
+fn virtual_addresses_of_both_families_are_taken_with_version_3_and_unicast() {
+    let config = taken(&format!("{BOTH_FAMILIES}[vrrp]\nrouter_id = 1\nunicast = true\n"));
+    assert!(config.vrrp.is_some_and(|vrrp| vrrp.unicast));
+}
+
+/// All that is ever printed of a refused file.
+fn everything_said(error: &ConfigError) -> String {
+    format!("{}{error}{error:?}{error:#?}", error.report("lb.toml"))
+}
+
+#[test]
+fn nothing_shows_the_password() {
+    let config = taken(VRRP);
+    let shown = format!("{config:?}{config:#?}{:?}", config.remarks());
+    assert!(shown.contains("auth_pass") && !shown.contains("K8SHA"), "{shown}");
+    let mut tried = 0;
+    for file in refused() {
+        let text = fs::read_to_string(&file).expect("a readable fixture");
+        let Err(error) = Config::parse(&text) else { continue };
+        let said = everything_said(&error);
+        for secret in ["K8SHA_KA", "86758424"].iter().filter(|secret| text.contains(**secret)) {
+            assert!(!said.contains(*secret), "{}: {said}", file.display());
+            tried += 1;
+        }
+    }
+    assert!(tried >= 7, "only {tried} passwords found");
 }
 
 fn parse_all(addresses: &[&str]) -> Vec<IpAddr> {
@@ -197,6 +275,7 @@ fn the_commented_defaults_of_the_example_are_the_defaults() {
     assert_eq!(taken(&with_defaults), config);
     let with_all = taken(&uncommented(&with_defaults, "##"));
     assert_eq!(with_all.control.group.as_deref(), Some("lb"));
+    assert_eq!(with_all.vrrp, config.vrrp);
     assert_eq!(config.remarks(), [""; 0]);
 }
 
@@ -221,6 +300,34 @@ proptest! {
     fn no_text_makes_the_parser_panic(text in "[\\PC\n\t]{0,200}") {
         if let Err(error) = Config::parse(&text) {
             prop_assert!(!error.report("x").is_empty());
+        }
+    }
+
+    /// Whatever is wrong around it, and in the line itself before and after it.
+    #[test]
+    fn no_damage_makes_a_report_show_the_password(
+        before in "[\\PC\n]{0,6}",
+        at in 0..VRRP.len(),
+        length in 0usize..40,
+        after in "[^\"\\\\]{0,6}",
+    ) {
+        let line = VRRP.find("auth_pass").expect("the key");
+        let rest = VRRP[line..].find('\n').expect("more lines") + line;
+        let (at, length) = if at < line {
+            (at, length.min(line - 1 - at))
+        } else {
+            (at.max(rest), length.min(VRRP.len() - at.max(rest)))
+        };
+        let mut damaged = VRRP.to_owned();
+        damaged.insert_str(rest, &after);
+        if at >= rest {
+            damaged.replace_range(at + after.len()..at + after.len() + length, "");
+        } else {
+            damaged.replace_range(at..at + length, &before);
+        }
+        if let Err(error) = Config::parse(&damaged) {
+            let said = everything_said(&error);
+            prop_assert!(!said.contains("K8SHA"), "{damaged}\n{said}");
         }
     }
 

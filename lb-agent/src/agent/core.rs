@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::attachments::Attachments;
+use super::election::Election;
 use super::error::AgentError;
+use super::seats::Seats;
 use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
@@ -21,7 +23,8 @@ use crate::dataplane::{DataPlane, NatTimeouts};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
 use crate::plan::{Inputs, Plan, PlannedService, Tables, Usable};
-use crate::role::{Claim, HolderHandle, Placement, Role, StaticRole};
+use crate::role::{Claim, Placement, Role};
+use crate::vrrp;
 
 /// How often NAT flows are looked at.
 const NAT_SWEEP: Duration = Duration::from_secs(5);
@@ -43,9 +46,12 @@ pub(super) struct Agent {
     pub(super) node: String,
     pub(super) started: Instant,
     pub(super) dataplane: DataPlane,
-    pub(super) holder: HolderHandle,
-    pub(super) roles: StaticRole,
-    pub(super) placements: watch::Sender<Vec<Placement>>,
+    pub(super) seats: Seats,
+    pub(super) election: Election,
+    /// Where each VIP is held.
+    pub(super) placements: Vec<Placement>,
+    /// Why this node must not be Active, as VRRP was told.
+    pub(super) unfit: Option<String>,
     pub(super) network: Network,
     pub(super) services: Vec<PlannedService>,
     pub(super) attached_since: HashMap<u32, SystemTime>,
@@ -89,7 +95,7 @@ impl Agent {
                     self.netlink_overruns = events.monitor.overruns();
                     if change.vip_removed {
                         self.restore_routes().await;
-                        self.holder.restore();
+                        self.seats.restore();
                     }
                     self.network_changed().await;
                 }
@@ -262,16 +268,14 @@ impl Agent {
             }
         }
         self.services = plan.services;
-        let placements = self.placements();
-        self.placements.send_if_modified(|current| {
-            let changed = *current != placements;
-            *current = placements;
-            changed
-        });
+        self.placements = self.find_placements();
+        self.seats.place(&self.placements);
+        self.begin_election();
+        self.tell_fitness();
     }
 
     /// Where each VIP is held: on the attached interface that has its network, or else on the first.
-    fn placements(&self) -> Vec<Placement> {
+    fn find_placements(&self) -> Vec<Placement> {
         let links: Vec<&Link> =
             self.dataplane.attached().iter().filter_map(|a| self.network.link(a.index)).collect();
         let mut placements = Vec::new();
@@ -351,6 +355,13 @@ impl Agent {
             Command::Attach(name, reply) => drop(reply.send(self.attach_asked(&name).await)),
             Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
             Command::SetRole(role, reply) => self.role_asked(role, reply),
+            Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
+            Command::VrrpResign(reply) => {
+                drop(reply.send(self.vrrp_asked(vrrp::Command::Resign)));
+            }
+            Command::VrrpHold(hold, reply) => {
+                drop(reply.send(self.vrrp_asked(vrrp::Command::Hold(hold))));
+            }
         }
     }
 
@@ -365,18 +376,44 @@ impl Agent {
 
     /// Answers when the holder is done, beside the loop: asking the link takes its time.
     fn role_asked(&self, role: api::Role, reply: oneshot::Sender<Result<(), Refusal>>) {
+        let (Election::Static(roles), [seat]) = (&self.election, &self.seats.0[..]) else {
+            let sentence =
+                "vrrp decides which node is active: lbctl vrrp resign gives the role to \
+                            another node, lbctl vrrp hold keeps this one from it"
+                    .to_owned();
+            drop(reply.send(Err(Refusal { callers: true, sentence })));
+            return;
+        };
         let wanted = match role {
             api::Role::Active => Role::Active,
             api::Role::Backup => Role::Backup,
         };
         info!(?role, "role set by hand");
-        let sequence = self.roles.command(wanted, Claim::Once);
-        let holder = self.holder.clone();
+        let sequence = roles.command(wanted, Claim::Once);
+        let holder = seat.holder.clone();
         tokio::spawn(async move {
             let done = holder.settled(sequence).await;
             let answer = done.map_err(|sentence| Refusal { callers: true, sentence });
             drop(reply.send(answer.map(|_| ())));
         });
+    }
+
+    /// Passes a person's command on to VRRP.
+    fn vrrp_asked(&self, command: vrrp::Command) -> Result<(), Refusal> {
+        let refused = |sentence: &str| Refusal { callers: true, sentence: sentence.to_owned() };
+        match &self.election {
+            Election::Vrrp(vrrp) => {
+                info!(?command, "vrrp, by hand");
+                let taken = vrrp.command(command);
+                taken.then_some(()).ok_or_else(|| refused("vrrp is stopping"))
+            }
+            Election::Waiting(_) => {
+                Err(refused("vrrp has not begun: see the warnings of lbctl status"))
+            }
+            Election::Static(_) => {
+                Err(refused("there is no [vrrp] in the configuration; see lbctl role"))
+            }
+        }
     }
 
     fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {

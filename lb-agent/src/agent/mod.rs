@@ -5,20 +5,23 @@
 
 mod attachments;
 mod core;
+mod election;
 mod error;
 mod lease;
 mod options;
 mod report;
+mod seats;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub use error::AgentError;
@@ -26,6 +29,8 @@ pub use options::Options;
 
 use self::attachments::Attachments;
 use self::core::{Agent, Events};
+use self::election::{Attractor, Election};
+use self::seats::{Family, Seat, Seats, Tasks};
 use crate::announce::Schedule;
 use crate::config::Config;
 use crate::control::server;
@@ -33,7 +38,7 @@ use crate::dataplane::{self, Capacity, DataPlane, Pins};
 use crate::health::Checker;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::plan::Tables;
-use crate::role::{Holder, NodeEffects, StaticRole};
+use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
 
 /// Reads and checks the configuration that the options name.
 pub fn read_config(options: &Options) -> Result<Config, AgentError> {
@@ -65,7 +70,7 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     let listener = server::listen(&config.control.socket, config.control.group.as_deref())?;
     let metrics = metrics_listener(&config).await?;
 
-    let (mut agent, holder) = assemble(options, config, node, netlink, network, tables).await?;
+    let (mut agent, holders) = assemble(options, config, node, netlink, network, tables).await?;
     let (checker, health) = Checker::start();
     agent.set_targets(&checker);
     let (commands, inbox) = mpsc::channel(server::QUEUE);
@@ -76,7 +81,7 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     info!(reason, "stopping");
     drop(checker);
     let socket = agent.config.control.socket.clone();
-    agent.close(holder).await;
+    agent.close(holders).await;
     // The listener is gone with the runtime; a socket that stays would only mislead.
     let _ = std::fs::remove_file(socket);
     Ok(())
@@ -107,18 +112,14 @@ async fn assemble(
     netlink: Netlink,
     network: Network,
     tables: Tables,
-) -> Result<(Agent, JoinHandle<()>), AgentError> {
+) -> Result<(Agent, Tasks), AgentError> {
     let capacity = Capacity {
         services: config.limits.services,
         backends: config.limits.backends,
         nat_flows: config.nat.flows,
     };
     let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
-    let (roles, role_changes) =
-        StaticRole::new(config.active.as_deref(), &node, dataplane.holds_lease());
-    let (placements, placed) = watch::channel(Vec::new());
-    let effects = NodeEffects::new(dataplane.leases()?, Netlink::connect()?, Schedule::default());
-    let (task, holder) = Holder::new(effects, config.lease.duration, role_changes, placed);
+    let (election, seats, holders) = seat(&config, &node, &dataplane)?;
     dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
     let attachments = Attachments::read(&config.paths.state);
     let mut agent = Agent {
@@ -128,9 +129,10 @@ async fn assemble(
         started: Instant::now(),
         started_at: SystemTime::now(),
         dataplane,
-        holder,
-        roles,
-        placements,
+        seats,
+        election,
+        placements: Vec::new(),
+        unfit: None,
         network,
         services: Vec::new(),
         attached_since: HashMap::new(),
@@ -147,7 +149,62 @@ async fn assemble(
         unresolved: Vec::new(),
     };
     agent.begin().await?;
-    Ok((agent, tokio::spawn(task.run())))
+    // Only now: nothing is held before it is served.
+    let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run())).collect();
+    agent.begin_election();
+    Ok((agent, tasks))
+}
+
+type NodeHolder = Holder<NodeEffects<dataplane::Leases>>;
+
+/// The holders of the VIPs, and what decides their roles.
+fn seat(
+    config: &Config,
+    node: &str,
+    dataplane: &DataPlane,
+) -> Result<(Election, Seats, Vec<NodeHolder>), AgentError> {
+    let effects = || -> Result<_, AgentError> {
+        Ok(NodeEffects::new(dataplane.leases()?, Netlink::connect()?, Schedule::default()))
+    };
+    let (mut seats, mut holders) = (Vec::new(), Vec::new());
+    if config.vrrp.is_none() {
+        let (roles, changes) =
+            StaticRole::new(config.active.as_deref(), node, dataplane.holds_lease());
+        let (placements, placed) = watch::channel(Vec::new());
+        let term = Term::Own(config.lease.duration);
+        let (task, holder) = Holder::new(effects()?, term, changes, placed);
+        seats.push(Seat { family: Family::Any, placements, holder });
+        holders.push(task);
+        return Ok((Election::Static(roles), Seats(seats), holders));
+    }
+    let mut attractors = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let vips: Vec<IpAddr> =
+            config.virtual_addresses.iter().copied().filter(|&vip| family.has(vip)).collect();
+        if vips.is_empty() {
+            continue;
+        }
+        let begin = "vrrp has not decided yet".to_owned();
+        let (roles, changes) = RoleSender::new(Role::Backup, begin, Claim::Forced);
+        let (placements, placed) = watch::channel(Vec::new());
+        let until_ns = Arc::new(AtomicU64::new(0));
+        let term = Term::Decided(Arc::clone(&until_ns));
+        let (task, holder) = Holder::new(effects()?, term, changes, placed);
+        let leases = dataplane.leases()?;
+        let active = Cell::new(false);
+        attractors.push(Attractor {
+            family,
+            roles,
+            holder: holder.clone(),
+            leases,
+            vips,
+            until_ns,
+            active,
+        });
+        seats.push(Seat { family, placements, holder });
+        holders.push(task);
+    }
+    Ok((Election::Waiting(attractors), Seats(seats), holders))
 }
 
 impl Agent {
@@ -186,11 +243,21 @@ impl Agent {
     }
 
     /// Leaves nothing behind: the VIP first, so that no client is drawn to a node that stops.
-    async fn close(self, holder: JoinHandle<()>) {
-        // Without a source of roles the holder gives up everything and ends.
-        drop(self.roles);
-        if let Err(error) = holder.await {
-            warn!(%error, "giving up the VIPs");
+    async fn close(self, holders: Tasks) {
+        if let Election::Vrrp(vrrp) = self.election {
+            // Waits for the successor, on a thread where waiting is allowed.
+            let stopped = tokio::task::spawn_blocking(move || vrrp.stop()).await;
+            if let Err(error) = stopped {
+                warn!(%error, "handing over the VIPs");
+            }
+        } else {
+            drop(self.election);
+        }
+        // Without a source of roles the holders give up everything and end.
+        for holder in holders {
+            if let Err(error) = holder.await {
+                warn!(%error, "giving up the VIPs");
+            }
         }
         for &vip in &self.config.virtual_addresses {
             if let Err(error) = self.netlink.remove_local_route(vip).await {

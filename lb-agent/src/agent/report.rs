@@ -9,6 +9,7 @@ use lb_common::counter::Verdict;
 use lb_common::layout::{LAYOUT_VERSION, TABLE_VERSION};
 
 use super::core::Agent;
+use super::election::Election;
 use crate::control::api;
 use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
 use crate::health;
@@ -16,6 +17,9 @@ use crate::metrics;
 use crate::netlink::Mac;
 use crate::plan::PlannedService;
 use crate::role::{Holding, Role};
+use crate::vrrp::RouterStatus;
+use crate::vrrp::identity::Version;
+use crate::vrrp::machine::State;
 
 /// Seconds since the Unix epoch.
 pub(super) fn unix(time: SystemTime) -> f64 {
@@ -28,7 +32,7 @@ fn mac_text(mac: Mac) -> String {
 
 impl Agent {
     pub(super) fn status(&self) -> api::Status {
-        let held = self.holder.holding();
+        let held = self.seats.holding();
         let now_ns = monotonic_ns();
         let hooks = self.dataplane.hooks();
         api::Status {
@@ -77,7 +81,7 @@ impl Agent {
             warnings.push(format!("host hooks are off: {reason}"));
         }
         warnings.extend(self.failures.values().cloned());
-        let held = self.holder.holding();
+        let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
         for service in &self.services {
@@ -179,7 +183,7 @@ impl Agent {
     }
 
     pub(super) fn nodes(&self) -> Vec<api::Node> {
-        let role = api_role(self.holder.holding().role);
+        let role = api_role(self.seats.holding().role);
         self.config
             .nodes
             .iter()
@@ -199,12 +203,19 @@ impl Agent {
             .collect()
     }
 
+    /// The virtual routers; none without VRRP, or as long as it has not begun.
+    pub(super) fn api_vrrp(&self) -> Vec<api::VirtualRouter> {
+        let Election::Vrrp(vrrp) = &self.election else { return Vec::new() };
+        vrrp.status().into_iter().map(virtual_router).collect()
+    }
+
     pub(super) fn metrics(&self) -> Result<String, DataPlaneError> {
         let snapshot = metrics::Snapshot {
             status: &self.status(),
             verdicts: &self.dataplane.verdicts()?,
             services: &self.api_services()?,
             backends: &self.api_backends()?,
+            routers: &self.api_vrrp(),
             nat_flows: self.nat_flows,
             nat_flows_limit: u64::from(self.config.nat.flows),
             netlink_overruns: self.netlink_overruns,
@@ -222,6 +233,42 @@ const fn api_role(role: Role) -> api::Role {
     match role {
         Role::Active => api::Role::Active,
         Role::Backup => api::Role::Backup,
+    }
+}
+
+fn virtual_router(router: RouterStatus) -> api::VirtualRouter {
+    let figures = router.figures;
+    api::VirtualRouter {
+        router_id: router.router_id.number(),
+        version: match router.version {
+            Version::V2 => 2,
+            Version::V3 => 3,
+        },
+        interface: router.interface,
+        address: router.address,
+        priority: router.priority.0,
+        interval_seconds: router.interval.as_secs_f64(),
+        state: match router.state {
+            State::Initialize => api::VrrpState::Initialize,
+            State::Backup => api::VrrpState::Backup,
+            State::Active => api::VrrpState::Active,
+        },
+        holds: router.holds,
+        held_back: router.held_back,
+        reason: router.reason,
+        since: unix(router.since),
+        heard: router.heard.map(|heard| api::HeardRouter {
+            address: heard.from,
+            priority: heard.priority.0,
+            at: unix(heard.at),
+        }),
+        sent: figures.sent,
+        send_failures: figures.send_failures,
+        received: figures.received,
+        refused: figures.refused.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        transitions: figures.transitions,
+        lateness_max_seconds: figures.lateness_max.as_secs_f64(),
+        trouble: router.trouble,
     }
 }
 

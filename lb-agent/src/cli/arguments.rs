@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, role};
+use super::{attach, backends, check, completions, detach, role, vrrp};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,7 @@ pub enum Verb {
     /// List the nodes of the configuration as this one sees them
     Nodes,
     Role(role::Arguments),
+    Vrrp(vrrp::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, DeliverySetting, Health, Service, duration_text,
+    Backend, Config, ConfigError, DeliverySetting, Health, Service, Vrrp, duration_text,
 };
 
 /// A configuration with the most backends that are possible is smaller.
@@ -120,7 +121,10 @@ fn summary(
     screen.line(&format!("{} is {valid}\n", file.display()))?;
     let vips: Vec<String> = config.virtual_addresses.iter().map(IpAddr::to_string).collect();
     screen.line(&format!("virtual addresses  {}", vips.join(", ")))?;
-    screen.line(&format!("held at first by   {}", config.active.as_deref().unwrap_or("nobody")))?;
+    screen.line(&match &config.vrrp {
+        Some(vrrp) => format!("elected by VRRP    {}", election(vrrp)),
+        None => format!("held at first by   {}", config.active.as_deref().unwrap_or("nobody")),
+    })?;
     let interfaces = match config.interfaces.len() {
         0 => "none until `lbctl attach`".to_owned(),
         _ => config.interfaces.join(", "),
@@ -136,6 +140,18 @@ fn summary(
         screen.line(&format!("\n{label} {remark}"))?;
     }
     Ok(())
+}
+
+fn election(vrrp: &Vrrp) -> String {
+    let Vrrp { router_id, version, .. } = vrrp;
+    let interval = duration_text(vrrp.advertisement_interval);
+    let how = if vrrp.unicast { ", unicast" } else { "" };
+    let returns = match (vrrp.preempt, vrrp.preempt_delay) {
+        (false, _) => "no preemption".to_owned(),
+        (true, Duration::ZERO) => "preemption".to_owned(),
+        (true, delay) => format!("preemption after {}", duration_text(delay)),
+    };
+    format!("version {version}, router {router_id}, every {interval}{how}, {returns}")
 }
 
 fn nodes(config: &Config) -> Table {
@@ -199,5 +215,23 @@ fn delivery(config: &Config, backend: &Backend) -> String {
         (DeliverySetting::Nat, _) => "nat, as set".to_owned(),
         (_, Some(node)) => format!("local on {0}, direct from elsewhere", node.name),
         (_, None) => "nat: no [[node]] has the address".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../../tests/fixtures/config/taken/vrrp.toml");
+
+    #[test]
+    fn an_election_is_told_in_one_line() {
+        let told = |text: &str| {
+            let config = Config::parse(text).expect("a fixture that is taken");
+            election(&config.vrrp.expect("the table is there"))
+        };
+        assert_eq!(told(FILE), "version 2, router 51, every 2s, unicast, preemption after 1m30s");
+        let shortened: Vec<&str> = FILE.lines().take_while(|line| *line != "version = 2").collect();
+        assert_eq!(told(&shortened.join("\n")), "version 3, router 51, every 100ms, no preemption");
     }
 }

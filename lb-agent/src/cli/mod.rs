@@ -17,6 +17,7 @@ mod screen;
 mod services;
 mod status;
 mod table;
+mod vrrp;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -108,6 +109,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,
+        Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
         Verb::Check(arguments) => return check::run(arguments, screen),
         Verb::Completions(arguments) => completions::run(arguments, screen)?,
     }

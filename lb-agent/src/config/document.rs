@@ -162,8 +162,18 @@ impl<'d> Section<'d> {
         schema: &'static Table,
         faults: &mut Faults<'_>,
     ) -> Section<'d> {
-        let found = self.item(key).and_then(|item| item.section(schema, faults));
+        let found = self.optional_section(key, schema, faults);
         found.unwrap_or(Section { schema, table: None, span: self.span.clone() })
+    }
+
+    /// The table under a key; None where it is absent or no table, which is reported.
+    pub(super) fn optional_section(
+        &self,
+        key: &'static str,
+        schema: &'static Table,
+        faults: &mut Faults<'_>,
+    ) -> Option<Section<'d>> {
+        self.item(key).and_then(|item| item.section(schema, faults))
     }
 }
 

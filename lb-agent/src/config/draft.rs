@@ -12,8 +12,8 @@ use super::document::{Item, Placed, Section};
 use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
-    Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode, Nat,
-    Paths, Protocol, UnknownPorts, schema, value,
+    AuthPass, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode,
+    Nat, Node, Paths, Protocol, UnknownPorts, Vrrp, VrrpChecksum, VrrpVersion, schema, value,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -26,6 +26,9 @@ const TABLE_SIZE_MAX: u32 = 1 << 22;
 /// The shortest lease: a quarter of it, the refresh, is still well above a scheduling delay.
 const LEASE_MIN: Duration = Duration::from_millis(200);
 
+/// As keepalived's.
+const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(1000);
+
 /// A file whose values are each right.
 pub(super) struct Draft {
     pub(super) interfaces: Vec<Placed<String>>,
@@ -35,6 +38,7 @@ pub(super) struct Draft {
     /// Every virtual address and node could be read: rules about what is in them can be judged.
     pub(super) places_complete: bool,
     pub(super) services: Vec<DraftService>,
+    pub(super) vrrp: Option<Vrrp>,
     pub(super) lease: Lease,
     pub(super) nat: Nat,
     pub(super) host: Host,
@@ -93,6 +97,7 @@ impl Draft {
             nodes,
             places_complete,
             services,
+            vrrp: vrrp(&root, faults),
             lease: lease(&root, faults),
             nat: nat(&root, faults),
             host: host(&root, faults),
@@ -145,7 +150,8 @@ fn node(section: &Section<'_>, faults: &mut Faults<'_>) -> Option<DraftNode> {
         Item::unicast_address,
     ));
     // 255 is the address owner's (RFC 9568, 5.2.4), which nobody is of a VIP; 0 resigns.
-    let priority = section.or("priority", 100, faults, |item| item.number(1..=254));
+    let priority =
+        section.or("priority", Node::DEFAULT_PRIORITY, faults, |item| item.number(1..=254));
     Some(DraftNode { name: name?, addresses, priority })
 }
 
@@ -263,6 +269,75 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
         rise: section.or("rise", 2, faults, |item| item.number(1..=100)),
         fall: section.or("fall", 3, faults, |item| item.number(1..=100)),
     }
+}
+
+/// None where it is switched off: the table is absent.
+fn vrrp(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<Vrrp> {
+    if root.has("active") && root.has("vrrp") {
+        faults.add(&root.span_of("active"), Problem::ActiveWithVrrp);
+    }
+    let section = &root.optional_section("vrrp", &schema::VRRP, faults)?;
+    let router_id = section
+        .required("router_id", "router_id = 51", faults, |item| item.number(1..=u8::MAX))
+        // Reported: another number stands for it while the rest is judged.
+        .map_or(1, |placed| placed.value);
+    let before = faults.count();
+    let version = section.or("version", VrrpVersion::V3, faults, |item| {
+        let number = item.number(2..=3)?;
+        Ok(if number == 2 { VrrpVersion::V2 } else { VrrpVersion::V3 })
+    });
+    // None where it is wrong: what depends on it cannot be judged.
+    let known_version = (faults.count() == before).then_some(version);
+    let advertisement_interval =
+        section.or("advertisement_interval", version.default_interval(), faults, |item| {
+            let found = item.duration(Duration::ZERO..=Duration::MAX)?;
+            match known_version {
+                Some(version) if !version.can_carry(found) => {
+                    Err(Problem::AdvertisementInterval { version, found })
+                }
+                _ => Ok(found),
+            }
+        });
+    let auth_pass = section.optional("auth_pass", faults, |item| match known_version {
+        Some(VrrpVersion::V3) => Err(Problem::AuthPassInVersion3),
+        _ => item.not_empty("auth_pass = \"8letters\"").map(AuthPass::new),
+    });
+    let (preempt, preempt_delay) = preemption(section, faults);
+    let checksum = section.or("checksum", VrrpChecksum::PseudoHeader, faults, |item| {
+        item.choice(&[
+            ("pseudo-header", VrrpChecksum::PseudoHeader),
+            ("plain", VrrpChecksum::Plain),
+        ])
+    });
+    // RFC 9568, 6.4.3: answer. RFC 3768, 6.4.3: discard.
+    let answers = version == VrrpVersion::V3;
+    Some(Vrrp {
+        router_id,
+        version,
+        advertisement_interval,
+        preempt,
+        preempt_delay,
+        unicast: section.or("unicast", false, faults, Item::boolean),
+        auth_pass: auth_pass.map(|placed| placed.value),
+        checksum,
+        answer_rivals: section.or("answer_rivals", answers, faults, Item::boolean),
+        check_addresses: section.or("check_addresses", false, faults, Item::boolean),
+    })
+}
+
+/// `preempt` and `preempt_delay`.
+fn preemption(section: &Section<'_>, faults: &mut Faults<'_>) -> (bool, Duration) {
+    let before = faults.count();
+    let preempt = section.or("preempt", false, faults, Item::boolean);
+    let never = !preempt && faults.count() == before;
+    let delay = section.or("preempt_delay", Duration::ZERO, faults, |item| {
+        let delay = item.duration(Duration::ZERO..=PREEMPT_DELAY_MAX)?;
+        if never && !delay.is_zero() {
+            return Err(Problem::DelayWithoutPreempt { delay });
+        }
+        Ok(delay)
+    });
+    (preempt, delay)
 }
 
 fn lease(root: &Section<'_>, faults: &mut Faults<'_>) -> Lease {

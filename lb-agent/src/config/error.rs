@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::problem::Problem;
+use super::secret;
 
 /// Bytes of the text.
 pub(super) type Span = Range<usize>;
@@ -25,7 +26,7 @@ pub struct Fault {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// The line's text.
+    /// The line's text, with asterisks for passwords.
     pub source: String,
     /// Characters of the line that are meant; at least 1.
     pub width: usize,
@@ -114,13 +115,16 @@ pub(super) struct Faults<'t> {
     text: &'t str,
     /// Where each line begins.
     lines: Vec<usize>,
+    /// What is not to be shown of it.
+    secrets: Vec<Span>,
     list: Vec<(Span, Problem)>,
 }
 
 impl<'t> Faults<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
-        Self { text, lines: std::iter::once(0).chain(breaks).collect(), list: Vec::new() }
+        let lines = std::iter::once(0).chain(breaks).collect();
+        Self { text, lines, secrets: secret::places(text), list: Vec::new() }
     }
 
     pub(super) fn add(&mut self, span: &Span, problem: Problem) {
@@ -156,8 +160,19 @@ impl<'t> Faults<'t> {
             problem: problem.clone(),
             line,
             column: chars(source.get(..place)) + 1,
-            source: source.to_owned(),
+            source: self.without_secrets(begin, source),
             width: chars(source.get(place..stop)).max(1),
         }
+    }
+
+    /// A piece of the text that begins there, with an asterisk for each character of a password, so
+    /// that columns stay what they are.
+    fn without_secrets(&self, begin: usize, piece: &str) -> String {
+        let first = self.secrets.partition_point(|secret| secret.end <= begin);
+        let here = &self.secrets[first..];
+        let here = &here[..here.partition_point(|secret| secret.start < begin + piece.len())];
+        let is_secret = |at: usize| here.iter().any(|secret| secret.contains(&at));
+        let chars = piece.char_indices();
+        chars.map(|(at, c)| if is_secret(begin + at) { '*' } else { c }).collect()
     }
 }

@@ -11,8 +11,10 @@ mod node;
 mod problem;
 mod remark;
 pub(crate) mod schema;
+mod secret;
 mod validate;
 mod value;
+mod vrrp;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +32,7 @@ pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use value::duration_text;
+pub use vrrp::{AuthPass, Vrrp, VrrpChecksum, VrrpVersion};
 
 /// Everything that `lb.toml` says, checked and with its defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,12 +41,14 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// The VIPs: at least one, each a unicast address that no node or backend has.
     pub virtual_addresses: Vec<IpAddr>,
-    /// Name of the node that holds the VIPs while nothing else decides.
+    /// Name of the node that holds the VIPs while nothing else decides. None with `vrrp`.
     pub active: Option<String>,
     /// At least one; names and addresses are unique.
     pub nodes: Vec<Node>,
     /// At least one; names, and (address, protocol, port), are unique.
     pub services: Vec<Service>,
+    /// None: switched off.
+    pub vrrp: Option<Vrrp>,
     pub lease: Lease,
     pub nat: Nat,
     pub host: Host,
@@ -60,7 +65,7 @@ pub struct Node {
     pub name: String,
     /// At least one; the first is the one that the file calls `address`.
     pub addresses: Vec<IpAddr>,
-    /// 1 to 254; the highest becomes Active first.
+    /// 1 to 254; the highest becomes Active first, by VRRP.
     pub priority: u8,
 }
 
@@ -217,6 +222,11 @@ pub struct Limits {
     pub services: u32,
     /// Backends of all services, counted once for each address of their service.
     pub backends: u32,
+}
+
+impl Node {
+    /// RFC 9568, 6.1: of a router that is not the owner of the addresses.
+    pub const DEFAULT_PRIORITY: u8 = 100;
 }
 
 impl Config {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::VrrpVersion;
 use super::value::{duration_text, is_prime, prime_from};
 
 /// One thing that is wrong. The message says what; [`remedy`](Self::remedy) what to do.
@@ -71,6 +72,19 @@ pub enum Problem {
     TimeoutAboveInterval { timeout: Duration, interval: Duration },
     #[error("`tcp = false`, but there is no other kind of check")]
     OnlyTcpChecks,
+    #[error("`active` and [vrrp] both say who holds the virtual addresses")]
+    ActiveWithVrrp,
+    #[error("`advertisement_interval` is {}, which an advertisement of VRRP version {version} cannot carry",
+        duration_text(*found))]
+    AdvertisementInterval { version: VrrpVersion, found: Duration },
+    #[error("`auth_pass` is given, but VRRP version 3 has no authentication")]
+    AuthPassInVersion3,
+    #[error("`preempt_delay` is {}, but `preempt` is false", duration_text(*delay))]
+    DelayWithoutPreempt { delay: Duration },
+    #[error("the virtual address {address} is IPv6, but VRRP version 2 is for IPv4 only")]
+    V6InVersion2 { address: IpAddr },
+    #[error("`unicast` is true, but node `{node}` has no {family} address")]
+    NoAddressOfFamily { node: String, family: Family },
 }
 
 /// What to say about a key that nobody knows.
@@ -260,6 +274,36 @@ impl Problem {
                 "a check must end before the next begins: shorten `timeout`".to_owned()
             }
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
+            other => return other.remedy_of_vrrp().map(str::to_owned),
+        })
+    }
+
+    fn remedy_of_vrrp(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::ActiveWithVrrp => {
+                "remove one of the two: with [vrrp], the `priority` of each [[node]] decides"
+            }
+            Self::AdvertisementInterval { version: VrrpVersion::V3, .. } => {
+                "write a multiple of 10ms, from \"10ms\" to \"40s950ms\""
+            }
+            Self::AdvertisementInterval { version: VrrpVersion::V2, .. } => {
+                "write whole seconds, from \"1s\" to \"255s\"; version 3 has shorter intervals"
+            }
+            Self::AuthPassInVersion3 => {
+                "remove it (RFC 9568 dropped passwords), or write `version = 2` if the other \
+                 routers have a password too"
+            }
+            Self::DelayWithoutPreempt { .. } => {
+                "write `preempt = true`, or remove it: a node that never preempts has nothing to \
+                 delay"
+            }
+            Self::V6InVersion2 { .. } => {
+                "remove `version = 2` from [vrrp], or the address from `virtual_addresses`"
+            }
+            Self::NoAddressOfFamily { .. } => {
+                "add one to its `addresses`: the advertisements for virtual addresses of that \
+                 family go to it"
+            }
             _ => return None,
         })
     }
@@ -285,6 +329,9 @@ impl KeyAdvice {
 
 fn type_remedy(key: &str, expected: &str, found: &str) -> Option<String> {
     Some(match (expected, found) {
+        ("a table", _) if key == "vrrp" => {
+            "write [vrrp], and `router_id` below it; to switch it off, leave it out".to_owned()
+        }
         (expected, "a table") if expected.contains("[[") => "write two brackets".to_owned(),
         ("a number" | "true or false", "a string") => "remove the quotation marks".to_owned(),
         ("a list in [brackets]", "a string") => format!("write {key} = [\"..\"]"),

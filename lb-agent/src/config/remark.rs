@@ -1,6 +1,6 @@
 //! What is allowed in a configuration, but better known to whoever wrote it.
 
-use super::{Config, Protocol, Service};
+use super::{Config, Node, Protocol, Service, Vrrp};
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
 /// (Maglev, NSDI 2016, section 3.4).
@@ -15,16 +15,33 @@ impl Config {
                 "no `interface`: nothing is attached until `lbctl attach IFACE` is run".to_owned(),
             );
         }
-        if self.active.is_none() {
+        if self.active.is_none() && self.vrrp.is_none() {
             remarks.push(
                 "no node is `active`: nobody holds the virtual addresses until `lbctl role active` \
                  is run on one"
                     .to_owned(),
             );
         }
+        match &self.vrrp {
+            None => remarks.extend(idle_priorities(&self.nodes)),
+            Some(vrrp) => remarks.extend(of_vrrp(vrrp)),
+        }
         remarks.extend(self.services.iter().flat_map(of_service));
         remarks
     }
+}
+
+fn idle_priorities(nodes: &[Node]) -> Option<String> {
+    let set = nodes.iter().filter(|node| node.priority != Node::DEFAULT_PRIORITY);
+    let names: Vec<String> = set.map(|node| format!("`{}`", node.name)).collect();
+    (!names.is_empty())
+        .then(|| format!("the `priority` of {} has no effect without [vrrp]", names.join(", ")))
+}
+
+fn of_vrrp(vrrp: &Vrrp) -> Option<String> {
+    vrrp.auth_pass.as_ref().filter(|pass| pass.is_cut()).map(|_| {
+        "`auth_pass` is longer than 8 bytes: only the first 8 count, as with keepalived".to_owned()
+    })
 }
 
 fn of_service(service: &Service) -> Vec<String> {

@@ -19,6 +19,7 @@ pub(crate) static ROOT: Table = Table {
         "active",
         "node",
         "service",
+        "vrrp",
         "lease",
         "nat",
         "host",
@@ -56,6 +57,22 @@ pub(crate) static HEALTH: Table = Table {
     keys: &["enabled", "tcp", "interval", "timeout", "rise", "fall"],
 };
 
+pub(crate) static VRRP: Table = Table {
+    heading: "[vrrp]",
+    keys: &[
+        "router_id",
+        "version",
+        "advertisement_interval",
+        "preempt",
+        "preempt_delay",
+        "unicast",
+        "auth_pass",
+        "checksum",
+        "answer_rivals",
+        "check_addresses",
+    ],
+};
+
 pub(crate) static LEASE: Table = Table { heading: "[lease]", keys: &["duration"] };
 
 pub(crate) static NAT: Table = Table {
@@ -85,9 +102,9 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table { heading: "[limits]", keys: &["services", "backends"] };
 
-pub(crate) static ALL: [&Table; 13] = [
-    &ROOT, &NODE, &SERVICE, &BACKEND, &HEALTH, &LEASE, &NAT, &HOST, &DATA_PATH, &METRICS, &CONTROL,
-    &PATHS, &LIMITS,
+pub(crate) static ALL: [&Table; 14] = [
+    &ROOT, &NODE, &SERVICE, &BACKEND, &HEALTH, &VRRP, &LEASE, &NAT, &HOST, &DATA_PATH, &METRICS,
+    &CONTROL, &PATHS, &LIMITS,
 ];
 
 /// The one of `known` that somebody who wrote `text` most likely meant, if any is close.
@@ -167,7 +184,7 @@ mod tests {
 
     #[test]
     fn another_word_finds_nothing() {
-        for word in ["vrrp", "router_id", "xyzzy", ""] {
+        for word in ["bgp", "router_id", "xyzzy", ""] {
             assert_eq!(nearest(word, ROOT.keys.iter().copied()), None, "{word}");
         }
     }

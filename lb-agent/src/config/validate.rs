@@ -11,7 +11,7 @@ use super::document::Placed;
 use super::draft::{Draft, DraftBackend, DraftNode, DraftService};
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
-use super::{Backend, Config, DeliverySetting, Node, Service, schema, value};
+use super::{Backend, Config, DeliverySetting, Node, Service, VrrpVersion, schema, value};
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
@@ -19,6 +19,7 @@ const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     places(&draft, faults);
     active(&draft, faults);
+    vrrp(&draft, faults);
     service_keys(&draft, faults);
     let services: Vec<Service> =
         draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
@@ -29,6 +30,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         active: draft.active.map(|placed| placed.value),
         nodes: draft.nodes.into_iter().map(node).collect(),
         services,
+        vrrp: draft.vrrp,
         lease: draft.lease,
         nat: draft.nat,
         host: draft.host,
@@ -125,6 +127,29 @@ fn active(draft: &Draft, faults: &mut Faults<'_>) {
     let nearest = nearest.map(str::to_owned);
     let problem = Problem::UnknownNode { name: active.value.clone(), nearest, known };
     faults.add(&active.span, problem);
+}
+
+/// The version has the virtual addresses' families, and so has every node that is sent to.
+fn vrrp(draft: &Draft, faults: &mut Faults<'_>) {
+    let Some(vrrp) = &draft.vrrp else { return };
+    if vrrp.version == VrrpVersion::V2 {
+        for vip in draft.virtual_addresses.iter().filter(|vip| vip.value.is_ipv6()) {
+            faults.add(&vip.span, Problem::V6InVersion2 { address: vip.value });
+        }
+    }
+    if !vrrp.unicast || !draft.places_complete {
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        let has = |all: &[Placed<IpAddr>]| all.iter().any(|own| Family::of(own.value) == family);
+        if !has(&draft.virtual_addresses) {
+            continue;
+        }
+        for node in draft.nodes.iter().filter(|node| !has(&node.addresses)) {
+            let problem = Problem::NoAddressOfFamily { node: node.name.value.clone(), family };
+            faults.add(&node.name.span, problem);
+        }
+    }
 }
 
 /// Names, and what clients see of a service, are unique.

@@ -13,6 +13,9 @@
 //! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
 //! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
+//! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
+//! | `POST /v1/vrrp/resign` | the role is given away: nothing (204) |
+//! | `PUT /v1/vrrp/hold` with a [`Hold`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
 
 use std::collections::BTreeMap;
@@ -63,6 +66,64 @@ pub enum Role {
 #[serde(deny_unknown_fields)]
 pub struct RoleChange {
     pub role: Role,
+}
+
+/// `GET /v1/vrrp`: one virtual router as this node takes part in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualRouter {
+    /// VRID.
+    pub router_id: u8,
+    pub version: u8,
+    pub interface: String,
+    /// The source of this node's advertisements.
+    pub address: IpAddr,
+    pub priority: u8,
+    pub interval_seconds: f64,
+    pub state: VrrpState,
+    /// Whether this node answers for the virtual addresses. Also for a moment as Backup, until the
+    /// successor of a planned move is heard.
+    pub holds: bool,
+    /// Why it is kept from being Active.
+    pub held_back: Option<String>,
+    /// Why it is in this state.
+    pub reason: String,
+    pub since: f64,
+    /// The last advertisement of another router that was taken.
+    pub heard: Option<HeardRouter>,
+    pub sent: u64,
+    pub send_failures: u64,
+    pub received: u64,
+    /// Advertisements that were not taken, by reason.
+    pub refused: BTreeMap<String, u64>,
+    pub transitions: u64,
+    /// The longest delay of a timer.
+    pub lateness_max_seconds: f64,
+    /// What keeps it from sending or listening.
+    pub trouble: Option<String>,
+}
+
+/// RFC 9568, 6.4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VrrpState {
+    Initialize,
+    Backup,
+    Active,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeardRouter {
+    pub address: IpAddr,
+    pub priority: u8,
+    pub at: f64,
+}
+
+/// `PUT /v1/vrrp/hold`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Whether this node is to stay Backup.
+    pub hold: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

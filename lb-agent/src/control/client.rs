@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use super::api::{ApiError, Backend, Interface, Node, Role, RoleChange, Service, Status};
+use super::api::{
+    ApiError, Backend, Hold, Interface, Node, Role, RoleChange, Service, Status, VirtualRouter,
+};
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
 /// slow machine.
@@ -119,6 +121,20 @@ impl Client {
     pub async fn set_role(&self, role: Role) -> Result<(), ClientError> {
         let body = json(&RoleChange { role });
         self.ask(Method::PUT, "/v1/role", body).await.map(drop)
+    }
+
+    pub async fn vrrp(&self) -> Result<Vec<VirtualRouter>, ClientError> {
+        self.read("/v1/vrrp").await
+    }
+
+    /// Gives the role to another node.
+    pub async fn vrrp_resign(&self) -> Result<(), ClientError> {
+        self.ask(Method::POST, "/v1/vrrp/resign", Bytes::new()).await.map(drop)
+    }
+
+    /// Keeps this node from being Active, or lets it be again.
+    pub async fn vrrp_hold(&self, hold: bool) -> Result<(), ClientError> {
+        self.ask(Method::PUT, "/v1/vrrp/hold", json(&Hold { hold })).await.map(drop)
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -34,6 +34,9 @@ pub enum Command {
     Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
     Detach(String, oneshot::Sender<Result<(), Refusal>>),
     SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
+    Vrrp(oneshot::Sender<Vec<api::VirtualRouter>>),
+    VrrpResign(oneshot::Sender<Result<(), Refusal>>),
+    VrrpHold(bool, oneshot::Sender<Result<(), Refusal>>),
     Metrics(oneshot::Sender<String>),
 }
 
@@ -97,6 +100,9 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/interfaces", get(interfaces))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/role", put(role))
+        .route("/v1/vrrp", get(vrrp))
+        .route("/v1/vrrp/resign", post(vrrp_resign))
+        .route("/v1/vrrp/hold", put(vrrp_hold))
         .route("/metrics", get(metrics))
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such resource; see docs/api.md".to_owned())
@@ -201,6 +207,18 @@ async fn detach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response
 
 async fn role(State(agent): Agent, Json(wanted): Json<api::RoleChange>) -> Response {
     change_silently(&agent, |reply| Command::SetRole(wanted.role, reply)).await
+}
+
+async fn vrrp(State(agent): Agent) -> Response {
+    answer(&agent, Command::Vrrp).await
+}
+
+async fn vrrp_resign(State(agent): Agent) -> Response {
+    change_silently(&agent, Command::VrrpResign).await
+}
+
+async fn vrrp_hold(State(agent): Agent, Json(wanted): Json<api::Hold>) -> Response {
+    change_silently(&agent, |reply| Command::VrrpHold(wanted.hold, reply)).await
 }
 
 async fn metrics(State(agent): Agent) -> Response {

@@ -3,6 +3,8 @@
 //! Every series exists from the first scrape on. Names and labels are promises to users; they are
 //! listed in docs/metrics.md.
 
+mod vrrp;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -28,6 +30,7 @@ pub struct Snapshot<'a> {
     pub verdicts: &'a [u64],
     pub services: &'a [api::Service],
     pub backends: &'a [api::Backend],
+    pub routers: &'a [api::VirtualRouter],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
     pub netlink_overruns: u64,
@@ -76,6 +79,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     packets(&mut registry, snapshot.verdicts);
     services(&mut registry, snapshot.services);
     backends(&mut registry, snapshot.backends);
+    vrrp::register(&mut registry, snapshot.routers);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -58,6 +59,7 @@ pub struct VipHolding {
 pub struct HolderHandle {
     status: watch::Receiver<Holding>,
     nudge: Arc<Notify>,
+    again: Arc<Notify>,
 }
 
 impl HolderHandle {
@@ -75,6 +77,11 @@ impl HolderHandle {
         self.nudge.notify_one();
     }
 
+    /// A rival has announced the VIPs: announce them anew, if they are held.
+    pub fn announce(&self) {
+        self.again.notify_one();
+    }
+
     /// Waits until a change of role was carried out, or says why it was refused.
     pub async fn settled(&self, sequence: u64) -> Result<Holding, String> {
         let mut status = self.status.clone();
@@ -87,16 +94,53 @@ impl HolderHandle {
     }
 }
 
+/// For how long the node may answer for a VIP.
+#[derive(Clone, Debug)]
+pub enum Term {
+    /// For this long after each refresh, which comes every quarter of it.
+    Own(Duration),
+    /// Until the moment that stands here, `CLOCK_MONOTONIC` in nanoseconds. Whoever decides the role
+    /// (VRRP) extends it with each sign of life, in the lease too; a refresh never does.
+    Decided(Arc<AtomicU64>),
+}
+
+/// The address of a VIP lives this long where the lease is decided elsewhere. It attracts nothing by
+/// itself, so it needs no better precision than the kernel's whole seconds.
+const ADDRESS_TERM: Duration = Duration::from_secs(2);
+
+impl Term {
+    const fn address(&self) -> Duration {
+        match self {
+            Self::Own(lease) => *lease,
+            Self::Decided(_) => ADDRESS_TERM,
+        }
+    }
+
+    fn refresh(&self) -> Duration {
+        self.address() / 4
+    }
+
+    fn until_ns(&self, now_ns: u64) -> u64 {
+        match self {
+            Self::Own(lease) => {
+                now_ns.saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX))
+            }
+            Self::Decided(until_ns) => until_ns.load(Ordering::Acquire),
+        }
+    }
+}
+
 /// The task that holds the VIPs.
 #[derive(Debug)]
 pub struct Holder<E: Effects> {
     ledger: Ledger,
     effects: E,
-    lease: Duration,
+    term: Term,
     roles: watch::Receiver<RoleChange>,
     placements: watch::Receiver<Vec<Placement>>,
     status: watch::Sender<Holding>,
     nudge: Arc<Notify>,
+    again: Arc<Notify>,
     asking: JoinSet<(u64, IpAddr, Answer)>,
     announcing: BTreeMap<IpAddr, E::Announcing>,
     leases: BTreeMap<IpAddr, u64>,
@@ -108,11 +152,9 @@ pub struct Holder<E: Effects> {
 }
 
 impl<E: Effects> Holder<E> {
-    /// `lease`: how long the node may answer for a VIP after the last refresh; a refresh comes
-    /// every quarter of it.
     pub fn new(
         effects: E,
-        lease: Duration,
+        term: Term,
         roles: watch::Receiver<RoleChange>,
         placements: watch::Receiver<Vec<Placement>>,
     ) -> (Self, HolderHandle) {
@@ -126,16 +168,18 @@ impl<E: Effects> Holder<E> {
             settled: 0,
             refusal: None,
         });
-        let nudge = Arc::new(Notify::new());
-        let handle = HolderHandle { status: receiver, nudge: Arc::clone(&nudge) };
+        let [nudge, again] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let handle =
+            HolderHandle { status: receiver, nudge: Arc::clone(&nudge), again: Arc::clone(&again) };
         let holder = Self {
             ledger: Ledger::default(),
             effects,
-            lease,
+            term,
             roles,
             placements,
             status,
             nudge,
+            again,
             asking: JoinSet::new(),
             announcing: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -149,7 +193,7 @@ impl<E: Effects> Holder<E> {
 
     /// Runs until the source of roles is dropped, then gives up everything in order.
     pub async fn run(mut self) {
-        let mut refresh = tokio::time::interval(self.lease / 4);
+        let mut refresh = tokio::time::interval(self.term.refresh());
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.roles.mark_changed();
         self.placements.mark_changed();
@@ -173,6 +217,7 @@ impl<E: Effects> Holder<E> {
                     Err(_) => Vec::new(),
                 },
                 () = self.nudge.notified() => self.ledger.refresh(),
+                () = self.again.notified() => self.ledger.announce_again(),
                 () = tokio::time::sleep_until(self.retry_at), if retry => {
                     self.retry_at = Instant::now() + RETRY;
                     self.claim(Ledger::retry)
@@ -218,6 +263,10 @@ impl<E: Effects> Holder<E> {
     fn refresh(&mut self) -> Vec<Action> {
         let now = self.effects.now_ns();
         let mut actions = self.ledger.refresh();
+        if matches!(self.term, Term::Decided(_)) {
+            // Whether the node is still the one to answer is not for a refresh to say.
+            return actions;
+        }
         let lapsed = self.leases.values().filter(|until| **until <= now).max();
         if let Some(until) = lapsed {
             let late = Duration::from_nanos(now - until);
@@ -249,15 +298,14 @@ impl<E: Effects> Holder<E> {
             Step::Tables if self.effects.tables_written() => Ok(()),
             Step::Tables => Err(NO_TABLES.to_owned()),
             Step::GrantLease => {
-                let lease_ns = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
-                let until = self.effects.now_ns().saturating_add(lease_ns);
+                let until = self.term.until_ns(self.effects.now_ns());
                 self.effects.set_lease(vip, Some(until))?;
                 self.leases.insert(vip, until);
                 Ok(())
             }
             Step::AddAddress => {
-                let adding = self.effects.add_address(placement, self.lease);
-                limited(adding, self.lease / 4).await
+                let adding = self.effects.add_address(placement, self.term.address());
+                limited(adding, self.term.refresh()).await
             }
             Step::Announce => {
                 let announcing = self.effects.announce(placement)?;

@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 pub use effects::{DataPath, Effects, NodeEffects};
-pub use holder::{Holder, HolderHandle, Holding, VipHolding};
+pub use holder::{Holder, HolderHandle, Holding, Term, VipHolding};
 pub use ledger::Placement;
 pub use source::{RoleSender, StaticRole};
 

@@ -1,6 +1,7 @@
 //! The holder against a recording world in virtual time, and against a real kernel.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use super::ledger::{Answer, Placement};
 use super::{
-    Claim, DataPath, Effects, Holder, HolderHandle, NodeEffects, Role, RoleSender, StaticRole,
+    Claim, DataPath, Effects, Holder, HolderHandle, NodeEffects, Role, RoleSender, StaticRole, Term,
 };
 use crate::announce::{Interface, Schedule};
 use crate::netlink::testbed::{isolated, veth};
@@ -112,9 +113,13 @@ struct Running {
 
 /// A holder over a world, which begins as Backup.
 fn running<E: Effects>(effects: E, lease: Duration, at: Placement) -> Running {
+    running_for(effects, Term::Own(lease), at)
+}
+
+fn running_for<E: Effects>(effects: E, term: Term, at: Placement) -> Running {
     let (source, roles) = RoleSender::new(Role::Backup, "at rest".to_owned(), Claim::Insist);
     let (placements, receiver) = watch::channel(vec![at]);
-    let (holder, handle) = Holder::new(effects, lease, roles, receiver);
+    let (holder, handle) = Holder::new(effects, term, roles, receiver);
     Running { source, placements, handle, task: tokio::spawn(holder.run()) }
 }
 
@@ -226,6 +231,38 @@ async fn a_lease_that_ran_out_unnoticed_is_renewed_and_announced_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_decided_term_is_carried_out_and_never_extended() {
+    let world = World::new();
+    let until = Arc::new(AtomicU64::new(300_000_000));
+    let node = running_for(world.clone(), Term::Decided(Arc::clone(&until)), placement());
+    let change = node.source.set(Role::Active, "by test".to_owned(), Claim::Forced);
+    node.handle.settled(change).await.unwrap();
+    assert_eq!(world.log(), ["0 lease 300", "0 address 2s", "0 announce"]);
+    // Nothing was heard of whoever decides: the lease is over, and stays so.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(world.log(), ["500 lease 300", "500 address 2s"]);
+    until.store(900_000_000, Ordering::Release);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.log(), ["1000 lease 900", "1000 address 2s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rival_is_answered_by_an_announcement_where_the_vip_is_held() {
+    let world = World::new();
+    let node = running(world.clone(), LEASE, placement());
+    node.handle.announce();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    world.log();
+    let change = node.source.set(Role::Active, "by test".to_owned(), Claim::Forced);
+    node.handle.settled(change).await.unwrap();
+    world.log();
+    node.handle.announce();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // The new announcement takes the place of the one under way.
+    assert_eq!(world.log(), ["1 announce", "1 silence"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_that_cannot_be_added_is_told_and_tried_again() {
     let world = World::new();
     *world.address.lock().unwrap() = Err("cannot add the address".to_owned());
@@ -293,7 +330,8 @@ fn a_holder_that_is_killed_loses_its_vip_without_anyones_help() {
         let effects = NodeEffects::new(lease.clone(), own, Schedule::default());
         let (source, roles) = StaticRole::new(Some("a"), "a", false);
         let (_placements, receiver) = watch::channel(vec![Placement { vip: VIP, interface }]);
-        let (holder, handle) = Holder::new(effects, Duration::from_secs(1), roles, receiver);
+        let (holder, handle) =
+            Holder::new(effects, Term::Own(Duration::from_secs(1)), roles, receiver);
         let task = tokio::spawn(holder.run());
         handle.settled(1).await.unwrap();
         assert!(netlink.snapshot().await.unwrap().is_own(VIP));

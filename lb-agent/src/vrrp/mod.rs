@@ -1,9 +1,19 @@
 //! VRRP: which node is Active. RFC 9568 (version 3), and version 2 as clusters still speak it.
 //!
-//! Pure: [`packet`] is what stands in an advertisement, [`machine`] what a router does about it.
-//! Neither reads a clock or a socket.
+//! Pure: [`packet`] is what stands in an advertisement, [`machine`] what a router does about it;
+//! neither reads a clock or a socket. [`link`] carries packets, [`driver`] runs the machines on a
+//! thread of its own and tells an [`Attract`] what they decide.
 
+mod driver;
 pub mod identity;
+pub mod link;
 pub mod machine;
 pub mod moment;
 pub mod packet;
+mod realtime;
+mod router;
+mod status;
+
+pub use driver::{Command, Vrrp};
+pub use router::{Attract, Router};
+pub use status::{Figures, Heard, RouterStatus};

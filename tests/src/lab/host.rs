@@ -174,6 +174,23 @@ impl Host {
         Ok(words.nth(1).and_then(parse_mac))
     }
 
+    /// Makes the kernel ask who has an address, by a datagram to it.
+    ///
+    /// # Errors
+    /// Where no socket can be opened. That nobody answers is none.
+    pub fn knock(&self, address: IpAddr) -> Result<()> {
+        self.namespace.within(|| {
+            let any: std::net::SocketAddr = match address {
+                IpAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+                IpAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+            };
+            let socket = std::net::UdpSocket::bind(any)?;
+            // The discard port: what becomes of the datagram is of no account.
+            let _ = socket.send_to(b"knock", (address, 9));
+            Ok(())
+        })
+    }
+
     /// Whether an interface has an address now.
     ///
     /// # Errors

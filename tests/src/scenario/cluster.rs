@@ -129,6 +129,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A node's name.
+    pub fn name_of(&self, node: usize) -> &str {
+        self.nodes[node].host.name()
+    }
+
     fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.nodes.iter().map(|node| &node.host).chain(self.others.values())
     }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod demo;
 mod direct;
 mod evidence;
+mod failover;
 mod false_verdict;
 mod host_clients;
 mod modes;
@@ -18,6 +19,7 @@ pub mod stage;
 mod stale_neighbour;
 mod tally;
 mod udp;
+mod vrrp_keepalived;
 
 use std::time::Duration;
 
@@ -86,6 +88,41 @@ pub static ALL: &[Scenario] = &[
         name: "agent-kill",
         about: "the agents are killed, stay away and come back under load",
         run: agent_kill::run,
+    },
+    Scenario {
+        name: "failover-crash",
+        about: "the Active node dies, again and again, and VRRP moves the VIP",
+        run: failover::crash,
+    },
+    Scenario {
+        name: "failover-resign",
+        about: "the Active node resigns, which costs nothing",
+        run: failover::resign,
+    },
+    Scenario {
+        name: "failover-agent-kill",
+        about: "the Active node's agent is killed, and cannot keep the VIP",
+        run: failover::agent_kill,
+    },
+    Scenario {
+        name: "failover-agent-stop",
+        about: "the Active node's agent is stopped, and wakes as a Backup",
+        run: failover::agent_stop,
+    },
+    Scenario {
+        name: "vrrp-keepalived-v2",
+        about: "beside a real keepalived: version 2 with a password, as clusters run it today",
+        run: vrrp_keepalived::version_2,
+    },
+    Scenario {
+        name: "vrrp-keepalived-v3",
+        about: "beside a real keepalived: version 3",
+        run: vrrp_keepalived::version_3,
+    },
+    Scenario {
+        name: "vrrp-keepalived-unicast",
+        about: "beside a real keepalived: version 2 by unicast",
+        run: vrrp_keepalived::unicast,
     },
     Scenario {
         name: "role-move",

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::backend::Mode;
 use crate::lab::Offloads;
@@ -65,6 +66,14 @@ pub struct Shape {
     pub offloads: Offloads,
     /// Names of machines whose backends are configured; all where empty.
     pub members: Vec<String>,
+    /// Instead of a node that is configured as active.
+    pub vrrp: Option<Vrrp>,
+}
+
+/// How the nodes elect one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vrrp {
+    pub interval: Duration,
 }
 
 impl Shape {
@@ -81,6 +90,7 @@ impl Shape {
             modes: &[],
             offloads: Offloads::Off,
             members: Vec::new(),
+            vrrp: None,
         }
     }
 
@@ -118,19 +128,32 @@ impl Shape {
     /// `lb.toml`, the same on every node.
     pub fn configuration(&self) -> String {
         let mut text = format!(
-            "interface = \"{NIC}\"\nvirtual_addresses = [\"{}\", \"{}\"]\nactive = \"master1\"\n",
+            "interface = \"{NIC}\"\nvirtual_addresses = [\"{}\", \"{}\"]\n",
             vip(Family::V4),
             vip(Family::V6),
         );
+        match self.vrrp {
+            None => text.push_str("active = \"master1\"\n"),
+            Some(Vrrp { interval }) => {
+                let interval_ms = interval.as_millis();
+                let _ = write!(
+                    text,
+                    "\n[vrrp]\nrouter_id = 51\nadvertisement_interval = \"{interval_ms}ms\"\n"
+                );
+            }
+        }
         if !self.modes.is_empty() {
             let _ = write!(text, "\n[data_path]\nmodes = {:?}\n", self.modes);
         }
-        for name in self.node_names() {
+        for (name, number) in self.node_names().into_iter().zip(1..) {
             let [v4, v6] = Family::BOTH.map(|family| address(&name, family));
             let _ = write!(
                 text,
                 "\n[[node]]\nname = \"{name}\"\naddress = \"{v4}\"\naddresses = [\"{v6}\"]\n"
             );
+            if self.vrrp.is_some() {
+                let _ = writeln!(text, "priority = {}", priority(number));
+            }
         }
         for &mode in &self.services {
             for family in Family::BOTH {
@@ -162,6 +185,11 @@ impl Shape {
 
 /// Quick, so that a scenario is: a backend's death is noticed in less than a second.
 const CHECKED: &str = "interval = \"300ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n";
+
+/// The VRRP priority of a node by its number: 100, 90, and so on.
+pub const fn priority(node: u8) -> u8 {
+    110 - 10 * node
+}
 
 pub fn vip(family: Family) -> IpAddr {
     host(150, family)

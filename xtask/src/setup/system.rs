@@ -17,12 +17,13 @@ pub(crate) struct Program {
     pub(crate) purpose: &'static str,
 }
 
-pub(crate) const PROGRAMS: [Program; 5] = [
+pub(crate) const PROGRAMS: [Program; 6] = [
     Program { name: "ip", package: "iproute2", purpose: "for the lab's namespaces" },
     Program { name: "ethtool", package: "ethtool", purpose: "for the lab's offloads" },
     Program { name: "nft", package: "nftables", purpose: "for the lab's faults and peers" },
     Program { name: "tcpdump", package: "tcpdump", purpose: "to look into the lab" },
     Program { name: "curl", package: "curl", purpose: "to speak to the agent's socket" },
+    Program { name: "keepalived", package: "keepalived", purpose: "the lab's peer in VRRP" },
 ];
 
 /// The oldest rustc that compiles the workspace.

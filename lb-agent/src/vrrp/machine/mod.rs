@@ -24,6 +24,7 @@
 //!   Backup whatever its timer says.
 
 mod parameters;
+mod reason;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ mod tests;
 use std::net::IpAddr;
 
 pub use parameters::{Parameters, Rivals};
+pub use reason::Reason;
 
 use super::identity::Priority;
 use super::moment::Moment;
@@ -43,33 +45,6 @@ pub enum State {
     Initialize,
     Backup,
     Active,
-}
-
-/// Why a machine changed its state, or what it holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// It was started.
-    Started,
-    /// It has the addresses as its own (priority 255).
-    Owner,
-    /// Nobody Active was heard for the down interval.
-    ActiveDown,
-    /// The Active router resigned.
-    ActiveResigned,
-    /// Another Active router has a higher priority, or the same and a greater address.
-    Outranked { by: IpAddr, priority: Priority },
-    /// It slept longer than the others wait.
-    Overslept,
-    /// It was told to resign.
-    Resigned,
-    /// It was told to stay Backup.
-    HeldBack,
-    /// It was shut down.
-    ShutDown,
-    /// It handed over, and the successor was heard.
-    Succeeded { by: IpAddr },
-    /// It handed over, and nobody was heard in time.
-    NoSuccessor,
 }
 
 /// What is to be done, in the order of the answer.

@@ -1,0 +1,133 @@
+//! `lbctl vrrp`.
+
+use clap::{Args, Subcommand};
+
+use super::failure::Failure;
+use super::figures;
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Table};
+use crate::control::api::{VirtualRouter, VrrpState};
+use crate::control::client::Client;
+
+/// Show the virtual routers, or take part in what they decide
+///
+/// One virtual router for each address family. Without a word after `vrrp`, the same as `status`.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(after_help = "Example, before this node is maintained:\n  \
+    lbctl vrrp hold       another node becomes Active, without a gap\n  \
+    lbctl vrrp release    this node may be Active again")]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Subcommand)]
+enum Verb {
+    /// Show state, last transition, and what was heard and refused
+    Status,
+    /// Give the role to another node; where there is none it comes back
+    Resign,
+    /// Stay Backup until `release` or a restart of the agent
+    Hold,
+    /// May be Active again
+    Release,
+}
+
+pub(super) async fn run(
+    arguments: &Arguments,
+    client: &Client,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
+    match arguments.verb {
+        None | Some(Verb::Status) => status(client, screen).await,
+        Some(Verb::Resign) => {
+            client.vrrp_resign().await?;
+            screen.line("resigned")
+        }
+        Some(Verb::Hold) => {
+            client.vrrp_hold(true).await?;
+            screen.line("held back: it stays Backup until lbctl vrrp release")
+        }
+        Some(Verb::Release) => {
+            client.vrrp_hold(false).await?;
+            screen.line("released: it may be Active again")
+        }
+    }
+}
+
+async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let routers = client.vrrp().await?;
+    if screen.data(&routers)? {
+        return Ok(());
+    }
+    if routers.is_empty() {
+        return screen.line("no virtual router: [vrrp] is not in the configuration, or waits for an interface (lbctl status)");
+    }
+    let mut table = Table::new([
+        "ROUTER",
+        "INTERFACE",
+        "ADDRESS",
+        "PRIORITY",
+        "INTERVAL",
+        "STATE",
+        "FOR",
+        "HEARD",
+        "REASON",
+    ]);
+    for router in &routers {
+        let heard = router.heard.as_ref().map_or_else(String::new, |heard| {
+            let ago = figures::age(screen.seconds_since(heard.at));
+            format!("{} ({}) {ago} ago", heard.address, heard.priority)
+        });
+        table.row([
+            Cell::from(format!("{} v{}", router.router_id, router.version)),
+            Cell::from(&router.interface),
+            Cell::from(router.address),
+            Cell::from(router.priority),
+            Cell::from(format!("{}s", router.interval_seconds)),
+            state(router),
+            Cell::from(figures::age(screen.seconds_since(router.since))),
+            Cell::from(heard),
+            Cell::from(&router.reason),
+        ]);
+    }
+    screen.table(&table)?;
+    for router in &routers {
+        doubts(router, screen)?;
+    }
+    Ok(())
+}
+
+fn state(router: &VirtualRouter) -> Cell {
+    match router.state {
+        VrrpState::Active => Cell::toned(Tone::Good, "Active"),
+        VrrpState::Backup if router.holds => Cell::toned(Tone::Doubtful, "Backup, handing over"),
+        VrrpState::Backup => Cell::from("Backup"),
+        VrrpState::Initialize => Cell::toned(Tone::Doubtful, "Initialize"),
+    }
+}
+
+/// What a person should look at.
+fn doubts(router: &VirtualRouter, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let mut doubts = Vec::new();
+    if let Some(why) = &router.held_back {
+        doubts.push(format!("kept from being Active: {why}"));
+    }
+    if let Some(trouble) = &router.trouble {
+        doubts.push(trouble.clone());
+    }
+    for (reason, count) in router.refused.iter().filter(|(_, count)| **count > 0) {
+        doubts.push(format!("{count} advertisements refused: {reason}"));
+    }
+    if router.send_failures > 0 {
+        doubts.push(format!("{} advertisements not sent", router.send_failures));
+    }
+    for doubt in doubts {
+        let label = screen.painted(Tone::Doubtful, "warning:");
+        screen.line(&format!(
+            "{label} router {} on {}: {doubt}",
+            router.router_id, router.interface
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Runs virtual routers on a thread that does nothing else: health checks, the API and logging of
+//! the rest of the agent cannot delay an advertisement. Decides nothing; [`machine`](super::machine)
+//! does.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+
+use super::moment::Moment;
+use super::realtime;
+use super::router::{Router, Running};
+use super::status::RouterStatus;
+
+/// Commands that wait for the thread; it serves them within microseconds.
+const QUEUE: usize = 64;
+/// Without a timer the thread still looks around this often.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What the rest of the agent wants of all virtual routers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Give the role to another node.
+    Resign,
+    /// Stay Backup because a person wishes so, or no longer.
+    Hold(bool),
+    /// Stay Backup because this node cannot serve, or no longer.
+    Unfit(Option<String>),
+    /// Hand over and end.
+    Stop,
+}
+
+/// The thread, and what it tells.
+#[derive(Debug)]
+pub struct Vrrp {
+    commands: SyncSender<Command>,
+    wake: UnixStream,
+    status: Arc<Mutex<Vec<RouterStatus>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Vrrp {
+    /// Starts the routers; each listens as soon as its interface lets it.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no thread or no socket pair left.
+    pub fn start(routers: Vec<Router>) -> io::Result<Self> {
+        let (commands, inbox) = sync_channel(QUEUE);
+        let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
+        let status = Arc::new(Mutex::new(Vec::new()));
+        let running = routers.into_iter().map(Running::new).collect();
+        let shared = Arc::clone(&status);
+        let mut thread = Thread { running, inbox, woken, status: shared, stopping: false };
+        let thread =
+            std::thread::Builder::new().name("vrrp".to_owned()).spawn(move || thread.run())?;
+        Ok(Self { commands, wake, status, thread })
+    }
+
+    /// Passes a command on; false where the thread does not take any more.
+    pub fn command(&self, command: Command) -> bool {
+        let taken = self.commands.try_send(command).is_ok();
+        // A full pipe has woken it already.
+        let _ = (&self.wake).write(&[0]);
+        taken
+    }
+
+    pub fn status(&self) -> Vec<RouterStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands over to another node, waits until it was heard or must have been, and ends.
+    pub fn stop(self) {
+        if self.command(Command::Stop) {
+            // A panic of the thread has been printed; the agent ends anyway.
+            let _ = self.thread.join();
+        }
+    }
+}
+
+/// The clock of all timers: no setting of the wall clock moves it.
+fn now() -> Moment {
+    // CLOCK_MONOTONIC always exists and never is negative.
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    Moment::after_origin(time)
+}
+
+struct Thread {
+    running: Vec<Running>,
+    inbox: Receiver<Command>,
+    woken: UnixStream,
+    status: Arc<Mutex<Vec<RouterStatus>>>,
+    stopping: bool,
+}
+
+impl Thread {
+    fn run(&mut self) {
+        if let Err(error) = realtime::request() {
+            tracing::info!(%error, "vrrp runs without real-time priority");
+        }
+        while !(self.stopping && self.running.iter().all(Running::has_handed_over)) {
+            self.turn(now());
+            self.publish();
+            self.wait();
+        }
+        for router in &mut self.running {
+            router.shut_down(now());
+        }
+        self.publish();
+    }
+
+    /// Everything that arrived comes before any timer: what lay in a queue while this thread did
+    /// not run may be what the timer waits for.
+    fn turn(&mut self, now: Moment) {
+        for router in &mut self.running {
+            router.open_if_due(now);
+            router.listen(now);
+        }
+        self.obey(now);
+        for router in &mut self.running {
+            router.serve_timer(now);
+        }
+    }
+
+    fn obey(&mut self, now: Moment) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => {
+                    self.stopping |= command == Command::Stop;
+                    for router in &mut self.running {
+                        router.obey(&command, now);
+                    }
+                }
+                Err(TryRecvError::Empty) => return,
+                // The agent is gone without a word.
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    for router in &mut self.running {
+                        router.obey(&Command::Stop, now);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.running.iter().map(Running::status).collect();
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Until something arrives, or the next timer is due.
+    fn wait(&mut self) {
+        let due = self.running.iter().filter_map(Running::due).min();
+        let timeout = due.map_or(IDLE, |due| due.since(now()).min(IDLE));
+        let mut sockets = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        for link in self.running.iter().filter_map(Running::link) {
+            sockets.push(PollFd::new(link.as_fd(), PollFlags::POLLIN));
+        }
+        // Interrupted or failed: the turn that follows finds nothing, and the next wait goes on.
+        let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
+        let mut words = [0; QUEUE];
+        let _ = self.woken.read(&mut words);
+    }
+}

@@ -1,0 +1,111 @@
+//! VRRP over IPv6. A raw socket brings what is behind the headers, and the rest as control messages
+//! (RFC 3542, 6).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use socket2::{Domain, SockAddr, Socket};
+
+use super::ends::Ends;
+use super::place::{Place, QUEUE_PRIORITY, TRAFFIC_CLASS};
+use super::{BUFFER_BYTES, LinkError, Received, TTL};
+use crate::vrrp::packet::Envelope;
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: Socket,
+    ifindex: u32,
+    ends: Ends<Ipv6Addr>,
+}
+
+impl Wire {
+    pub(super) fn open(place: &Place, ends: Ends<Ipv6Addr>) -> Result<Self, LinkError> {
+        let socket = place.socket(Domain::IPV6)?;
+        place.done("set the hop limit", socket.set_unicast_hops_v6(TTL.into()))?;
+        place.done("set the hop limit", socket.set_multicast_hops_v6(TTL.into()))?;
+        place.done("set the traffic class", socket.set_tclass_v6(TRAFFIC_CLASS))?;
+        place.done("set the priority", socket.set_priority(QUEUE_PRIORITY))?;
+        place.done("turn the loop off", socket.set_multicast_loop_v6(false))?;
+        // Otherwise, unlike one of IPv4, it hears every group that anybody on this node joined,
+        // although it is bound to another address.
+        place.done("leave others' groups", socket.set_multicast_all_v6(false))?;
+        place.done("ask for hop limits", socket.set_recv_hoplimit_v6(true))?;
+        let asked = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true);
+        place.done("ask for destinations", asked.map_err(Into::into))?;
+        if let Some(group) = ends.group {
+            place.done("join ff02::12", socket.join_multicast_v6(&group, place.ifindex))?;
+        }
+        let wire = Self { socket, ifindex: place.ifindex, ends };
+        wire.bind(place)?;
+        Ok(wire)
+    }
+
+    /// Fails where the interface or the source is not there. May be done again, to learn that.
+    pub(super) fn bind(&self, place: &Place) -> Result<(), LinkError> {
+        let at = |address| SockAddr::from(SocketAddrV6::new(address, 0, 0, self.ifindex));
+        place.bind(&self.socket, &at(self.ends.source), &at(self.ends.heard_at()))
+    }
+
+    pub(super) fn destinations(&self) -> &[Ipv6Addr] {
+        &self.ends.destinations
+    }
+
+    pub(super) fn send(&self, destination: Ipv6Addr, payload: &[u8]) -> nix::Result<()> {
+        let from = libc::in6_pktinfo {
+            ipi6_addr: libc::in6_addr { s6_addr: self.ends.source.octets() },
+            ipi6_ifindex: self.ifindex,
+        };
+        let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, self.ifindex));
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(payload)],
+            &[ControlMessage::Ipv6PacketInfo(&from)],
+            MsgFlags::empty(),
+            Some(&to),
+        )?;
+        Ok(())
+    }
+
+    /// The next packet, or EAGAIN; `None` for one whose control messages are not there.
+    pub(super) fn receive(&self) -> nix::Result<Option<Received>> {
+        let mut buffer = [0; BUFFER_BYTES];
+        let mut control = cmsg_space!(libc::in6_pktinfo, libc::c_int);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let fd = self.socket.as_raw_fd();
+        let message =
+            recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
+        let (mut destination, mut hop_limit) = (None, None);
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+                }
+                ControlMessageOwned::Ipv6HopLimit(limit) => hop_limit = u8::try_from(limit).ok(),
+                _ => {}
+            }
+        }
+        let (source, length) = (message.address, message.bytes);
+        let envelope =
+            source.zip(destination).zip(hop_limit).map(|((source, destination), ttl)| Envelope {
+                source: source.ip().into(),
+                destination: destination.into(),
+                ttl,
+            });
+        let payload = buffer.get(..length);
+        Ok(envelope
+            .zip(payload)
+            .map(|(envelope, payload)| Received { envelope, payload: payload.to_vec() }))
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

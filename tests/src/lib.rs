@@ -7,3 +7,4 @@ pub mod client;
 pub mod lab;
 pub mod packet;
 pub mod scenario;
+pub mod simulation;

@@ -30,6 +30,18 @@ enum Verb {
     },
     /// Print the scenarios' names and what each shows
     List,
+    /// Run VRRP routers in virtual time under faults, and check what must always hold
+    Simulate {
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        scenarios: u64,
+        /// Of the first; the others follow
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Print the result as one JSON object, the last line of standard output
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the demo's nodes and keep them until Ctrl-C, to look around in (root)
     Up,
     /// Remove what a crashed run left behind (root)
@@ -45,6 +57,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             hand_over("a scenario", &words, *json)
         }
         Verb::List => become_it(Command::new(build::lab()?).arg("list")),
+        // It makes no machine, so that anybody may.
+        Verb::Simulate { scenarios, seed, json } => {
+            let mut lab = Command::new(build::lab()?);
+            lab.args(["simulate", "--scenarios"]).arg(scenarios.to_string());
+            lab.args(seed.map(|seed| format!("--seed={seed}")));
+            become_it(lab.args(json.then_some("--json")))
+        }
         Verb::Up => hand_over("the lab", &["up"], false),
         Verb::Clean => hand_over("cleaning up", &["clean"], false),
     }

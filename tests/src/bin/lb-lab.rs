@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use lb_tests::scenario::stage::{Audience, Setting};
 use lb_tests::scenario::{self, demo};
-use lb_tests::{backend, bench, client, lab};
+use lb_tests::{backend, bench, client, lab, simulation};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Scenarios of the load balancer in simulated machines (network namespaces). Needs root.
@@ -44,6 +44,8 @@ enum Verb {
         #[command(flatten)]
         face: Face,
     },
+    /// Run VRRP routers in virtual time under faults, and check what must always hold
+    Simulate(simulation::command::Arguments),
     /// Make the three masters of the demo and keep them until Ctrl-C, to look around in
     Up {
         #[command(flatten)]
@@ -112,6 +114,7 @@ fn run(arguments: Arguments) -> Result<bool> {
             guard(Some(scenario::LIMIT))?;
             return bench::find(&name)?.run(&face.setting()?);
         }
+        Verb::Simulate(arguments) => return simulation::command::run(&arguments),
         Verb::Up { face } => return up(face),
         Verb::Clean => {
             let swept = lab::sweep()?;

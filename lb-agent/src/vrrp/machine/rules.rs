@@ -96,7 +96,9 @@ impl Machine {
 
     /// Whether an Active router of lower priority is to be followed by this one now.
     fn takes_over(&mut self, now: Moment) -> bool {
-        if !self.parameters.preempt || self.held_back {
+        // RFC 9568, 6.1: who owns the addresses preempts, whatever the setting says.
+        let preempts = self.parameters.preempt || self.parameters.priority == Priority::OWNER;
+        if !preempts || self.held_back {
             return false;
         }
         let since = *self.outranking_since.get_or_insert(now);

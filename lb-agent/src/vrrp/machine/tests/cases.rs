@@ -66,6 +66,18 @@ fn a_backup_that_does_not_preempt_lets_any_priority_reset_its_timer() {
 }
 
 #[test]
+fn an_owner_preempts_whatever_the_setting_says() {
+    // 9568 6.1
+    let owner = Parameters { priority: Priority::OWNER, preempt: false, ..parameters() };
+    let mut machine = Machine::new(owner, at(0));
+    machine.start(at(0));
+    machine.resign(at(500));
+    let due = machine.deadline();
+    machine.hear(node(135), &advertisement(100), at(600)).unwrap();
+    assert_eq!(machine.deadline(), due, "the timer runs on");
+}
+
+#[test]
 fn a_backup_whose_timer_fires_advertises_before_it_answers_for_the_addresses() {
     // 9568 6.4.2
     let mut machine = started(parameters());

@@ -89,6 +89,8 @@ impl Agent {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Here, where all that it needs stands: holders, routes, programs.
+            self.begin_election();
             tokio::select! {
                 reason = stop.recv() => return reason.unwrap_or("the agent's own end"),
                 change = events.monitor.changed() => {
@@ -270,7 +272,6 @@ impl Agent {
         self.services = plan.services;
         self.placements = self.find_placements();
         self.seats.place(&self.placements);
-        self.begin_election();
         self.tell_fitness();
     }
 

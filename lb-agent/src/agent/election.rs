@@ -74,6 +74,10 @@ impl Agent {
     /// Starts VRRP once every virtual router has its interface and address.
     pub(super) fn begin_election(&mut self) {
         let Election::Waiting(attractors) = &mut self.election else { return };
+        if attractors.is_empty() {
+            // It could not be started, which its failure says.
+            return;
+        }
         let about = "vrrp".to_owned();
         let Some(settings) = &self.config.vrrp else { return };
         let ways: Result<Vec<Way>, String> = attractors

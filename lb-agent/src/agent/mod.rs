@@ -151,7 +151,6 @@ async fn assemble(
     agent.begin().await?;
     // Only now: nothing is held before it is served.
     let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run())).collect();
-    agent.begin_election();
     Ok((agent, tasks))
 }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::attachments::Attachments;
 use super::election::Election;
 use super::error::AgentError;
+use super::happened::happened;
 use super::seats::Seats;
 use crate::announce::Interface;
 use crate::config::{Config, Service};
@@ -48,6 +49,8 @@ pub(super) struct Agent {
     pub(super) dataplane: DataPlane,
     pub(super) seats: Seats,
     pub(super) election: Election,
+    /// Where VRRP is to put what happens to it.
+    pub(super) vrrp_events: mpsc::Sender<vrrp::Event>,
     /// Where each VIP is held.
     pub(super) placements: Vec<Placement>,
     /// Why this node must not be Active, as VRRP was told.
@@ -75,6 +78,7 @@ pub(super) struct Events {
     pub(super) monitor: Monitor,
     pub(super) health: mpsc::Receiver<health::Event>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
 }
 
 impl Agent {
@@ -108,6 +112,7 @@ impl Agent {
                     }
                     self.replan();
                 }
+                Some(event) = events.vrrp.recv() => happened(&event),
                 Some(command) = events.commands.recv() => self.answer(command).await,
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => self.probe().await,

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::warn;
-
 use super::core::Agent;
 use super::seats::Family;
 use crate::config::{self, Config};
@@ -42,17 +40,20 @@ pub(super) struct Attractor {
 }
 
 impl Attract for Attractor {
-    fn renew(&self, until: Moment) {
+    fn renew(&self, until: Moment) -> Result<(), String> {
         let until_ns = u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX);
         self.until_ns.store(until_ns, Ordering::Release);
         if !self.active.get() || !self.leases.tables_written() {
-            return;
+            return Ok(());
         }
+        let mut outcome = Ok(());
         for &vip in &self.vips {
-            if let Err(error) = self.leases.set(vip, Some(until_ns)) {
-                warn!(%vip, %error, "a lease was not renewed");
-            }
+            let renewed = self.leases.set(vip, Some(until_ns));
+            outcome = outcome.and(
+                renewed.map_err(|error| format!("the lease of {vip} was not renewed: {error}")),
+            );
         }
+        outcome
     }
 
     fn acquire(&self, reason: String) {
@@ -107,7 +108,7 @@ impl Agent {
             .zip(ways)
             .map(|(attractor, way)| way.router(settings, &self.config, &self.node, attractor))
             .collect();
-        match Vrrp::start(routers) {
+        match Vrrp::start(routers, &self.vrrp_events) {
             Ok(vrrp) => {
                 self.failures.remove(&about);
                 self.election = Election::Vrrp(vrrp);
@@ -235,6 +236,7 @@ impl Way {
             interface: self.interface,
             reach: self.reach,
             checksum,
+            members: config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect(),
             attract: Box::new(attractor),
         }
     }

@@ -7,6 +7,7 @@ mod attachments;
 mod core;
 mod election;
 mod error;
+mod happened;
 mod lease;
 mod options;
 mod report;
@@ -39,6 +40,7 @@ use crate::health::Checker;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::plan::Tables;
 use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
+use crate::vrrp;
 
 /// Reads and checks the configuration that the options name.
 pub fn read_config(options: &Options) -> Result<Config, AgentError> {
@@ -70,12 +72,14 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     let listener = server::listen(&config.control.socket, config.control.group.as_deref())?;
     let metrics = metrics_listener(&config).await?;
 
-    let (mut agent, holders) = assemble(options, config, node, netlink, network, tables).await?;
+    let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
+    let found = Found { node, netlink, network, tables, vrrp_events };
+    let (mut agent, holders) = assemble(options, config, found).await?;
     let (checker, health) = Checker::start();
     agent.set_targets(&checker);
     let (commands, inbox) = mpsc::channel(server::QUEUE);
     serve(listener, metrics, &commands);
-    let events = Events { monitor, health, commands: inbox };
+    let events = Events { monitor, health, commands: inbox, vrrp };
     info!(node = agent.node, "serving");
     let reason = agent.run(events, stop).await;
     info!(reason, "stopping");
@@ -104,15 +108,22 @@ async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, AgentE
     }
 }
 
-/// Loads and attaches, and fills the maps before anything points to them.
-async fn assemble(
-    options: &Options,
-    config: Config,
+/// What stands before anything is loaded.
+struct Found {
     node: String,
     netlink: Netlink,
     network: Network,
     tables: Tables,
+    vrrp_events: mpsc::Sender<vrrp::Event>,
+}
+
+/// Loads and attaches, and fills the maps before anything points to them.
+async fn assemble(
+    options: &Options,
+    config: Config,
+    found: Found,
 ) -> Result<(Agent, Tasks), AgentError> {
+    let Found { node, netlink, network, tables, vrrp_events } = found;
     let capacity = Capacity {
         services: config.limits.services,
         backends: config.limits.backends,
@@ -131,6 +142,7 @@ async fn assemble(
         dataplane,
         seats,
         election,
+        vrrp_events,
         placements: Vec::new(),
         unfit: None,
         network,

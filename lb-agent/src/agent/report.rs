@@ -14,20 +14,16 @@ use crate::control::api;
 use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
 use crate::health;
 use crate::metrics;
-use crate::netlink::Mac;
+use crate::netlink::mac_text;
 use crate::plan::PlannedService;
 use crate::role::{Holding, Role};
-use crate::vrrp::RouterStatus;
 use crate::vrrp::identity::Version;
 use crate::vrrp::machine::State;
+use crate::vrrp::{RouterStatus, Trouble};
 
 /// Seconds since the Unix epoch.
 pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-fn mac_text(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 impl Agent {
@@ -261,6 +257,7 @@ fn virtual_router(router: RouterStatus) -> api::VirtualRouter {
             address: heard.from,
             priority: heard.priority.0,
             at: unix(heard.at),
+            age_seconds: heard.age().as_secs_f64(),
         }),
         sent: figures.sent,
         send_failures: figures.send_failures,
@@ -268,7 +265,22 @@ fn virtual_router(router: RouterStatus) -> api::VirtualRouter {
         refused: figures.refused.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
         transitions: figures.transitions,
         lateness_max_seconds: figures.lateness_max.as_secs_f64(),
-        trouble: router.trouble,
+        events_lost: figures.events_lost,
+        noticed: figures.noticed.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        troubles: router.troubles.into_iter().map(trouble).collect(),
+        trouble: router.obstacle,
+    }
+}
+
+fn trouble(trouble: Trouble) -> api::Trouble {
+    api::Trouble {
+        kind: trouble.kind.to_owned(),
+        address: trouble.rival,
+        mac: trouble.mac.map(mac_text),
+        sentence: trouble.sentence,
+        count: trouble.count,
+        first: unix(trouble.first),
+        last: unix(trouble.last),
     }
 }
 

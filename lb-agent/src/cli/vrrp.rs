@@ -76,7 +76,7 @@ async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure>
     ]);
     for router in &routers {
         let heard = router.heard.as_ref().map_or_else(String::new, |heard| {
-            let ago = figures::age(screen.seconds_since(heard.at));
+            let ago = figures::age(heard.age_seconds);
             format!("{} ({}) {ago} ago", heard.address, heard.priority)
         });
         table.row([
@@ -116,8 +116,17 @@ fn doubts(router: &VirtualRouter, screen: &mut Screen<'_>) -> Result<(), Failure
     if let Some(trouble) = &router.trouble {
         doubts.push(trouble.clone());
     }
-    for (reason, count) in router.refused.iter().filter(|(_, count)| **count > 0) {
-        doubts.push(format!("{count} advertisements refused: {reason}"));
+    for trouble in &router.troubles {
+        let ago = figures::age(screen.seconds_since(trouble.last));
+        let mac = trouble.mac.as_deref().unwrap_or("MAC unknown");
+        let (kind, times) = (&trouble.kind, trouble.count);
+        doubts.push(format!(
+            "{kind} from {} ({mac}), {times} times, last {ago} ago: {}",
+            trouble.address, trouble.sentence
+        ));
+    }
+    if router.events_lost > 0 {
+        doubts.push(format!("{} events were not told", router.events_lost));
     }
     if router.send_failures > 0 {
         doubts.push(format!("{} advertisements not sent", router.send_failures));

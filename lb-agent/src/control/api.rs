@@ -98,8 +98,33 @@ pub struct VirtualRouter {
     pub transitions: u64,
     /// The longest delay of a timer.
     pub lateness_max_seconds: f64,
-    /// What keeps it from sending or listening.
+    /// Events that were not told for want of room. 0 unless the agent hung for minutes.
+    #[serde(default)]
+    pub events_lost: u64,
+    /// Advertisements that were taken and that a person should know of, by kind.
+    #[serde(default)]
+    pub noticed: BTreeMap<String, u64>,
+    /// What is wrong with what others send, the latest first, by kind and sender.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
+    /// What keeps it from sending, listening or answering.
     pub trouble: Option<String>,
+}
+
+/// Something that another router sends and that a person should know of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// A name in `refused` or in `noticed`.
+    pub kind: String,
+    /// Who sends it, by the packet.
+    pub address: IpAddr,
+    /// Who sends it, by the frame; none where that was not seen.
+    pub mac: Option<String>,
+    pub sentence: String,
+    /// Times since `first`.
+    pub count: u64,
+    pub first: f64,
+    pub last: f64,
 }
 
 /// RFC 9568, 6.4.
@@ -116,6 +141,9 @@ pub struct HeardRouter {
     pub address: IpAddr,
     pub priority: u8,
     pub at: f64,
+    /// How long ago that was, whatever became of the wall clock.
+    #[serde(default)]
+    pub age_seconds: f64,
 }
 
 /// `PUT /v1/vrrp/hold`.

@@ -1,5 +1,7 @@
 //! VRRP's series: one of each for every virtual router, and for every reason of refusal.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,7 +18,7 @@ struct RouterLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabels {
+struct ReasonLabels {
     router_id: u8,
     interface: String,
     family: &'static str,
@@ -43,12 +45,15 @@ const GAUGES: [Series<f64>; 4] = [
     }),
 ];
 
-const COUNTERS: [Series<u64>; 4] = [
+const COUNTERS: [Series<u64>; 5] = [
     Series("vrrp_advertisements_sent", "Advertisements sent", |router| router.sent),
     Series("vrrp_send_failures", "Advertisements that could not be sent", |router| {
         router.send_failures
     }),
     Series("vrrp_advertisements_received", "Advertisements taken", |router| router.received),
+    Series("vrrp_events_lost", "Events of VRRP for which there was no room", |router| {
+        router.events_lost
+    }),
     Series("vrrp_transitions", "Times that this node took or gave up the VIPs", |router| {
         router.transitions
     }),
@@ -69,17 +74,42 @@ pub(super) fn register(registry: &mut Registry, routers: &[VirtualRouter]) {
         }
         registry.register(name, help, family);
     }
-    let refused = Family::<RefusedLabels, Counter>::default();
+    let family = Family::<RouterLabels, FloatGauge>::default();
+    for (router, heard) in routers.iter().filter_map(|r| Some((r, r.heard.as_ref()?))) {
+        family.get_or_create(&labels(router)).set(heard.age_seconds);
+    }
+    let help = "Time since another router's last advertisement was taken; absent before the first";
+    registry.register("vrrp_heard_age_seconds", help, family);
+    by_reason(
+        registry,
+        ("vrrp_advertisements_refused", "Advertisements that were not taken, by reason"),
+        routers,
+        |router| &router.refused,
+    );
+    by_reason(
+        registry,
+        ("vrrp_advertisements_noticed", "Advertisements taken that need a look, by what for"),
+        routers,
+        |router| &router.noticed,
+    );
+}
+
+fn by_reason(
+    registry: &mut Registry,
+    (name, help): (&'static str, &'static str),
+    routers: &[VirtualRouter],
+    counts: fn(&VirtualRouter) -> &BTreeMap<String, u64>,
+) {
+    let counters = Family::<ReasonLabels, Counter>::default();
     for router in routers {
         let RouterLabels { router_id, interface, family } = labels(router);
-        for (reason, count) in &router.refused {
+        for (reason, count) in counts(router) {
             let (interface, reason) = (interface.clone(), reason.clone());
-            let labels = RefusedLabels { router_id, interface, family, reason };
-            refused.get_or_create(&labels).inc_by(*count);
+            let labels = ReasonLabels { router_id, interface, family, reason };
+            counters.get_or_create(&labels).inc_by(*count);
         }
     }
-    let help = "Advertisements that were not taken, by reason";
-    registry.register("vrrp_advertisements_refused", help, refused);
+    registry.register(name, help, counters);
 }
 
 fn labels(router: &VirtualRouter) -> RouterLabels {

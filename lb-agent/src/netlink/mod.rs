@@ -24,7 +24,7 @@ pub use event::Change;
 pub use monitor::{Monitor, MonitorOptions};
 pub use network::{
     Hop, InterfaceAddress, Link, Mac, Neighbour, NeighbourState, Network, NextHop, Route,
-    Unreachable,
+    Unreachable, mac_text,
 };
 pub use pace::ProbePace;
 pub use request::ROUTE_PROTOCOL;

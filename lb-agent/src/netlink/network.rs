@@ -6,6 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub type Mac = [u8; 6];
 
+/// As people write it: `aa:bb:cc:dd:ee:ff`.
+pub fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Link {
     pub index: u32,

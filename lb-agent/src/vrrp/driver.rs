@@ -13,7 +13,9 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc;
 
+use super::event::{Event, Outbox};
 use super::moment::Moment;
 use super::realtime;
 use super::router::{Router, Running};
@@ -33,6 +35,8 @@ pub enum Command {
     Hold(bool),
     /// Stay Backup because this node cannot serve, or no longer.
     Unfit(Option<String>),
+    /// The sum of the weights of what fails, added to the configured priority.
+    Weigh(i32),
     /// Hand over and end.
     Stop,
 }
@@ -47,18 +51,22 @@ pub struct Vrrp {
 }
 
 impl Vrrp {
-    /// Starts the routers; each listens as soon as its interface lets it.
+    /// Starts the routers; each listens as soon as its interface lets it. What happens to them is told
+    /// to `events`, which should have room for [`QUEUE`](super::QUEUE) of them.
     ///
     /// # Errors
     ///
     /// Where the system has no thread or no socket pair left.
-    pub fn start(routers: Vec<Router>) -> io::Result<Self> {
+    pub fn start(routers: Vec<Router>, events: &mpsc::Sender<Event>) -> io::Result<Self> {
         let (commands, inbox) = sync_channel(QUEUE);
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let status = Arc::new(Mutex::new(Vec::new()));
-        let running = routers.into_iter().map(Running::new).collect();
+        let running = routers
+            .into_iter()
+            .map(|router| Running::new(router, Outbox::new(events.clone())))
+            .collect();
         let shared = Arc::clone(&status);
         let mut thread = Thread { running, inbox, woken, status: shared, stopping: false };
         let thread =
@@ -88,7 +96,7 @@ impl Vrrp {
 }
 
 /// The clock of all timers: no setting of the wall clock moves it.
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     // CLOCK_MONOTONIC always exists and never is negative.
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     Moment::after_origin(time)
@@ -124,6 +132,7 @@ impl Thread {
         for router in &mut self.running {
             router.open_if_due(now);
             router.listen(now);
+            router.tell_waiting();
         }
         self.obey(now);
         for router in &mut self.running {

@@ -49,10 +49,34 @@ impl Priority {
     pub const RESIGN: Self = Self(0);
     /// The router has the virtual addresses as its own.
     pub const OWNER: Self = Self(255);
+
+    /// With the weight of what is tracked added: 1 to 254, as of a router that takes part and is
+    /// not the owner. An owner's stays.
+    pub fn weighed(self, weight: i32) -> Self {
+        if self == Self::OWNER {
+            return self;
+        }
+        let sum = i32::from(self.0).saturating_add(weight).clamp(1, 254);
+        Self(u8::try_from(sum).unwrap_or(1))
+    }
 }
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_moves_a_priority_within_what_a_router_may_have() {
+        for (priority, weight, expected) in
+            [(100, -5, 95), (100, -200, 1), (100, i32::MIN, 1), (250, 20, 254), (255, -5, 255)]
+        {
+            assert_eq!(Priority(priority).weighed(weight), Priority(expected));
+        }
     }
 }

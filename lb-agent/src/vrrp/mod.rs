@@ -5,6 +5,7 @@
 //! thread of its own and tells an [`Attract`] what they decide.
 
 mod driver;
+mod event;
 pub mod identity;
 pub mod link;
 pub mod machine;
@@ -13,7 +14,10 @@ pub mod packet;
 mod realtime;
 mod router;
 mod status;
+mod trouble;
 
 pub use driver::{Command, Vrrp};
+pub use event::{Event, Happening, QUEUE};
 pub use router::{Attract, Router};
 pub use status::{Figures, Heard, RouterStatus};
+pub use trouble::Trouble;

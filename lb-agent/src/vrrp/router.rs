@@ -1,29 +1,24 @@
 //! One virtual router on its link: packets in, actions out.
 
-use std::collections::HashMap;
-use std::fmt::Display;
+mod ear;
+
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use nix::net::if_::if_nametoindex;
 
 use super::driver::Command;
+use super::event::{Event, Happening, Outbox};
 use super::identity::Priority;
-use super::link::{Link, LinkError, Reach, Received};
+use super::link::{Link, LinkError, Reach};
 use super::machine::{Action, Machine, Parameters, State};
 use super::moment::Moment;
-use super::packet::{self, Advertisement, Checksum};
+use super::packet::{Advertisement, Checksum};
 use super::status::{Figures, Heard, RouterStatus};
+use super::trouble::Troubles;
 
-/// Packets that one turn takes from a link: more wait for the next, so that a flood of them delays
-/// no timer.
-const PACKETS_PER_TURN: usize = 64;
 /// An interface that cannot be opened is tried again this often.
 const REOPEN: Duration = Duration::from_secs(1);
-/// The same trouble with the same router is logged this often, and counted always.
-const WARN_AGAIN: Duration = Duration::from_secs(60);
-/// Kinds of trouble that are remembered; beyond that they are only counted.
-const TROUBLES_MAX: usize = 64;
 /// An Active router announces the addresses again this often, for hosts that missed it.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(60);
 /// Advertisements that the others may miss: for so many intervals after its last one nobody else
@@ -32,8 +27,9 @@ const TERM_INTERVALS: u32 = 3;
 
 /// Who carries out what the protocol decides.
 pub trait Attract: Send {
-    /// This node may answer for the addresses until then, if nothing else is said.
-    fn renew(&self, until: Moment);
+    /// This node may answer for the addresses until then, if nothing else is said. Fails with what
+    /// keeps it from that.
+    fn renew(&self, until: Moment) -> Result<(), String>;
     fn acquire(&self, reason: String);
     fn release(&self, reason: String);
     fn announce(&self);
@@ -45,13 +41,21 @@ pub struct Router {
     pub interface: String,
     pub reach: Reach,
     pub checksum: Checksum,
+    /// Addresses of the nodes that are meant to take part, this one's too.
+    pub members: Vec<IpAddr>,
     pub attract: Box<dyn Attract>,
 }
 
 /// A virtual router that runs.
 pub(super) struct Running {
-    router: Router,
+    interface: String,
+    reach: Reach,
+    checksum: Checksum,
+    members: Vec<IpAddr>,
+    attract: Box<dyn Attract>,
     machine: Machine,
+    /// As configured; what is tracked lowers it.
+    priority: Priority,
     link: Option<Link>,
     open_at: Moment,
     announce_at: Moment,
@@ -65,16 +69,26 @@ pub(super) struct Running {
     since: SystemTime,
     heard: Option<Heard>,
     figures: Figures,
-    trouble: Option<String>,
-    warned: HashMap<(&'static str, IpAddr), Moment>,
+    /// What keeps it from sending, listening or answering.
+    obstacle: Option<String>,
+    troubles: Troubles,
+    outbox: Outbox,
+    /// The state that was told last.
+    told: State,
 }
 
 impl Running {
-    pub(super) fn new(router: Router) -> Self {
+    pub(super) fn new(router: Router, outbox: Outbox) -> Self {
         let start = Moment::default();
+        let Router { parameters, interface, reach, checksum, members, attract } = router;
         Self {
-            machine: Machine::new(router.parameters.clone(), start),
-            router,
+            priority: parameters.priority,
+            machine: Machine::new(parameters, start),
+            interface,
+            reach,
+            checksum,
+            members,
+            attract,
             link: None,
             open_at: start,
             announce_at: start,
@@ -86,8 +100,10 @@ impl Running {
             since: SystemTime::now(),
             heard: None,
             figures: Figures::new(),
-            trouble: None,
-            warned: HashMap::new(),
+            obstacle: None,
+            troubles: Troubles::default(),
+            outbox,
+            told: State::Initialize,
         }
     }
 
@@ -110,98 +126,20 @@ impl Running {
         if self.link.is_some() || now < self.open_at {
             return;
         }
-        let Router { interface, reach, parameters, .. } = &self.router;
         // By name: an interface that was deleted and made again has another index.
-        let ifindex = if_nametoindex(interface.as_str()).unwrap_or(0);
-        match Link::open(interface, ifindex, parameters.address, reach) {
+        let ifindex = if_nametoindex(self.interface.as_str()).unwrap_or(0);
+        let address = self.machine.parameters().address;
+        match Link::open(&self.interface, ifindex, address, &self.reach) {
             Ok(link) => {
                 self.link = Some(link);
-                self.trouble = None;
+                self.obstacle = None;
                 let actions = self.machine.start(now);
                 self.carry_out(actions, now);
             }
             Err(error) => {
                 self.open_at = now + REOPEN;
-                self.note_trouble(&error);
+                self.note_obstacle(error.to_string());
             }
-        }
-    }
-
-    pub(super) fn listen(&mut self, now: Moment) {
-        for _ in 0..PACKETS_PER_TURN {
-            let Some(link) = &self.link else { return };
-            match link.receive() {
-                Ok(Some(received)) => self.hear(&received, now),
-                Ok(None) => return,
-                Err(error) => {
-                    self.note_trouble(&error);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn hear(&mut self, received: &Received, now: Moment) {
-        let source = received.envelope.source;
-        if let Some((version, advertisement)) = self.read(received, now) {
-            let own = self.machine.parameters();
-            if advertisement.router_id != own.router_id {
-                // Another virtual router of the link.
-                return;
-            }
-            if version != own.version {
-                let expected = own.version;
-                let sentence = format!("it speaks version {version}, this node version {expected}");
-                self.refuse("other_version", source, &sentence, now);
-                return;
-            }
-            match self.machine.hear(source, &advertisement, now) {
-                Ok(actions) => {
-                    self.figures.received += 1;
-                    let priority = advertisement.priority;
-                    self.heard = Some(Heard { from: source, priority, at: SystemTime::now() });
-                    self.carry_out(actions, now);
-                }
-                Err(refusal) => self.refuse(refusal.name(), source, &refusal, now),
-            }
-        }
-    }
-
-    /// What is a packet for a router of this version and not from a stranger (RFC 9568, 7.1).
-    fn read(
-        &mut self,
-        received: &Received,
-        now: Moment,
-    ) -> Option<(super::identity::Version, Advertisement)> {
-        let envelope = &received.envelope;
-        if envelope.ttl != 255 {
-            let sentence = format!("its TTL is {} instead of 255: it was routed", envelope.ttl);
-            self.refuse("ttl", envelope.source, &sentence, now);
-            return None;
-        }
-        if let Reach::Unicast(peers) = &self.router.reach
-            && !peers.contains(&envelope.source)
-        {
-            self.refuse("unknown_source", envelope.source, &"it is no node of the file", now);
-            return None;
-        }
-        match packet::parse(envelope, &received.payload) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                self.refuse(error.name(), envelope.source, &error, now);
-                None
-            }
-        }
-    }
-
-    fn refuse(&mut self, name: &'static str, source: IpAddr, why: &dyn Display, now: Moment) {
-        *self.figures.refused.entry(name).or_default() += 1;
-        let last = self.warned.get(&(name, source)).copied();
-        let again = last.is_none_or(|last| now.since(last) >= WARN_AGAIN);
-        if again && (last.is_some() || self.warned.len() < TROUBLES_MAX) {
-            self.warned.insert((name, source), now);
-            let router = self.router.parameters.router_id;
-            tracing::warn!(%router, %source, %why, "an advertisement was refused");
         }
     }
 
@@ -209,6 +147,11 @@ impl Running {
         match command {
             Command::Resign => {
                 let actions = self.machine.resign(now);
+                self.carry_out(actions, now);
+                return;
+            }
+            Command::Weigh(weight) => {
+                let actions = self.machine.set_priority(self.priority.weighed(*weight), now);
                 self.carry_out(actions, now);
                 return;
             }
@@ -231,7 +174,7 @@ impl Running {
         self.leave_if_lost(now);
         if self.machine.state() == State::Active && now >= self.announce_at {
             self.announce_at = now + ANNOUNCE_AGAIN;
-            self.router.attract.announce();
+            self.attract.announce();
         }
     }
 
@@ -241,25 +184,25 @@ impl Running {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>, now: Moment) {
-        let interval = self.router.parameters.interval;
+        let interval = self.machine.parameters().interval;
         for action in actions {
             match action {
                 Action::Advertise(priority) => {
                     self.advertise(priority);
                     if priority != Priority::RESIGN {
-                        self.router.attract.renew(now + interval * TERM_INTERVALS);
+                        self.renew(now + interval * TERM_INTERVALS);
                     }
                 }
                 Action::Acquire(reason) => {
                     self.announce_at = now + ANNOUNCE_AGAIN;
                     self.changed();
-                    self.router.attract.acquire(reason.to_string());
+                    self.attract.acquire(reason.to_string());
                 }
                 Action::Release(reason) => {
                     self.changed();
-                    self.router.attract.release(reason.to_string());
+                    self.attract.release(reason.to_string());
                 }
-                Action::Announce => self.router.attract.announce(),
+                Action::Announce => self.attract.announce(),
             }
         }
         // Between two Active routers the one that handed over still answers.
@@ -267,7 +210,14 @@ impl Running {
             && self.machine.holds()
             && let Some(until) = self.machine.deadline()
         {
-            self.router.attract.renew(until);
+            self.renew(until);
+        }
+        self.tell_transition();
+    }
+
+    fn renew(&mut self, until: Moment) {
+        if let Err(obstacle) = self.attract.renew(until) {
+            self.note_obstacle(obstacle);
         }
     }
 
@@ -279,7 +229,7 @@ impl Running {
     fn advertise(&mut self, priority: Priority) {
         let Some(link) = &self.link else { return };
         let Parameters { version, router_id, interval, address, addresses, authentication, .. } =
-            &self.router.parameters;
+            self.machine.parameters();
         let advertisement = Advertisement {
             router_id: *router_id,
             priority,
@@ -289,21 +239,21 @@ impl Running {
         };
         let built = |destination| {
             advertisement
-                .build(*version, *address, destination, self.router.checksum)
+                .build(*version, *address, destination, self.checksum)
                 .expect("the configuration lets nothing pass that the wire cannot carry")
         };
         match link.send(built) {
             Ok(()) => {
                 self.figures.sent += 1;
                 self.unsent = 0;
-                self.trouble = None;
+                self.obstacle = None;
             }
             Err(error) => {
                 self.figures.send_failures += 1;
                 self.unsent += 1;
                 let gone = matches!(error, LinkError::NoSuchInterface { .. });
                 self.lost = gone || self.unsent >= TERM_INTERVALS;
-                self.note_trouble(&error);
+                self.note_obstacle(error.to_string());
             }
         }
     }
@@ -319,13 +269,33 @@ impl Running {
         }
     }
 
-    /// Logged where it is new.
-    fn note_trouble(&mut self, error: &dyn Display) {
-        let trouble = error.to_string();
-        if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(router = %self.router.parameters.router_id, %trouble, "vrrp");
-            self.trouble = Some(trouble);
+    /// Told where it is new.
+    fn note_obstacle(&mut self, obstacle: String) {
+        if self.obstacle.as_ref() != Some(&obstacle) {
+            self.tell(Happening::Obstacle(obstacle.clone()));
+            self.obstacle = Some(obstacle);
         }
+    }
+
+    fn tell_transition(&mut self) {
+        let (from, to) = (self.told, self.machine.state());
+        if from != to {
+            self.told = to;
+            let reason = self.machine.last_transition().0.to_string();
+            self.tell(Happening::Transition { from, to, reason });
+        }
+    }
+
+    fn tell(&mut self, happening: Happening) {
+        let Parameters { router_id, version, address, priority, .. } = *self.machine.parameters();
+        let (interface, at) = (self.interface.clone(), SystemTime::now());
+        self.outbox.push(Event { router_id, version, interface, address, priority, at, happening });
+    }
+
+    /// Tells what nobody had time for before.
+    pub(super) fn tell_waiting(&mut self) {
+        self.outbox.flush();
+        self.figures.events_lost = self.outbox.lost();
     }
 
     pub(super) fn status(&self) -> RouterStatus {
@@ -333,7 +303,7 @@ impl Running {
         RouterStatus {
             router_id: parameters.router_id,
             version: parameters.version,
-            interface: self.router.interface.clone(),
+            interface: self.interface.clone(),
             address: parameters.address,
             priority: parameters.priority,
             interval: parameters.interval,
@@ -349,7 +319,8 @@ impl Running {
             since: self.since,
             heard: self.heard,
             figures: self.figures.clone(),
-            trouble: self.trouble.clone(),
+            troubles: self.troubles.list(),
+            obstacle: self.obstacle.clone(),
         }
     }
 }

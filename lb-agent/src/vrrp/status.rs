@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::identity::{Priority, RouterId, Version};
 use super::machine::State;
+use super::moment::Moment;
+use super::trouble::Trouble;
 
 /// One virtual router, now.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +30,10 @@ pub struct RouterStatus {
     /// The last advertisement that was taken.
     pub heard: Option<Heard>,
     pub figures: Figures,
-    /// What keeps it from sending or listening.
-    pub trouble: Option<String>,
+    /// What is wrong with what others send, the latest first.
+    pub troubles: Vec<Trouble>,
+    /// What keeps it from sending, listening or answering.
+    pub obstacle: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,13 +41,23 @@ pub struct Heard {
     pub from: IpAddr,
     pub priority: Priority,
     pub at: SystemTime,
+    /// The same by the clock that no setting moves.
+    pub moment: Moment,
+}
+
+impl Heard {
+    /// How long ago that was.
+    pub fn age(&self) -> Duration {
+        super::driver::now().since(self.moment)
+    }
 }
 
 /// Every reason for which an advertisement is refused, so that each series exists from the start.
-const REFUSALS: [&str; 17] = [
+const REFUSALS: [&str; 18] = [
     "addresses",
     "authentication",
     "checksum_wrong",
+    "duplicate_router_id",
     "family_mismatch",
     "interval",
     "interval_zero",
@@ -60,9 +74,27 @@ const REFUSALS: [&str; 17] = [
     "unknown_version",
 ];
 
+/// Everything that is noticed about advertisements that are taken.
+pub(super) mod notice {
+    /// Its sender is Active, as this node is, with a lower priority or address.
+    pub(crate) const SPLIT_BRAIN: &str = "split_brain";
+    /// Its sender is no node of the file.
+    pub(crate) const STRANGER: &str = "stranger";
+    /// It lists other virtual addresses, too many or too few.
+    pub(crate) const ADDRESSES_DIFFER: &str = "addresses_differ";
+    /// Version 3: it has another interval, which a Backup adopts.
+    pub(crate) const INTERVAL_DIFFERS: &str = "interval_differs";
+
+    pub(super) const ALL: [&str; 4] = [SPLIT_BRAIN, STRANGER, ADDRESSES_DIFFER, INTERVAL_DIFFERS];
+}
+
 impl Figures {
     pub(super) fn new() -> Self {
-        Self { refused: REFUSALS.into_iter().map(|name| (name, 0)).collect(), ..Self::default() }
+        Self {
+            refused: REFUSALS.into_iter().map(|name| (name, 0)).collect(),
+            noticed: notice::ALL.into_iter().map(|name| (name, 0)).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -74,7 +106,11 @@ pub struct Figures {
     pub received: u64,
     /// By reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Advertisements that were taken, and about which a person should know something, by what.
+    pub noticed: BTreeMap<&'static str, u64>,
     pub transitions: u64,
     /// The longest time between a timer's due moment and its being served.
     pub lateness_max: Duration,
+    /// Events that nobody was told of, for want of room.
+    pub events_lost: u64,
 }

@@ -25,7 +25,7 @@ pub enum Cause {
     /// and resigned soon after.
     Preemption,
     /// It had the higher priority when it last heard the other one, and has a lower one by now; its
-    /// timer ran on. A finding about the machine, which should wait anew then.
+    /// timer ran on. The models of other routers do so; ours listens anew.
     LoweredMeanwhile,
     /// It heard a resignation, not of the other one but of that one's predecessor, which arrived
     /// late. A finding about the machine, which heeds anybody's resignation, as RFC 9568, 6.4.2,

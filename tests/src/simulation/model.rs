@@ -143,7 +143,7 @@ impl Router for Model {
     }
 
     /// Told with the next advertisement.
-    fn set_priority(&mut self, priority: Priority) -> Vec<Action> {
+    fn set_priority(&mut self, priority: Priority, _now: Moment) -> Vec<Action> {
         self.configured.priority = priority;
         Vec::new()
     }

@@ -17,7 +17,7 @@ pub(super) trait Router {
     fn timeout(&mut self, now: Moment) -> Vec<Action>;
     fn resign(&mut self, now: Moment) -> Vec<Action>;
     fn hold_back(&mut self, held_back: bool, now: Moment) -> Vec<Action>;
-    fn set_priority(&mut self, priority: Priority) -> Vec<Action>;
+    fn set_priority(&mut self, priority: Priority, now: Moment) -> Vec<Action>;
     fn shut_down(&mut self, now: Moment) -> Vec<Action>;
     /// When [`timeout`](Self::timeout) is due.
     fn deadline(&self) -> Option<Moment>;
@@ -64,8 +64,8 @@ impl Router for Machine {
         self.hold_back(held_back, now)
     }
 
-    fn set_priority(&mut self, priority: Priority) -> Vec<Action> {
-        self.set_priority(priority)
+    fn set_priority(&mut self, priority: Priority, now: Moment) -> Vec<Action> {
+        self.set_priority(priority, now)
     }
 
     fn shut_down(&mut self, now: Moment) -> Vec<Action> {

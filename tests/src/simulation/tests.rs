@@ -62,8 +62,8 @@ impl Router for Broken {
         self.machine.hold_back(held_back, now)
     }
 
-    fn set_priority(&mut self, priority: Priority) -> Vec<Action> {
-        self.machine.set_priority(priority)
+    fn set_priority(&mut self, priority: Priority, now: Moment) -> Vec<Action> {
+        self.machine.set_priority(priority, now)
     }
 
     fn shut_down(&mut self, now: Moment) -> Vec<Action> {

@@ -258,7 +258,7 @@ impl<'a> World<'a> {
             }
             Event::SetPriority(router, priority) => {
                 self.leases.decide(router, self.now);
-                self.order(router, |seat, _| seat.router.set_priority(Priority(priority)));
+                self.order(router, |seat, now| seat.router.set_priority(Priority(priority), now));
             }
             Event::Block(from, to, blocked) => self.links.block(from, to, blocked),
             Event::Roughen => {

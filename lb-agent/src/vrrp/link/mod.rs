@@ -7,6 +7,7 @@ mod ends;
 mod error;
 mod ipv4;
 mod ipv6;
+mod origin;
 mod place;
 
 #[cfg(test)]
@@ -18,7 +19,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::packet::Envelope;
+use crate::netlink::Mac;
 use ends::Ends;
+use origin::Origins;
 use place::Place;
 
 /// The TTL of what is sent: who hears less knows that a router forwarded it (RFC 9568, 5.1.1.3).
@@ -58,6 +61,8 @@ pub struct Received {
 pub struct Link {
     place: Place,
     wire: Wire,
+    /// None where the system lets the process have no packet socket.
+    origins: Option<Origins>,
 }
 
 #[derive(Debug)]
@@ -81,7 +86,7 @@ impl Link {
             IpAddr::V4(source) => Wire::V4(ipv4::Wire::open(&place, Ends::v4(source, reach)?)?),
             IpAddr::V6(source) => Wire::V6(ipv6::Wire::open(&place, Ends::v6(source, reach)?)?),
         };
-        let link = Self { place, wire };
+        let link = Self { place, wire, origins: Origins::open(ifindex).ok() };
         link.discard_early()?;
         Ok(link)
     }
@@ -108,6 +113,19 @@ impl Link {
             Ok(Some(packet)) => packet.map(Some).ok_or_else(|| self.place.unreadable()),
             Ok(None) => Ok(None),
             Err(errno) => Err(self.place.refused("receive", errno.into())),
+        }
+    }
+
+    /// The MAC of the machine that the last packet from this address came from, if that was seen.
+    pub fn origin(&mut self, source: IpAddr) -> Option<Mac> {
+        self.origins.as_mut()?.of(source)
+    }
+
+    /// Keeps up with the frames, in order to know the [`origin`](Self::origin) of later packets. To
+    /// be called now and then while packets come.
+    pub fn keep_up(&mut self) {
+        if let Some(origins) = &mut self.origins {
+            origins.look();
         }
     }
 

@@ -44,6 +44,23 @@ fn multicast_reaches_the_other_node_from_the_source_that_was_asked_for() {
 }
 
 #[test]
+fn a_sender_is_known_by_the_mac_of_its_frames() {
+    between_nodes(|lab| {
+        for [near, far, _] in GROUPS {
+            let speaker = lab.near.multicast("near", near);
+            let mut listener = lab.far.multicast("far", far);
+            assert_eq!(listener.origin(ip(near)), None);
+            speaker.send(saying("hello")).unwrap();
+            heard(&listener);
+            assert_eq!(listener.origin(ip(near)), Some(lab.near.mac("near")));
+            // Its own frames are not looked at.
+            listener.send(saying("answer")).unwrap();
+            assert_eq!(listener.origin(ip(far)), None);
+        }
+    });
+}
+
+#[test]
 fn unicast_reaches_the_peer() {
     between_nodes(|lab| {
         for [near, far] in PAIRS {

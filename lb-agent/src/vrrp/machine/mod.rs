@@ -29,6 +29,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::IpAddr;
 
 pub use parameters::{Parameters, Rivals};
@@ -45,6 +46,16 @@ pub enum State {
     Initialize,
     Backup,
     Active,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initialize => "Initialize",
+            Self::Backup => "Backup",
+            Self::Active => "Active",
+        })
+    }
 }
 
 /// What is to be done, in the order of the answer.
@@ -176,14 +187,18 @@ impl Machine {
     }
 
     /// Changes the priority, as tracked things come and go. An Active router tells the others at
-    /// once: one of them may be the better one now.
-    pub fn set_priority(&mut self, priority: Priority) -> Vec<Action> {
-        let changed = self.parameters.priority != priority;
-        self.parameters.priority = priority;
-        if changed && self.state == State::Active {
-            return vec![Action::Advertise(priority)];
+    /// once: one of them may be the better one now. A Backup that was about to take over from an
+    /// Active router, and counts for less now, listens anew.
+    pub fn set_priority(&mut self, priority: Priority, now: Moment) -> Vec<Action> {
+        let before = std::mem::replace(&mut self.parameters.priority, priority);
+        match self.state {
+            State::Active if priority != before => vec![Action::Advertise(priority)],
+            State::Backup if priority < before && self.outranking_since.take().is_some() => {
+                self.wait_for_down(now);
+                Vec::new()
+            }
+            _ => Vec::new(),
         }
-        Vec::new()
     }
 
     /// The deadline has come.

@@ -17,6 +17,11 @@ pub enum Refusal {
     #[error("it lists other virtual addresses")]
     Addresses,
     #[error(
+        "it announces none of this node's virtual addresses, so another group has the same router_id: \
+         choose another one here or there"
+    )]
+    DuplicateRouterId,
+    #[error(
         "it comes from this node's own address, so another machine has that address or the link returns what is sent"
     )]
     OwnAddress,
@@ -29,6 +34,7 @@ impl Refusal {
             Self::Authentication => "authentication",
             Self::Interval => "interval",
             Self::Addresses => "addresses",
+            Self::DuplicateRouterId => "duplicate_router_id",
             Self::OwnAddress => "own_address",
         }
     }
@@ -43,6 +49,12 @@ pub(super) fn check(
     if source == parameters.address {
         return Err(Refusal::OwnAddress);
     }
+    let owner = advertisement.priority == Priority::OWNER;
+    if !owner && disjoint(&parameters.addresses, &advertisement.addresses) {
+        // RFC 9568, 7.1, lets a router check the addresses. To hear a stranger as the Active router
+        // would leave this node's addresses to nobody.
+        return Err(Refusal::DuplicateRouterId);
+    }
     if advertisement.authentication != parameters.authentication {
         return Err(Refusal::Authentication);
     }
@@ -50,13 +62,15 @@ pub(super) fn check(
     if parameters.version == Version::V2 && advertisement.interval != parameters.interval {
         return Err(Refusal::Interval);
     }
-    if parameters.same_addresses
-        && advertisement.priority != Priority::OWNER
-        && !same(&parameters.addresses, &advertisement.addresses)
+    if parameters.same_addresses && !owner && !same(&parameters.addresses, &advertisement.addresses)
     {
         return Err(Refusal::Addresses);
     }
     Ok(())
+}
+
+fn disjoint(ours: &[IpAddr], theirs: &[IpAddr]) -> bool {
+    !ours.iter().any(|address| theirs.contains(address))
 }
 
 /// Whether both list the same addresses; their order is of no account.
@@ -65,6 +79,11 @@ fn same(ours: &[IpAddr], theirs: &[IpAddr]) -> bool {
 }
 
 impl Machine {
+    /// Whether an advertisement lists just this router's addresses.
+    pub fn lists_the_same(&self, advertisement: &Advertisement) -> bool {
+        same(&self.parameters.addresses, &advertisement.addresses)
+    }
+
     /// RFC 9568, 6.4.2.
     pub(super) fn hear_as_backup(
         &mut self,

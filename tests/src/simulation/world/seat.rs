@@ -68,7 +68,8 @@ impl Seat {
         } else if reason == Reason::ActiveResigned {
             Some(Cause::StaleResignation)
         } else {
-            (was_lower && self.preempts()).then_some(Cause::LoweredMeanwhile)
+            let runs_on = self.member.kind != Kind::Ours && self.preempts();
+            (was_lower && runs_on).then_some(Cause::LoweredMeanwhile)
         }
     }
 

@@ -14,7 +14,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::netlink::testbed::{address, isolated, up};
-use crate::netlink::{Monitor, MonitorOptions, Netlink};
+use crate::netlink::{Mac, Monitor, MonitorOptions, Netlink};
 use crate::vrrp::link::{Link, LinkError, Reach, Received};
 
 /// A name and its addresses, each with the length of its prefix.
@@ -155,6 +155,22 @@ impl Node {
 
     pub(super) fn ifindex(&self, interface: &str) -> u32 {
         self.run(|| if_nametoindex(interface).unwrap())
+    }
+
+    /// The MAC of an interface.
+    pub(super) fn mac(&self, interface: &str) -> Mac {
+        let mut mac = None;
+        let found = &mut mac;
+        let name = interface.to_owned();
+        self.configure(|netlink| async move {
+            let mut links = netlink.raw().link().get().match_name(name).execute();
+            let link = links.try_next().await.unwrap().unwrap();
+            *found = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+                _ => None,
+            });
+        });
+        mac.expect("an ethernet has a MAC")
     }
 
     pub(super) fn try_open(

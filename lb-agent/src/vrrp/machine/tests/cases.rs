@@ -210,12 +210,12 @@ fn nothing_is_done_about_an_advertisement_before_the_start() {
 fn other_addresses_are_refused_where_that_is_wished_but_not_from_their_owner() {
     // 3768 7.1
     let mut machine = started(Parameters { same_addresses: true, ..parameters() });
-    let other = Advertisement { addresses: vec![node(151)], ..advertisement(200) };
+    let other = Advertisement { addresses: vec![node(150), node(151)], ..advertisement(200) };
     assert_eq!(machine.hear(node(133), &other, at(1)), Err(Refusal::Addresses));
     let owner = Advertisement { priority: Priority::OWNER, ..other };
     assert_eq!(machine.hear(node(133), &owner, at(1)), Ok(vec![]));
     let mut lenient = started(parameters());
-    let other = Advertisement { addresses: vec![node(151)], ..advertisement(200) };
+    let other = Advertisement { addresses: vec![node(150), node(151)], ..advertisement(200) };
     assert_eq!(lenient.hear(node(133), &other, at(1)), Ok(vec![]));
 }
 
@@ -353,10 +353,46 @@ fn a_backup_that_overslept_listens_once_more() {
 #[test]
 fn an_active_router_tells_a_changed_priority_at_once() {
     let mut machine = active(parameters());
-    assert_eq!(machine.set_priority(Priority(50)), [Action::Advertise(Priority(50))]);
-    assert_eq!(machine.set_priority(Priority(50)), []);
+    assert_eq!(machine.set_priority(Priority(50), since()), [Action::Advertise(Priority(50))]);
+    assert_eq!(machine.set_priority(Priority(50), since()), []);
     let mut machine = started(parameters());
-    assert_eq!(machine.set_priority(Priority(50)), []);
+    assert_eq!(machine.set_priority(Priority(50), at(0)), []);
+}
+
+#[test]
+fn a_backup_that_counts_for_less_gives_up_a_takeover_from_a_living_router() {
+    let mut machine = started(parameters());
+    machine.hear(node(133), &advertisement(90), at(1000)).unwrap();
+    let due = machine.deadline();
+    // More than before, or as much, changes nothing.
+    machine.set_priority(Priority(120), at(1500));
+    assert_eq!(machine.deadline(), due);
+    machine.set_priority(Priority(80), at(2000));
+    assert_eq!(waits(&machine, at(2000)), 3 * SECOND + skew(80));
+}
+
+#[test]
+fn a_backup_that_counts_for_less_still_follows_a_silent_router_in_time() {
+    let mut machine = started(parameters());
+    machine.hear(node(133), &advertisement(110), at(1000)).unwrap();
+    let due = machine.deadline();
+    machine.set_priority(Priority(80), at(3000));
+    assert_eq!(machine.deadline(), due);
+}
+
+/// Another group on the link has the same number, and nothing in common with this one.
+#[test]
+fn a_group_with_other_addresses_is_not_heard_as_the_active_router() {
+    let mut machine = started(parameters());
+    let due = machine.deadline();
+    let stranger = Advertisement { addresses: vec![node(151), node(152)], ..advertisement(200) };
+    let refusal = machine.hear(node(133), &stranger, at(100)).unwrap_err();
+    assert_eq!(refusal, Refusal::DuplicateRouterId);
+    assert_eq!(machine.deadline(), due);
+    // One address in common makes it one group: an address is being added, node by node.
+    let partner = Advertisement { addresses: vec![node(151), node(150)], ..advertisement(200) };
+    assert_eq!(machine.hear(node(133), &partner, at(100)), Ok(Vec::new()));
+    assert_ne!(machine.deadline(), due);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn give(machine: &mut Machine, event: &Event, now: Moment) -> Vec<Action> {
         }
         Event::Resign => machine.resign(now),
         Event::HoldBack(held_back) => machine.hold_back(held_back, now),
-        Event::SetPriority(priority) => machine.set_priority(Priority(priority)),
+        Event::SetPriority(priority) => machine.set_priority(Priority(priority), now),
     }
 }
 

@@ -1,0 +1,137 @@
+//! Which machine sends: the MAC behind a sender's address, taken from the frames. A raw socket of
+//! IP does not tell it, and the neighbour table tells who answers for an address, which is not who
+//! forged it.
+
+#![expect(
+    unsafe_code,
+    reason = "bind and PACKET_IGNORE_OUTGOING of packet(7) have no safe wrapper"
+)]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::{LinkAddr, recvfrom};
+use socket2::{Domain, SockFilter, Socket, Type};
+
+use crate::netlink::Mac;
+use crate::vrrp::packet::PROTOCOL;
+
+/// Senders that are remembered; where they are forged, the first ones.
+const SENDERS_MAX: usize = 256;
+/// Frames that one look takes.
+const FRAMES_PER_LOOK: usize = 128;
+/// A header of IPv6, the longer one.
+const HEADER_BYTES: usize = 40;
+
+/// `ETH_P_ALL` (linux/if_ether.h), as packet(7) wants it. A socket for one protocol alone would take
+/// the IP stack its frames' assigned sockets (see `announce::filter`).
+const ALL_PROTOCOLS_BE: u16 = 3_u16.to_be();
+
+// Opcodes of classic BPF (linux/bpf_common.h).
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+const JUMP_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// Where a filter reads the protocol of a frame (`SKF_AD_OFF + SKF_AD_PROTOCOL`, linux/filter.h).
+const FRAME_PROTOCOL: u32 = (-0x1000_i32).cast_unsigned();
+
+/// VRRP's frames, as far as their headers. It begins at the header of IP (packet(7), `SOCK_DGRAM`).
+const VRRP_HEADERS: [SockFilter; 9] = [
+    SockFilter::new(LOAD_HALF, 0, 0, FRAME_PROTOCOL),
+    SockFilter::new(JUMP_EQUAL, 0, 2, libc::ETH_P_IP.cast_unsigned()),
+    SockFilter::new(LOAD_BYTE, 0, 0, 9),
+    SockFilter::new(JUMP_EQUAL, 3, 4, PROTOCOL as u32),
+    SockFilter::new(JUMP_EQUAL, 0, 3, libc::ETH_P_IPV6.cast_unsigned()),
+    SockFilter::new(LOAD_BYTE, 0, 0, 6),
+    SockFilter::new(JUMP_EQUAL, 0, 1, PROTOCOL as u32),
+    SockFilter::new(RETURN, 0, 0, HEADER_BYTES as u32),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
+
+/// The senders of VRRP on an interface, and where their frames came from last.
+#[derive(Debug)]
+pub(super) struct Origins {
+    socket: Socket,
+    seen: HashMap<IpAddr, Mac>,
+}
+
+impl Origins {
+    /// Fails where the system lets the process have no packet socket: then no MAC is known.
+    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
+        // Protocol 0: nothing comes before the filter is there.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+        socket.attach_filter(&VRRP_HEADERS)?;
+        ignore_outgoing(&socket)?;
+        bind(&socket, ifindex)?;
+        Ok(Self { socket, seen: HashMap::new() })
+    }
+
+    /// Where the last frame of this sender came from. The frame is seen before its packet is heard.
+    pub(super) fn of(&mut self, sender: IpAddr) -> Option<Mac> {
+        self.look();
+        self.seen.get(&sender).copied()
+    }
+
+    /// Takes what has come, so that there is room for what comes.
+    pub(super) fn look(&mut self) {
+        let mut header = [0; HEADER_BYTES];
+        for _ in 0..FRAMES_PER_LOOK {
+            let fd = self.socket.as_raw_fd();
+            let Ok((length, Some(from))) = recvfrom::<LinkAddr>(fd, &mut header) else { return };
+            let (Some(sender), Some(mac)) = (sender(&header[..length]), from.addr()) else {
+                continue;
+            };
+            if self.seen.len() < SENDERS_MAX || self.seen.contains_key(&sender) {
+                self.seen.insert(sender, mac);
+            }
+        }
+    }
+}
+
+/// The source in a header of either family.
+fn sender(header: &[u8]) -> Option<IpAddr> {
+    match header.first()? >> 4 {
+        4 => Some(Ipv4Addr::from(*header.get(12..)?.first_chunk()?).into()),
+        6 => Some(Ipv6Addr::from(*header.get(8..)?.first_chunk()?).into()),
+        _ => None,
+    }
+}
+
+/// Else the kernel would copy each packet that leaves the interface, to find it filtered out.
+fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads an int of this length, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn bind(socket: &Socket, ifindex: u32) -> io::Result<()> {
+    let place = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: ALL_PROTOCOLS_BE,
+        sll_ifindex: ifindex.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the kernel reads a `sockaddr_ll`, whose length this is and which outlives the call.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const place).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

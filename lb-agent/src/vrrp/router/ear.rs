@@ -1,0 +1,150 @@
+//! What a virtual router hears: whether it is believed, what is wrong with it, and who sends it.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use super::Running;
+use crate::vrrp::event::Happening;
+use crate::vrrp::identity::{Priority, Version};
+use crate::vrrp::link::{Reach, Received};
+use crate::vrrp::machine::State;
+use crate::vrrp::moment::Moment;
+use crate::vrrp::packet::{self, Advertisement};
+use crate::vrrp::status::{Heard, notice};
+use crate::vrrp::trouble::Trouble;
+
+/// Packets that one turn takes from a link: more wait for the next, so that a flood of them delays
+/// no timer.
+const PACKETS_PER_TURN: usize = 64;
+
+impl Running {
+    pub(in crate::vrrp) fn listen(&mut self, now: Moment) {
+        for turn in 0..PACKETS_PER_TURN {
+            let Some(link) = &mut self.link else { return };
+            match link.receive() {
+                Ok(Some(received)) => {
+                    if turn == 0 {
+                        link.keep_up();
+                    }
+                    self.hear(&received, now);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.note_obstacle(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, received: &Received, now: Moment) {
+        let source = received.envelope.source;
+        let Some((version, advertisement)) = self.read(received, now) else { return };
+        let own = self.machine.parameters();
+        if advertisement.router_id != own.router_id {
+            // Another virtual router of the link.
+            return;
+        }
+        if version != own.version {
+            let expected = own.version;
+            let sentence = format!("it speaks version {version}, this node version {expected}");
+            self.refuse("other_version", source, &sentence, now);
+            return;
+        }
+        match self.machine.hear(source, &advertisement, now) {
+            Ok(actions) => {
+                self.figures.received += 1;
+                let (priority, at) = (advertisement.priority, SystemTime::now());
+                self.heard = Some(Heard { from: source, priority, at, moment: now });
+                self.carry_out(actions, now);
+                self.look_closer(source, &advertisement, now);
+            }
+            Err(refusal) => self.refuse(refusal.name(), source, &refusal, now),
+        }
+    }
+
+    /// What is a packet for a router of this version and not from a stranger (RFC 9568, 7.1).
+    fn read(&mut self, received: &Received, now: Moment) -> Option<(Version, Advertisement)> {
+        let envelope = &received.envelope;
+        if envelope.ttl != 255 {
+            let sentence = format!("its TTL is {} instead of 255: it was routed", envelope.ttl);
+            self.refuse("ttl", envelope.source, &sentence, now);
+            return None;
+        }
+        if let Reach::Unicast(peers) = &self.reach
+            && !peers.contains(&envelope.source)
+        {
+            self.refuse("unknown_source", envelope.source, &"it is no node of the file", now);
+            return None;
+        }
+        match packet::parse(envelope, &received.payload) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.refuse(error.name(), envelope.source, &error, now);
+                None
+            }
+        }
+    }
+
+    /// What a person should know about an advertisement that was taken.
+    fn look_closer(&mut self, source: IpAddr, heard: &Advertisement, now: Moment) {
+        let parameters = self.machine.parameters();
+        let (own, interval) = (parameters.priority, parameters.interval);
+        // Who outranks this one has just made it a Backup.
+        if self.machine.state() == State::Active && heard.priority != Priority::RESIGN {
+            let theirs = heard.priority;
+            let sentence = format!(
+                "two nodes are active: it has priority {theirs}, this one {own}; if that lasts, one \
+                 of them does not hear the other"
+            );
+            self.notice(notice::SPLIT_BRAIN, source, sentence, now);
+        }
+        if !self.is_member(source) {
+            let sentence =
+                "it takes part and is no [[node]] of the file: add it, or choose another \
+                            router_id"
+                    .to_owned();
+            self.notice(notice::STRANGER, source, sentence, now);
+        }
+        if !self.machine.lists_the_same(heard) {
+            let theirs: Vec<String> = heard.addresses.iter().map(ToString::to_string).collect();
+            let sentence = format!(
+                "it announces the virtual addresses {}, which are not just this node's",
+                theirs.join(", ")
+            );
+            self.notice(notice::ADDRESSES_DIFFER, source, sentence, now);
+        }
+        // In version 2 such an advertisement was refused.
+        if heard.interval != interval {
+            let theirs = heard.interval;
+            let sentence = format!("it advertises every {theirs:?}, this node every {interval:?}");
+            self.notice(notice::INTERVAL_DIFFERS, source, sentence, now);
+        }
+    }
+
+    /// Link-local addresses are in no file.
+    fn is_member(&self, source: IpAddr) -> bool {
+        let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        link_local || self.members.contains(&source)
+    }
+
+    fn refuse(&mut self, kind: &'static str, source: IpAddr, why: &dyn Display, now: Moment) {
+        *self.figures.refused.entry(kind).or_default() += 1;
+        self.trouble(kind, source, format!("an advertisement was refused: {why}"), now);
+    }
+
+    fn notice(&mut self, kind: &'static str, source: IpAddr, sentence: String, now: Moment) {
+        *self.figures.noticed.entry(kind).or_default() += 1;
+        self.trouble(kind, source, sentence, now);
+    }
+
+    fn trouble(&mut self, kind: &'static str, rival: IpAddr, sentence: String, now: Moment) {
+        let mac = self.link.as_mut().and_then(|link| link.origin(rival));
+        let at = SystemTime::now();
+        let trouble = Trouble { kind, rival, mac, sentence, count: 1, first: at, last: at };
+        if let Some(trouble) = self.troubles.note(trouble, now) {
+            self.tell(Happening::Trouble(trouble));
+        }
+    }
+}

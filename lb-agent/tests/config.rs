@@ -5,7 +5,7 @@
 //! of a message, `LB_BLESS=1 cargo test -p lb-agent --test config` writes the reports anew; read
 //! the difference before it is committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lb_agent::config::{
     Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Protocol, UnknownPorts,
-    Vrrp, VrrpChecksum, VrrpVersion,
+    VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
 };
 use proptest::prelude::*;
 
@@ -166,8 +166,13 @@ fn every_setting_of_vrrp_arrives() {
     assert!(config.remarks()[0].contains("8 bytes"), "{:?}", config.remarks());
     let vrrp = config.vrrp.expect("the table is there");
     assert_eq!(vrrp.auth_pass.as_ref().map(|pass| pass.bytes()), Some(*b"K8SHA_KA"));
-    let expected = Vrrp {
+    let router = VirtualRouter {
         router_id: 51,
+        virtual_addresses: config.virtual_addresses.clone(),
+        priorities: BTreeMap::new(),
+    };
+    let expected = Vrrp {
+        routers: vec![router],
         version: VrrpVersion::V2,
         advertisement_interval: Duration::from_secs(2),
         preempt: true,
@@ -186,8 +191,28 @@ fn vrrp_is_off_without_its_table_and_on_with_one_key() {
     assert_eq!(taken(TEN_LINES).vrrp, None);
     let elected = TEN_LINES.replace("active = \"master1\"\n", "vrrp.router_id = 255\n");
     let config = taken(&elected);
-    assert_eq!(config.vrrp.as_ref().map(|vrrp| vrrp.router_id), Some(255));
+    assert_eq!(config.vrrp.as_ref().map(|vrrp| vrrp.routers[0].router_id), Some(255));
     assert_eq!(config.remarks(), [""; 0], "nobody needs to be active");
+}
+
+#[test]
+fn several_virtual_routers_have_their_addresses_and_priorities() {
+    let file = TEN_LINES
+        .replace("active = \"master1\"\n", "")
+        .replace("[\"192.168.139.150\"]", "[\"192.168.139.150\", \"192.168.139.151\"]");
+    let config = taken(&format!(
+        "{file}[[vrrp.router]]\nrouter_id = 51\nvirtual_addresses = [\"192.168.139.150\"]\n\
+         [[vrrp.router]]\nrouter_id = 52\nvirtual_addresses = [\"192.168.139.151\"]\n\
+         priorities = [{{ node = \"master1\", priority = 120 }}]\n"
+    ));
+    let vrrp = config.vrrp.expect("the table is there");
+    let of = |n: usize| {
+        let router = &vrrp.routers[n];
+        (router.router_id, router.virtual_addresses.clone(), router.priority_of(&config.nodes[0]))
+    };
+    assert_eq!(of(0), (51, parse_all(&["192.168.139.150"]), 100));
+    assert_eq!(of(1), (52, parse_all(&["192.168.139.151"]), 120));
+    assert_eq!(vrrp.routers.len(), 2);
 }
 
 #[test]

@@ -53,8 +53,6 @@ pub(super) struct Agent {
     pub(super) vrrp_events: mpsc::Sender<vrrp::Event>,
     /// Where each VIP is held.
     pub(super) placements: Vec<Placement>,
-    /// Why this node must not be Active, as VRRP was told.
-    pub(super) unfit: Option<String>,
     pub(super) network: Network,
     pub(super) services: Vec<PlannedService>,
     pub(super) attached_since: HashMap<u32, SystemTime>,
@@ -362,11 +360,11 @@ impl Agent {
             Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
             Command::SetRole(role, reply) => self.role_asked(role, reply),
             Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
-            Command::VrrpResign(reply) => {
-                drop(reply.send(self.vrrp_asked(vrrp::Command::Resign)));
+            Command::VrrpResign(router, reply) => {
+                drop(reply.send(self.vrrp_asked(router, &vrrp::Command::Resign)));
             }
-            Command::VrrpHold(hold, reply) => {
-                drop(reply.send(self.vrrp_asked(vrrp::Command::Hold(hold))));
+            Command::VrrpHold(router, hold, reply) => {
+                drop(reply.send(self.vrrp_asked(router, &vrrp::Command::Hold(hold))));
             }
         }
     }
@@ -402,24 +400,6 @@ impl Agent {
             let answer = done.map_err(|sentence| Refusal { callers: true, sentence });
             drop(reply.send(answer.map(|_| ())));
         });
-    }
-
-    /// Passes a person's command on to VRRP.
-    fn vrrp_asked(&self, command: vrrp::Command) -> Result<(), Refusal> {
-        let refused = |sentence: &str| Refusal { callers: true, sentence: sentence.to_owned() };
-        match &self.election {
-            Election::Vrrp(vrrp) => {
-                info!(?command, "vrrp, by hand");
-                let taken = vrrp.command(command);
-                taken.then_some(()).ok_or_else(|| refused("vrrp is stopping"))
-            }
-            Election::Waiting(_) => {
-                Err(refused("vrrp has not begun: see the warnings of lbctl status"))
-            }
-            Election::Static(_) => {
-                Err(refused("there is no [vrrp] in the configuration; see lbctl role"))
-            }
-        }
     }
 
     fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {

@@ -1,36 +1,67 @@
 //! What decides this node's role: the file and a person, or VRRP.
 
+mod way;
+
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tracing::info;
+
+use self::way::{Surroundings, Way};
 use super::core::Agent;
-use super::seats::Family;
-use crate::config::{self, Config};
+use crate::config;
+use crate::control::server::Refusal;
 use crate::dataplane::Leases;
-use crate::netlink::Network;
-use crate::role::{Claim, HolderHandle, Placement, Role, RoleSender, StaticRole};
-use crate::vrrp::identity::{Priority, RouterId, Version};
-use crate::vrrp::link::Reach;
-use crate::vrrp::machine::{Parameters, Rivals};
+use crate::role::{Claim, HolderHandle, Role, RoleSender, StaticRole};
 use crate::vrrp::moment::Moment;
-use crate::vrrp::packet::{Authentication, Checksum};
-use crate::vrrp::{Attract, Command, Router, Vrrp};
+use crate::vrrp::{Attract, Command, Target, Vrrp};
 
 pub(super) enum Election {
     Static(StaticRole),
     /// Not begun: an interface or an address is missing.
     Waiting(Vec<Attractor>),
-    Vrrp(Vrrp),
+    Vrrp(Elected),
 }
 
-/// Carries out for one address family what VRRP decides.
+/// VRRP, and what it was told about each of its routers.
+pub(super) struct Elected {
+    pub(super) vrrp: Vrrp,
+    routers: Vec<Standing>,
+}
+
+/// A router of [`Elected`], at the same place as there.
+struct Standing {
+    router_id: u8,
+    vips: Vec<IpAddr>,
+    /// Why this node must not be Active in it, as VRRP was told.
+    unfit: Option<String>,
+}
+
+/// Each virtual router in each family that it has addresses of, with a name for people: a virtual
+/// router of VRRP has one family.
+pub(super) fn by_family(
+    settings: &config::Vrrp,
+) -> impl Iterator<Item = (String, &config::VirtualRouter, Vec<IpAddr>)> {
+    settings.routers.iter().flat_map(|router| {
+        [("ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("ipv6", IpAddr::is_ipv6)]
+            .into_iter()
+            .filter_map(move |(family, has)| {
+                let vips: Vec<IpAddr> =
+                    router.virtual_addresses.iter().copied().filter(has).collect();
+                let name = format!("router {} ({family})", router.router_id);
+                (!vips.is_empty()).then_some((name, router, vips))
+            })
+    })
+}
+
+/// Carries out for one virtual router what VRRP decides.
 ///
 /// The lease is written here, on VRRP's own thread: it is what keeps the VIP, so no task of the
 /// agent's runtime stands between a sign of life and it. Address and announcement are the holder's.
 pub(super) struct Attractor {
-    pub(super) family: Family,
+    pub(super) router: config::VirtualRouter,
     pub(super) roles: RoleSender,
     pub(super) holder: HolderHandle,
     pub(super) leases: Leases,
@@ -81,20 +112,16 @@ impl Agent {
         }
         let about = "vrrp".to_owned();
         let Some(settings) = &self.config.vrrp else { return };
-        let ways: Result<Vec<Way>, String> = attractors
-            .iter()
-            .map(|attractor| {
-                let placements = &self.placements;
-                Way::find(
-                    attractor.family,
-                    &self.config,
-                    settings,
-                    &self.node,
-                    &self.network,
-                    placements,
-                )
-            })
-            .collect();
+        let (node, network) = (self.node.as_str(), &self.network);
+        let surroundings = Surroundings {
+            config: &self.config,
+            settings,
+            node,
+            network,
+            placements: &self.placements,
+        };
+        let ways: Result<Vec<Way>, String> =
+            attractors.iter().map(|attractor| surroundings.way(&attractor.vips)).collect();
         let ways = match ways {
             Ok(ways) => ways,
             Err(missing) => {
@@ -103,16 +130,21 @@ impl Agent {
             }
         };
         let attractors = std::mem::take(attractors);
+        let standings = attractors.iter().map(|attractor| Standing {
+            router_id: attractor.router.router_id,
+            vips: attractor.vips.clone(),
+            unfit: None,
+        });
+        let standings = standings.collect();
         let routers = attractors
             .into_iter()
             .zip(ways)
-            .map(|(attractor, way)| way.router(settings, &self.config, &self.node, attractor))
+            .map(|(attractor, way)| surroundings.router(way, attractor))
             .collect();
         match Vrrp::start(routers, &self.vrrp_events) {
             Ok(vrrp) => {
                 self.failures.remove(&about);
-                self.election = Election::Vrrp(vrrp);
-                self.unfit = None;
+                self.election = Election::Vrrp(Elected { vrrp, routers: standings });
                 self.tell_fitness();
             }
             // The holders of these senders have ended: nothing attracts traffic, and the failure
@@ -125,21 +157,29 @@ impl Agent {
 
     /// A node that cannot serve must not be Active.
     pub(super) fn tell_fitness(&mut self) {
-        let Election::Vrrp(vrrp) = &self.election else { return };
-        let unfit = self.why_unfit();
-        if unfit != self.unfit && vrrp.command(Command::Unfit(unfit.clone())) {
-            self.unfit = unfit;
+        let Election::Vrrp(elected) = &self.election else { return };
+        let unfit: Vec<Option<String>> =
+            elected.routers.iter().map(|standing| self.why_unfit(&standing.vips)).collect();
+        let Election::Vrrp(elected) = &mut self.election else { return };
+        for (place, unfit) in unfit.into_iter().enumerate() {
+            let standing = &mut elected.routers[place];
+            if unfit != standing.unfit
+                && elected.vrrp.command(Target::Router(place), Command::Unfit(unfit.clone()))
+            {
+                standing.unfit = unfit;
+            }
         }
     }
 
-    fn why_unfit(&self) -> Option<String> {
+    fn why_unfit(&self, vips: &[IpAddr]) -> Option<String> {
         if self.dataplane.attached().is_empty() {
             return Some("no interface is attached".to_owned());
         }
         if let Some(failure) = self.failures.get("maps") {
             return Some(failure.clone());
         }
-        self.placements.iter().find_map(|placement| {
+        let placements = self.placements.iter().filter(|placement| vips.contains(&placement.vip));
+        placements.into_iter().find_map(|placement| {
             let name = &placement.interface.name;
             match self.network.link(placement.interface.index) {
                 None => Some(format!("{name} is gone")),
@@ -148,96 +188,44 @@ impl Agent {
             }
         })
     }
-}
 
-/// Where a virtual router sends.
-struct Way {
-    interface: String,
-    address: IpAddr,
-    reach: Reach,
-}
-
-impl Way {
-    fn find(
-        family: Family,
-        config: &Config,
-        settings: &config::Vrrp,
-        node: &str,
-        network: &Network,
-        placements: &[Placement],
-    ) -> Result<Self, String> {
-        let placement = placements
-            .iter()
-            .find(|placement| family.has(placement.vip))
-            .ok_or("vrrp waits for an attached interface for the virtual addresses")?;
-        let (ifindex, interface) = (placement.interface.index, placement.interface.name.clone());
-        let of_node = |node: &config::Node| node.addresses.iter().copied().find(|&a| family.has(a));
-        let own = config.nodes.iter().find(|n| n.name == node).and_then(of_node);
-        let here = || network.addresses_of(ifindex).filter(|a| a.usable).map(|a| a.address);
-        let link_local = |address: &IpAddr| match address {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
-        let address = if settings.unicast || family == Family::V4 {
-            own.filter(|own| here().any(|address| address == *own)).or_else(|| {
-                here().find(|&a| family.has(a) && !config.virtual_addresses.contains(&a))
-            })
-        } else {
-            // RFC 9568, 5.1.2.1: the source is the interface's link-local address.
-            here().find(link_local)
-        };
-        let address = address.ok_or_else(|| {
-            format!("vrrp waits for an address of its own on {interface} to send from")
-        })?;
-        let reach = if settings.unicast {
-            let others = config.nodes.iter().filter(|n| n.name != node);
-            Reach::Unicast(others.filter_map(of_node).collect())
-        } else {
-            Reach::Multicast
-        };
-        Ok(Self { interface, address, reach })
-    }
-
-    fn router(
-        self,
-        settings: &config::Vrrp,
-        config: &Config,
-        node: &str,
-        attractor: Attractor,
-    ) -> Router {
-        let priority = config.nodes.iter().find(|n| n.name == node).map_or(100, |n| n.priority);
-        let version = match settings.version {
-            config::VrrpVersion::V2 => Version::V2,
-            config::VrrpVersion::V3 => Version::V3,
-        };
-        let authentication = match &settings.auth_pass {
-            Some(password) => Authentication::Password(password.bytes()),
-            None => Authentication::None,
-        };
-        let parameters = Parameters {
-            version,
-            router_id: RouterId::new(settings.router_id).expect("the file's is 1 to 255"),
-            priority: Priority(priority),
-            interval: settings.advertisement_interval,
-            preempt: settings.preempt,
-            preempt_delay: settings.preempt_delay,
-            address: self.address,
-            addresses: attractor.vips.clone(),
-            authentication,
-            rivals: if settings.answer_rivals { Rivals::Answer } else { Rivals::Ignore },
-            same_addresses: settings.check_addresses,
-        };
-        let checksum = match settings.checksum {
-            config::VrrpChecksum::Plain => Checksum::Plain,
-            config::VrrpChecksum::PseudoHeader => Checksum::PseudoHeader,
-        };
-        Router {
-            parameters,
-            interface: self.interface,
-            reach: self.reach,
-            checksum,
-            members: config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect(),
-            attract: Box::new(attractor),
+    /// Passes a person's command on to VRRP, for one router or for all.
+    pub(super) fn vrrp_asked(
+        &self,
+        router_id: Option<u8>,
+        command: &Command,
+    ) -> Result<(), Refusal> {
+        let refused = |sentence: String| Refusal { callers: true, sentence };
+        match &self.election {
+            Election::Vrrp(elected) => {
+                let targets = elected.targets(router_id).map_err(refused)?;
+                info!(?command, router_id, "vrrp, by hand");
+                let taken = |target| elected.vrrp.command(target, command.clone());
+                let all = targets.into_iter().all(taken);
+                all.then_some(()).ok_or_else(|| refused("vrrp is stopping".to_owned()))
+            }
+            Election::Waiting(_) => {
+                Err(refused("vrrp has not begun: see the warnings of lbctl status".to_owned()))
+            }
+            Election::Static(_) => {
+                let sentence = "there is no [vrrp] in the configuration; see lbctl role";
+                Err(refused(sentence.to_owned()))
+            }
         }
+    }
+}
+
+impl Elected {
+    fn targets(&self, router_id: Option<u8>) -> Result<Vec<Target>, String> {
+        let Some(wanted) = router_id else { return Ok(vec![Target::All]) };
+        let places = self.routers.iter().enumerate().filter(|(_, s)| s.router_id == wanted);
+        let targets: Vec<Target> = places.map(|(place, _)| Target::Router(place)).collect();
+        if targets.is_empty() {
+            let mut known: Vec<u8> = self.routers.iter().map(|s| s.router_id).collect();
+            known.dedup();
+            let known = known.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+            return Err(format!("there is no virtual router {wanted}: the file has {known}"));
+        }
+        Ok(targets)
     }
 }

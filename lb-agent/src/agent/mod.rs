@@ -30,8 +30,8 @@ pub use options::Options;
 
 use self::attachments::Attachments;
 use self::core::{Agent, Events};
-use self::election::{Attractor, Election};
-use self::seats::{Family, Seat, Seats, Tasks};
+use self::election::{Attractor, Elected, Election};
+use self::seats::{Seat, Seats, Tasks};
 use crate::announce::Schedule;
 use crate::config::Config;
 use crate::control::server;
@@ -144,7 +144,6 @@ async fn assemble(
         election,
         vrrp_events,
         placements: Vec::new(),
-        unfit: None,
         network,
         services: Vec::new(),
         attached_since: HashMap::new(),
@@ -178,41 +177,34 @@ fn seat(
         Ok(NodeEffects::new(dataplane.leases()?, Netlink::connect()?, Schedule::default()))
     };
     let (mut seats, mut holders) = (Vec::new(), Vec::new());
-    if config.vrrp.is_none() {
+    let Some(settings) = &config.vrrp else {
         let (roles, changes) =
             StaticRole::new(config.active.as_deref(), node, dataplane.holds_lease());
         let (placements, placed) = watch::channel(Vec::new());
         let term = Term::Own(config.lease.duration);
         let (task, holder) = Holder::new(effects()?, term, changes, placed);
-        seats.push(Seat { family: Family::Any, placements, holder });
+        seats.push(Seat { name: "all".to_owned(), vips: None, placements, holder });
         holders.push(task);
         return Ok((Election::Static(roles), Seats(seats), holders));
-    }
+    };
     let mut attractors = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        let vips: Vec<IpAddr> =
-            config.virtual_addresses.iter().copied().filter(|&vip| family.has(vip)).collect();
-        if vips.is_empty() {
-            continue;
-        }
+    for (name, router, vips) in election::by_family(settings) {
         let begin = "vrrp has not decided yet".to_owned();
         let (roles, changes) = RoleSender::new(Role::Backup, begin, Claim::Forced);
         let (placements, placed) = watch::channel(Vec::new());
         let until_ns = Arc::new(AtomicU64::new(0));
         let term = Term::Decided(Arc::clone(&until_ns));
         let (task, holder) = Holder::new(effects()?, term, changes, placed);
-        let leases = dataplane.leases()?;
-        let active = Cell::new(false);
         attractors.push(Attractor {
-            family,
+            router: router.clone(),
             roles,
             holder: holder.clone(),
-            leases,
-            vips,
+            leases: dataplane.leases()?,
+            vips: vips.clone(),
             until_ns,
-            active,
+            active: Cell::new(false),
         });
-        seats.push(Seat { family, placements, holder });
+        seats.push(Seat { name, vips: Some(vips), placements, holder });
         holders.push(task);
     }
     Ok((Election::Waiting(attractors), Seats(seats), holders))
@@ -255,7 +247,7 @@ impl Agent {
 
     /// Leaves nothing behind: the VIP first, so that no client is drawn to a node that stops.
     async fn close(self, holders: Tasks) {
-        if let Election::Vrrp(vrrp) = self.election {
+        if let Election::Vrrp(Elected { vrrp, .. }) = self.election {
             // Waits for the successor, on a thread where waiting is allowed.
             let stopped = tokio::task::spawn_blocking(move || vrrp.stop()).await;
             if let Err(error) = stopped {

@@ -201,8 +201,8 @@ impl Agent {
 
     /// The virtual routers; none without VRRP, or as long as it has not begun.
     pub(super) fn api_vrrp(&self) -> Vec<api::VirtualRouter> {
-        let Election::Vrrp(vrrp) = &self.election else { return Vec::new() };
-        vrrp.status().into_iter().map(virtual_router).collect()
+        let Election::Vrrp(elected) = &self.election else { return Vec::new() };
+        elected.vrrp.status().into_iter().map(virtual_router).collect()
     }
 
     pub(super) fn metrics(&self) -> Result<String, DataPlaneError> {

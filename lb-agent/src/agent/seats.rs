@@ -1,5 +1,5 @@
-//! Who holds which VIPs. With a static role one holder has them all; with VRRP each address family
-//! has its own, as it has its own virtual router.
+//! Who holds which VIPs. With a static role one holder has them all; with VRRP each virtual router has
+//! its own, in each address family.
 
 use std::net::IpAddr;
 
@@ -8,30 +8,21 @@ use tokio::task::JoinHandle;
 
 use crate::role::{HolderHandle, Holding, Placement, Role};
 
-/// Which VIPs a holder has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Family {
-    Any,
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(super) const fn has(self, vip: IpAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::V4 => vip.is_ipv4(),
-            Self::V6 => vip.is_ipv6(),
-        }
-    }
-}
-
 /// A holder, and the VIPs that are placed for it.
 #[derive(Debug)]
 pub(super) struct Seat {
-    pub(super) family: Family,
+    /// What the reasons of several holders are told apart by.
+    pub(super) name: String,
+    /// None: all.
+    pub(super) vips: Option<Vec<IpAddr>>,
     pub(super) placements: watch::Sender<Vec<Placement>>,
     pub(super) holder: HolderHandle,
+}
+
+impl Seat {
+    fn has(&self, vip: IpAddr) -> bool {
+        self.vips.as_ref().is_none_or(|vips| vips.contains(&vip))
+    }
 }
 
 /// All holders of the node.
@@ -43,7 +34,7 @@ impl Seats {
     pub(super) fn place(&self, placements: &[Placement]) {
         for seat in &self.0 {
             let own: Vec<Placement> =
-                placements.iter().filter(|p| seat.family.has(p.vip)).cloned().collect();
+                placements.iter().filter(|p| seat.has(p.vip)).cloned().collect();
             seat.placements.send_if_modified(|current| {
                 let changed = *current != own;
                 *current = own;
@@ -58,20 +49,17 @@ impl Seats {
         }
     }
 
-    /// What the node holds. Where the families differ it counts as Active, and the reason names
-    /// both.
+    /// What the node holds. Where the holders differ it counts as Active, and the reason names the
+    /// others.
     pub(super) fn holding(&self) -> Holding {
-        let mut all = self.0.iter().map(|seat| (seat.family, seat.holder.holding()));
-        let (_, mut joined) = all.next().expect("a node has at least one holder");
-        for (_, other) in all {
+        let all: Vec<(&str, Holding)> =
+            self.0.iter().map(|seat| (seat.name.as_str(), seat.holder.holding())).collect();
+        let active = all.iter().position(|(_, holding)| holding.role == Role::Active);
+        let mut joined = all[active.unwrap_or(0)].1.clone();
+        joined.vips.clear();
+        for (name, other) in all {
             if other.role != joined.role {
-                let (active, backup) = if joined.role == Role::Active {
-                    (&joined.reason, &other.reason)
-                } else {
-                    (&other.reason, &joined.reason)
-                };
-                joined.reason = format!("{active}; backup in the other family: {backup}");
-                joined.role = Role::Active;
+                joined.reason = format!("{}; backup in {name}: {}", joined.reason, other.reason);
             }
             joined.since = joined.since.max(other.since);
             joined.refusal = joined.refusal.or(other.refusal);

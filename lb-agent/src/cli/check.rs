@@ -143,7 +143,12 @@ fn summary(
 }
 
 fn election(vrrp: &Vrrp) -> String {
-    let Vrrp { router_id, version, .. } = vrrp;
+    let version = vrrp.version;
+    let ids: Vec<String> = vrrp.routers.iter().map(|router| router.router_id.to_string()).collect();
+    let routers = match ids.len() {
+        1 => format!("router {}", ids[0]),
+        _ => format!("routers {}", ids.join(", ")),
+    };
     let interval = duration_text(vrrp.advertisement_interval);
     let how = if vrrp.unicast { ", unicast" } else { "" };
     let returns = match (vrrp.preempt, vrrp.preempt_delay) {
@@ -151,7 +156,7 @@ fn election(vrrp: &Vrrp) -> String {
         (true, Duration::ZERO) => "preemption".to_owned(),
         (true, delay) => format!("preemption after {}", duration_text(delay)),
     };
-    format!("version {version}, router {router_id}, every {interval}{how}, {returns}")
+    format!("version {version}, {routers}, every {interval}{how}, {returns}")
 }
 
 fn nodes(config: &Config) -> Table {

@@ -26,11 +26,18 @@ enum Verb {
     /// Show state, last transition, and what was heard and refused
     Status,
     /// Give the role to another node; where there is none it comes back
-    Resign,
+    Resign(Which),
     /// Stay Backup until `release` or a restart of the agent
-    Hold,
+    Hold(Which),
     /// May be Active again
-    Release,
+    Release(Which),
+}
+
+#[derive(Args, Clone, Copy, Debug, PartialEq)]
+struct Which {
+    /// The virtual router of this number (`router_id`) alone; all of them without it
+    #[arg(value_name = "ROUTER", value_parser = clap::value_parser!(u8).range(1..))]
+    router_id: Option<u8>,
 }
 
 pub(super) async fn run(
@@ -40,16 +47,16 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     match arguments.verb {
         None | Some(Verb::Status) => status(client, screen).await,
-        Some(Verb::Resign) => {
-            client.vrrp_resign().await?;
+        Some(Verb::Resign(Which { router_id })) => {
+            client.vrrp_resign(router_id).await?;
             screen.line("resigned")
         }
-        Some(Verb::Hold) => {
-            client.vrrp_hold(true).await?;
+        Some(Verb::Hold(Which { router_id })) => {
+            client.vrrp_hold(router_id, true).await?;
             screen.line("held back: it stays Backup until lbctl vrrp release")
         }
-        Some(Verb::Release) => {
-            client.vrrp_hold(false).await?;
+        Some(Verb::Release(Which { router_id })) => {
+            client.vrrp_hold(router_id, false).await?;
             screen.line("released: it may be Active again")
         }
     }

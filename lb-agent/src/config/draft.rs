@@ -1,6 +1,8 @@
 //! From the document's tables to a [`Draft`]: every value is right by itself and knows its place,
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
+mod vrrp;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +10,13 @@ use std::time::Duration;
 use lb_common::layout::size;
 use toml::de::DeTable;
 
+pub(super) use self::vrrp::{DraftRouter, DraftVrrp};
 use super::document::{Item, Placed, Section};
 use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
-    AuthPass, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode,
-    Nat, Node, Paths, Protocol, UnknownPorts, Vrrp, VrrpChecksum, VrrpVersion, schema, value,
+    Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode, Nat,
+    Node, Paths, Protocol, UnknownPorts, schema, value,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -26,9 +29,6 @@ const TABLE_SIZE_MAX: u32 = 1 << 22;
 /// The shortest lease: a quarter of it, the refresh, is still well above a scheduling delay.
 const LEASE_MIN: Duration = Duration::from_millis(200);
 
-/// As keepalived's.
-const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(1000);
-
 /// A file whose values are each right.
 pub(super) struct Draft {
     pub(super) interfaces: Vec<Placed<String>>,
@@ -38,7 +38,7 @@ pub(super) struct Draft {
     /// Every virtual address and node could be read: rules about what is in them can be judged.
     pub(super) places_complete: bool,
     pub(super) services: Vec<DraftService>,
-    pub(super) vrrp: Option<Vrrp>,
+    pub(super) vrrp: Option<DraftVrrp>,
     pub(super) lease: Lease,
     pub(super) nat: Nat,
     pub(super) host: Host,
@@ -97,7 +97,7 @@ impl Draft {
             nodes,
             places_complete,
             services,
-            vrrp: vrrp(&root, faults),
+            vrrp: vrrp::read(&root, faults),
             lease: lease(&root, faults),
             nat: nat(&root, faults),
             host: host(&root, faults),
@@ -269,75 +269,6 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
         rise: section.or("rise", 2, faults, |item| item.number(1..=100)),
         fall: section.or("fall", 3, faults, |item| item.number(1..=100)),
     }
-}
-
-/// None where it is switched off: the table is absent.
-fn vrrp(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<Vrrp> {
-    if root.has("active") && root.has("vrrp") {
-        faults.add(&root.span_of("active"), Problem::ActiveWithVrrp);
-    }
-    let section = &root.optional_section("vrrp", &schema::VRRP, faults)?;
-    let router_id = section
-        .required("router_id", "router_id = 51", faults, |item| item.number(1..=u8::MAX))
-        // Reported: another number stands for it while the rest is judged.
-        .map_or(1, |placed| placed.value);
-    let before = faults.count();
-    let version = section.or("version", VrrpVersion::V3, faults, |item| {
-        let number = item.number(2..=3)?;
-        Ok(if number == 2 { VrrpVersion::V2 } else { VrrpVersion::V3 })
-    });
-    // None where it is wrong: what depends on it cannot be judged.
-    let known_version = (faults.count() == before).then_some(version);
-    let advertisement_interval =
-        section.or("advertisement_interval", version.default_interval(), faults, |item| {
-            let found = item.duration(Duration::ZERO..=Duration::MAX)?;
-            match known_version {
-                Some(version) if !version.can_carry(found) => {
-                    Err(Problem::AdvertisementInterval { version, found })
-                }
-                _ => Ok(found),
-            }
-        });
-    let auth_pass = section.optional("auth_pass", faults, |item| match known_version {
-        Some(VrrpVersion::V3) => Err(Problem::AuthPassInVersion3),
-        _ => item.not_empty("auth_pass = \"8letters\"").map(AuthPass::new),
-    });
-    let (preempt, preempt_delay) = preemption(section, faults);
-    let checksum = section.or("checksum", VrrpChecksum::PseudoHeader, faults, |item| {
-        item.choice(&[
-            ("pseudo-header", VrrpChecksum::PseudoHeader),
-            ("plain", VrrpChecksum::Plain),
-        ])
-    });
-    // RFC 9568, 6.4.3: answer. RFC 3768, 6.4.3: discard.
-    let answers = version == VrrpVersion::V3;
-    Some(Vrrp {
-        router_id,
-        version,
-        advertisement_interval,
-        preempt,
-        preempt_delay,
-        unicast: section.or("unicast", false, faults, Item::boolean),
-        auth_pass: auth_pass.map(|placed| placed.value),
-        checksum,
-        answer_rivals: section.or("answer_rivals", answers, faults, Item::boolean),
-        check_addresses: section.or("check_addresses", false, faults, Item::boolean),
-    })
-}
-
-/// `preempt` and `preempt_delay`.
-fn preemption(section: &Section<'_>, faults: &mut Faults<'_>) -> (bool, Duration) {
-    let before = faults.count();
-    let preempt = section.or("preempt", false, faults, Item::boolean);
-    let never = !preempt && faults.count() == before;
-    let delay = section.or("preempt_delay", Duration::ZERO, faults, |item| {
-        let delay = item.duration(Duration::ZERO..=PREEMPT_DELAY_MAX)?;
-        if never && !delay.is_zero() {
-            return Err(Problem::DelayWithoutPreempt { delay });
-        }
-        Ok(delay)
-    });
-    (preempt, delay)
 }
 
 fn lease(root: &Section<'_>, faults: &mut Faults<'_>) -> Lease {

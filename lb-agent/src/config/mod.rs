@@ -32,7 +32,7 @@ pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use value::duration_text;
-pub use vrrp::{AuthPass, Vrrp, VrrpChecksum, VrrpVersion};
+pub use vrrp::{AuthPass, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion};
 
 /// Everything that `lb.toml` says, checked and with its defaults filled in.
 #[derive(Clone, Debug, PartialEq)]

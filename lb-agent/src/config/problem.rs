@@ -46,8 +46,8 @@ pub enum Problem {
     VipIsNode { address: IpAddr, node: String },
     #[error("backend {backend} has the virtual address itself")]
     BackendIsVip { backend: SocketAddr },
-    #[error("`active` names `{name}`, which is no [[node]]")]
-    UnknownNode { name: String, known: Vec<String>, nearest: Option<String> },
+    #[error("`{key}` names `{name}`, which is no [[node]]")]
+    UnknownNode { key: &'static str, name: String, known: Vec<String>, nearest: Option<String> },
     #[error("service `{service}` uses {address}, which is not in `virtual_addresses`")]
     NotVirtual { service: String, address: IpAddr },
     #[error("service `{service}` has {backends} backends, but no virtual address is {backends}")]
@@ -85,6 +85,10 @@ pub enum Problem {
     V6InVersion2 { address: IpAddr },
     #[error("`unicast` is true, but node `{node}` has no {family} address")]
     NoAddressOfFamily { node: String, family: Family },
+    #[error("a [[vrrp.router]] has {address}, which is not in `virtual_addresses`")]
+    RouterOfNoAddress { address: IpAddr },
+    #[error("the virtual address {address} belongs to no [[vrrp.router]]")]
+    NoRouter { address: IpAddr },
 }
 
 /// What to say about a key that nobody knows.
@@ -300,6 +304,10 @@ impl Problem {
             Self::V6InVersion2 { .. } => {
                 "remove `version = 2` from [vrrp], or the address from `virtual_addresses`"
             }
+            Self::RouterOfNoAddress { .. } => {
+                "add it to `virtual_addresses` at the top of the file, or correct it"
+            }
+            Self::NoRouter { .. } => "add it to the `virtual_addresses` of one of them",
             Self::NoAddressOfFamily { .. } => {
                 "add one to its `addresses`: the advertisements for virtual addresses of that \
                  family go to it"

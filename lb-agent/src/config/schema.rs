@@ -57,10 +57,17 @@ pub(crate) static HEALTH: Table = Table {
     keys: &["enabled", "tcp", "interval", "timeout", "rise", "fall"],
 };
 
+pub(crate) static VRRP_ROUTER: Table =
+    Table { heading: "[[vrrp.router]]", keys: &["router_id", "virtual_addresses", "priorities"] };
+
+pub(crate) static VRRP_PRIORITY: Table =
+    Table { heading: "an element of `priorities`", keys: &["node", "priority"] };
+
 pub(crate) static VRRP: Table = Table {
     heading: "[vrrp]",
     keys: &[
         "router_id",
+        "router",
         "version",
         "advertisement_interval",
         "preempt",
@@ -102,9 +109,23 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table { heading: "[limits]", keys: &["services", "backends"] };
 
-pub(crate) static ALL: [&Table; 14] = [
-    &ROOT, &NODE, &SERVICE, &BACKEND, &HEALTH, &VRRP, &LEASE, &NAT, &HOST, &DATA_PATH, &METRICS,
-    &CONTROL, &PATHS, &LIMITS,
+pub(crate) static ALL: [&Table; 16] = [
+    &ROOT,
+    &NODE,
+    &SERVICE,
+    &BACKEND,
+    &HEALTH,
+    &VRRP,
+    &VRRP_ROUTER,
+    &VRRP_PRIORITY,
+    &LEASE,
+    &NAT,
+    &HOST,
+    &DATA_PATH,
+    &METRICS,
+    &CONTROL,
+    &PATHS,
+    &LIMITS,
 ];
 
 /// The one of `known` that somebody who wrote `text` most likely meant, if any is close.
@@ -153,6 +174,8 @@ mod tests {
                 "the top level" => "## Top level",
                 "an element of `backends`" => "### Backends",
                 "[service.health]" => "### [service.health]",
+                "[[vrrp.router]]" => "### [[vrrp.router]]",
+                "an element of `priorities`" => "#### Priorities",
                 other => &format!("## {other}"),
             };
             let begin = text.find(&format!("\n{heading}\n")).expect(heading);

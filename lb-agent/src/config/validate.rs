@@ -1,6 +1,8 @@
 //! Rules between values: what cannot be seen from one value alone. From a [`Draft`] to a
 //! [`Config`], which is meant only if no fault was added.
 
+mod vrrp;
+
 use std::collections::HashMap;
 use std::hash::Hash as Key;
 use std::net::IpAddr;
@@ -11,7 +13,7 @@ use super::document::Placed;
 use super::draft::{Draft, DraftBackend, DraftNode, DraftService};
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
-use super::{Backend, Config, DeliverySetting, Node, Service, VrrpVersion, schema, value};
+use super::{Backend, Config, DeliverySetting, Node, Service, schema, value};
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
@@ -19,7 +21,7 @@ const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     places(&draft, faults);
     active(&draft, faults);
-    vrrp(&draft, faults);
+    let vrrp = vrrp::complete(&draft, faults);
     service_keys(&draft, faults);
     let services: Vec<Service> =
         draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
@@ -30,7 +32,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         active: draft.active.map(|placed| placed.value),
         nodes: draft.nodes.into_iter().map(node).collect(),
         services,
-        vrrp: draft.vrrp,
+        vrrp,
         lease: draft.lease,
         nat: draft.nat,
         host: draft.host,
@@ -119,37 +121,19 @@ fn is_node(draft: &Draft, address: IpAddr) -> bool {
 
 fn active(draft: &Draft, faults: &mut Faults<'_>) {
     let Some(active) = &draft.active else { return };
-    let known: Vec<String> = draft.nodes.iter().map(|node| node.name.value.clone()).collect();
-    if known.contains(&active.value) || !draft.places_complete {
-        return;
-    }
-    let nearest = schema::nearest(&active.value, known.iter().map(String::as_str));
-    let nearest = nearest.map(str::to_owned);
-    let problem = Problem::UnknownNode { name: active.value.clone(), nearest, known };
-    faults.add(&active.span, problem);
+    known_node("active", active, draft, faults);
 }
 
-/// The version has the virtual addresses' families, and so has every node that is sent to.
-fn vrrp(draft: &Draft, faults: &mut Faults<'_>) {
-    let Some(vrrp) = &draft.vrrp else { return };
-    if vrrp.version == VrrpVersion::V2 {
-        for vip in draft.virtual_addresses.iter().filter(|vip| vip.value.is_ipv6()) {
-            faults.add(&vip.span, Problem::V6InVersion2 { address: vip.value });
-        }
-    }
-    if !vrrp.unicast || !draft.places_complete {
+/// Reports a name that no node has.
+fn known_node(key: &'static str, name: &Placed<String>, draft: &Draft, faults: &mut Faults<'_>) {
+    let known: Vec<String> = draft.nodes.iter().map(|node| node.name.value.clone()).collect();
+    if known.contains(&name.value) || !draft.places_complete {
         return;
     }
-    for family in [Family::V4, Family::V6] {
-        let has = |all: &[Placed<IpAddr>]| all.iter().any(|own| Family::of(own.value) == family);
-        if !has(&draft.virtual_addresses) {
-            continue;
-        }
-        for node in draft.nodes.iter().filter(|node| !has(&node.addresses)) {
-            let problem = Problem::NoAddressOfFamily { node: node.name.value.clone(), family };
-            faults.add(&node.name.span, problem);
-        }
-    }
+    let nearest = schema::nearest(&name.value, known.iter().map(String::as_str));
+    let nearest = nearest.map(str::to_owned);
+    let problem = Problem::UnknownNode { key, name: name.value.clone(), nearest, known };
+    faults.add(&name.span, problem);
 }
 
 /// Names, and what clients see of a service, are unique.

@@ -1,8 +1,12 @@
 //! What `[vrrp]` says, as types: who holds the VIPs is elected. Not the protocol: that is the
 //! module `vrrp`, which this one does not know.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use super::Node;
 
 /// Bytes of a password that version 2 has room for (RFC 2338, 5.3.10).
 const AUTH_PASS_BYTES: usize = 8;
@@ -10,8 +14,8 @@ const AUTH_PASS_BYTES: usize = 8;
 /// VRRP between the nodes, and with whatever else speaks it on their link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vrrp {
-    /// The VRID, not 0: the same on every router of the group.
-    pub router_id: u8,
+    /// At least one; each virtual address belongs to one of them, and their numbers differ.
+    pub routers: Vec<VirtualRouter>,
     pub version: VrrpVersion,
     /// Between advertisements. Version 3: whole hundredths of a second, 1 to 4095; version 2: whole
     /// seconds, 1 to 255.
@@ -31,6 +35,24 @@ pub struct Vrrp {
     pub answer_rivals: bool,
     /// Whether advertisements that list other virtual addresses are refused.
     pub check_addresses: bool,
+}
+
+/// Virtual addresses that move together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualRouter {
+    /// The VRID, not 0: the same on every router of the group.
+    pub router_id: u8,
+    /// At least one.
+    pub virtual_addresses: Vec<IpAddr>,
+    /// By the node's name, where it is not the node's own.
+    pub priorities: BTreeMap<String, u8>,
+}
+
+impl VirtualRouter {
+    /// The priority of a node in it.
+    pub fn priority_of(&self, node: &Node) -> u8 {
+        self.priorities.get(&node.name).copied().unwrap_or(node.priority)
+    }
 }
 
 /// The protocol's version.
@@ -130,8 +152,13 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_version_3() {
-        let defaults = Vrrp {
+        let router = VirtualRouter {
             router_id: 51,
+            virtual_addresses: vec![IpAddr::from([192, 0, 2, 1])],
+            priorities: BTreeMap::new(),
+        };
+        let defaults = Vrrp {
+            routers: vec![router],
             version: VrrpVersion::V3,
             advertisement_interval: Duration::from_millis(100),
             preempt: false,

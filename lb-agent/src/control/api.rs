@@ -14,8 +14,8 @@
 //! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
-//! | `POST /v1/vrrp/resign` | the role is given away: nothing (204) |
-//! | `PUT /v1/vrrp/hold` with a [`Hold`] | kept from being Active, or no longer: nothing (204) |
+//! | `POST /v1/vrrp/resign`, with a [`WhichRouter`] | the role is given away: nothing (204) |
+//! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
 
 use std::collections::BTreeMap;
@@ -144,6 +144,14 @@ pub struct HeardRouter {
     /// How long ago that was, whatever became of the wall clock.
     #[serde(default)]
     pub age_seconds: f64,
+}
+
+/// The query of `POST /v1/vrrp/resign` and `PUT /v1/vrrp/hold`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhichRouter {
+    /// The virtual router of this number alone, in each of its families. None: all of them.
+    pub router_id: Option<u8>,
 }
 
 /// `PUT /v1/vrrp/hold`.

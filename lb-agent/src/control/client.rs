@@ -127,14 +127,16 @@ impl Client {
         self.read("/v1/vrrp").await
     }
 
-    /// Gives the role to another node.
-    pub async fn vrrp_resign(&self) -> Result<(), ClientError> {
-        self.ask(Method::POST, "/v1/vrrp/resign", Bytes::new()).await.map(drop)
+    /// Gives the role to another node, in one virtual router or in all.
+    pub async fn vrrp_resign(&self, router_id: Option<u8>) -> Result<(), ClientError> {
+        let path = of_router("/v1/vrrp/resign", router_id);
+        self.ask(Method::POST, &path, Bytes::new()).await.map(drop)
     }
 
-    /// Keeps this node from being Active, or lets it be again.
-    pub async fn vrrp_hold(&self, hold: bool) -> Result<(), ClientError> {
-        self.ask(Method::PUT, "/v1/vrrp/hold", json(&Hold { hold })).await.map(drop)
+    /// Keeps this node from being Active, or lets it be again, in one virtual router or in all.
+    pub async fn vrrp_hold(&self, router_id: Option<u8>, hold: bool) -> Result<(), ClientError> {
+        let path = of_router("/v1/vrrp/hold", router_id);
+        self.ask(Method::PUT, &path, json(&Hold { hold })).await.map(drop)
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -207,6 +209,10 @@ impl Client {
             _ => ClientError::Connect { socket, source },
         }
     }
+}
+
+fn of_router(path: &str, router_id: Option<u8>) -> String {
+    router_id.map_or_else(|| path.to_owned(), |id| format!("{path}?router_id={id}"))
 }
 
 fn json(value: &impl Serialize) -> Bytes {

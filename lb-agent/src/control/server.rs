@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -35,8 +35,9 @@ pub enum Command {
     Detach(String, oneshot::Sender<Result<(), Refusal>>),
     SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
     Vrrp(oneshot::Sender<Vec<api::VirtualRouter>>),
-    VrrpResign(oneshot::Sender<Result<(), Refusal>>),
-    VrrpHold(bool, oneshot::Sender<Result<(), Refusal>>),
+    /// For the virtual router of that number, or for all.
+    VrrpResign(Option<u8>, oneshot::Sender<Result<(), Refusal>>),
+    VrrpHold(Option<u8>, bool, oneshot::Sender<Result<(), Refusal>>),
     Metrics(oneshot::Sender<String>),
 }
 
@@ -213,12 +214,16 @@ async fn vrrp(State(agent): Agent) -> Response {
     answer(&agent, Command::Vrrp).await
 }
 
-async fn vrrp_resign(State(agent): Agent) -> Response {
-    change_silently(&agent, Command::VrrpResign).await
+async fn vrrp_resign(State(agent): Agent, Query(which): Query<api::WhichRouter>) -> Response {
+    change_silently(&agent, |reply| Command::VrrpResign(which.router_id, reply)).await
 }
 
-async fn vrrp_hold(State(agent): Agent, Json(wanted): Json<api::Hold>) -> Response {
-    change_silently(&agent, |reply| Command::VrrpHold(wanted.hold, reply)).await
+async fn vrrp_hold(
+    State(agent): Agent,
+    Query(which): Query<api::WhichRouter>,
+    Json(wanted): Json<api::Hold>,
+) -> Response {
+    change_silently(&agent, |reply| Command::VrrpHold(which.router_id, wanted.hold, reply)).await
 }
 
 async fn metrics(State(agent): Agent) -> Response {

@@ -26,7 +26,15 @@ const QUEUE: usize = 64;
 /// Without a timer the thread still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What the rest of the agent wants of all virtual routers.
+/// Whom a command is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    All,
+    /// By its place among those that were started.
+    Router(usize),
+}
+
+/// What the rest of the agent wants of virtual routers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Give the role to another node.
@@ -44,7 +52,7 @@ pub enum Command {
 /// The thread, and what it tells.
 #[derive(Debug)]
 pub struct Vrrp {
-    commands: SyncSender<Command>,
+    commands: SyncSender<(Target, Command)>,
     wake: UnixStream,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     thread: JoinHandle<()>,
@@ -75,8 +83,8 @@ impl Vrrp {
     }
 
     /// Passes a command on; false where the thread does not take any more.
-    pub fn command(&self, command: Command) -> bool {
-        let taken = self.commands.try_send(command).is_ok();
+    pub fn command(&self, target: Target, command: Command) -> bool {
+        let taken = self.commands.try_send((target, command)).is_ok();
         // A full pipe has woken it already.
         let _ = (&self.wake).write(&[0]);
         taken
@@ -88,7 +96,7 @@ impl Vrrp {
 
     /// Hands over to another node, waits until it was heard or must have been, and ends.
     pub fn stop(self) {
-        if self.command(Command::Stop) {
+        if self.command(Target::All, Command::Stop) {
             // A panic of the thread has been printed; the agent ends anyway.
             let _ = self.thread.join();
         }
@@ -104,7 +112,7 @@ pub(super) fn now() -> Moment {
 
 struct Thread {
     running: Vec<Running>,
-    inbox: Receiver<Command>,
+    inbox: Receiver<(Target, Command)>,
     woken: UnixStream,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     stopping: bool,
@@ -143,10 +151,12 @@ impl Thread {
     fn obey(&mut self, now: Moment) {
         loop {
             match self.inbox.try_recv() {
-                Ok(command) => {
+                Ok((target, command)) => {
                     self.stopping |= command == Command::Stop;
-                    for router in &mut self.running {
-                        router.obey(&command, now);
+                    for (place, router) in self.running.iter_mut().enumerate() {
+                        if target == Target::All || target == Target::Router(place) {
+                            router.obey(&command, now);
+                        }
                     }
                 }
                 Err(TryRecvError::Empty) => return,

@@ -16,7 +16,7 @@ mod router;
 mod status;
 mod trouble;
 
-pub use driver::{Command, Vrrp};
+pub use driver::{Command, Target, Vrrp};
 pub use event::{Event, Happening, QUEUE};
 pub use router::{Attract, Router};
 pub use status::{Figures, Heard, RouterStatus};

@@ -20,6 +20,8 @@ mod stale_neighbour;
 mod tally;
 mod udp;
 mod vrrp_keepalived;
+mod vrrp_routers;
+mod vrrp_trouble;
 
 use std::time::Duration;
 
@@ -123,6 +125,16 @@ pub static ALL: &[Scenario] = &[
         name: "vrrp-keepalived-unicast",
         about: "beside a real keepalived: version 2 by unicast",
         run: vrrp_keepalived::unicast,
+    },
+    Scenario {
+        name: "vrrp-routers",
+        about: "several virtual routers on several links, each on its own node",
+        run: vrrp_routers::run,
+    },
+    Scenario {
+        name: "vrrp-trouble",
+        about: "wrong, forged and strange advertisements are counted and said, and change nothing",
+        run: vrrp_trouble::run,
     },
     Scenario {
         name: "role-move",

@@ -121,12 +121,11 @@ impl Link {
         self.origins.as_mut()?.of(source)
     }
 
-    /// Keeps up with the frames, in order to know the [`origin`](Self::origin) of later packets. To
-    /// be called now and then while packets come.
-    pub fn keep_up(&mut self) {
-        if let Some(origins) = &mut self.origins {
-            origins.look();
-        }
+    /// The MAC of a machine that has sent in this node's name since the last call. The kernel throws
+    /// such packets away before they can be heard. To be called now and then: it also makes room for
+    /// what [`origin`](Self::origin) is to know.
+    pub fn take_impostor(&mut self) -> Option<Mac> {
+        self.origins.as_mut()?.take(self.place.source())
     }
 
     fn each<A: Copy + Into<IpAddr>>(

@@ -74,8 +74,14 @@ impl Origins {
         self.seen.get(&sender).copied()
     }
 
+    /// The same, and forgets it: the next answer is about later frames.
+    pub(super) fn take(&mut self, sender: IpAddr) -> Option<Mac> {
+        self.look();
+        self.seen.remove(&sender)
+    }
+
     /// Takes what has come, so that there is room for what comes.
-    pub(super) fn look(&mut self) {
+    fn look(&mut self) {
         let mut header = [0; HEADER_BYTES];
         for _ in 0..FRAMES_PER_LOOK {
             let fd = self.socket.as_raw_fd();

@@ -38,6 +38,10 @@ impl Place {
         }
     }
 
+    pub(super) const fn source(&self) -> IpAddr {
+        self.source
+    }
+
     /// A raw socket that hears this interface alone.
     pub(super) fn socket(&self, domain: Domain) -> Result<Socket, LinkError> {
         let protocol = Protocol::from(i32::from(PROTOCOL));

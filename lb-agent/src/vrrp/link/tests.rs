@@ -56,6 +56,7 @@ fn a_sender_is_known_by_the_mac_of_its_frames() {
             // Its own frames are not looked at.
             listener.send(saying("answer")).unwrap();
             assert_eq!(listener.origin(ip(far)), None);
+            assert_eq!(listener.take_impostor(), None);
         }
     });
 }

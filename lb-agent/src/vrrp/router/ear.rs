@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::Running;
+use crate::netlink::Mac;
 use crate::vrrp::event::Happening;
 use crate::vrrp::identity::{Priority, Version};
 use crate::vrrp::link::{Reach, Received};
-use crate::vrrp::machine::State;
+use crate::vrrp::machine::{Refusal, State};
 use crate::vrrp::moment::Moment;
 use crate::vrrp::packet::{self, Advertisement};
 use crate::vrrp::status::{Heard, notice};
@@ -20,15 +21,17 @@ const PACKETS_PER_TURN: usize = 64;
 
 impl Running {
     pub(in crate::vrrp) fn listen(&mut self, now: Moment) {
-        for turn in 0..PACKETS_PER_TURN {
+        let Some(link) = &mut self.link else { return };
+        if let Some(mac) = link.take_impostor() {
+            let own = self.machine.parameters().address;
+            self.count_refusal(Refusal::OwnAddress.name());
+            let sentence = refused(&Refusal::OwnAddress);
+            self.trouble(Refusal::OwnAddress.name(), (own, Some(mac)), sentence, now);
+        }
+        for _ in 0..PACKETS_PER_TURN {
             let Some(link) = &mut self.link else { return };
             match link.receive() {
-                Ok(Some(received)) => {
-                    if turn == 0 {
-                        link.keep_up();
-                    }
-                    self.hear(&received, now);
-                }
+                Ok(Some(received)) => self.hear(&received, now),
                 Ok(None) => return,
                 Err(error) => {
                     self.note_obstacle(error.to_string());
@@ -130,21 +133,40 @@ impl Running {
     }
 
     fn refuse(&mut self, kind: &'static str, source: IpAddr, why: &dyn Display, now: Moment) {
+        self.count_refusal(kind);
+        let mac = self.origin(source);
+        self.trouble(kind, (source, mac), refused(why), now);
+    }
+
+    fn count_refusal(&mut self, kind: &'static str) {
         *self.figures.refused.entry(kind).or_default() += 1;
-        self.trouble(kind, source, format!("an advertisement was refused: {why}"), now);
     }
 
     fn notice(&mut self, kind: &'static str, source: IpAddr, sentence: String, now: Moment) {
         *self.figures.noticed.entry(kind).or_default() += 1;
-        self.trouble(kind, source, sentence, now);
+        let mac = self.origin(source);
+        self.trouble(kind, (source, mac), sentence, now);
     }
 
-    fn trouble(&mut self, kind: &'static str, rival: IpAddr, sentence: String, now: Moment) {
-        let mac = self.link.as_mut().and_then(|link| link.origin(rival));
+    fn origin(&mut self, source: IpAddr) -> Option<Mac> {
+        self.link.as_mut()?.origin(source)
+    }
+
+    fn trouble(
+        &mut self,
+        kind: &'static str,
+        (rival, mac): (IpAddr, Option<Mac>),
+        sentence: String,
+        now: Moment,
+    ) {
         let at = SystemTime::now();
         let trouble = Trouble { kind, rival, mac, sentence, count: 1, first: at, last: at };
         if let Some(trouble) = self.troubles.note(trouble, now) {
             self.tell(Happening::Trouble(trouble));
         }
     }
+}
+
+fn refused(why: &dyn Display) -> String {
+    format!("an advertisement was refused: {why}")
 }

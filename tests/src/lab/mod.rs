@@ -12,6 +12,8 @@ mod fault;
 pub mod forge;
 mod host;
 mod namespace;
+pub mod peer;
+mod ping;
 mod process;
 mod run;
 pub mod tool;

@@ -5,12 +5,15 @@ mod agent_kill;
 pub mod cluster;
 pub mod demo;
 mod direct;
+mod duet;
 mod evidence;
 mod failover;
 mod false_verdict;
 mod host_clients;
+mod migrate;
 mod modes;
 mod nat;
+mod owner;
 mod passage;
 mod role_move;
 mod set_change;
@@ -19,9 +22,12 @@ pub mod stage;
 mod stale_neighbour;
 mod tally;
 mod udp;
+mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
 mod vrrp_trouble;
+mod vrrp_three;
+mod wire;
 
 use std::time::Duration;
 
@@ -113,7 +119,7 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "vrrp-keepalived-v2",
-        about: "beside a real keepalived: version 2 with a password, as clusters run it today",
+        about: "beside a real keepalived with the files of today's clusters: version 2, a password",
         run: vrrp_keepalived::version_2,
     },
     Scenario {
@@ -123,7 +129,7 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "vrrp-keepalived-unicast",
-        about: "beside a real keepalived: version 2 by unicast",
+        about: "beside a real keepalived with the files of today's clusters: by unicast",
         run: vrrp_keepalived::unicast,
     },
     Scenario {
@@ -135,6 +141,21 @@ pub static ALL: &[Scenario] = &[
         name: "vrrp-trouble",
         about: "wrong, forged and strange advertisements are counted and said, and change nothing",
         run: vrrp_trouble::run,
+    },
+    Scenario {
+        name: "vrrp-frr-v3",
+        about: "beside a real FRR: version 3, IPv4 and IPv6",
+        run: vrrp_frr::run,
+    },
+    Scenario {
+        name: "vrrp-three",
+        about: "keepalived, FRR and ours in one virtual router, each Active in turn",
+        run: vrrp_three::run,
+    },
+    Scenario {
+        name: "migrate",
+        about: "today's keepalived and nginx on three masters, replaced node by node under load",
+        run: migrate::run,
     },
     Scenario {
         name: "role-move",

@@ -1,7 +1,8 @@
 //! Recording frames on a link of the lab, with the proof that none was missed. What a frame holds
-//! is [`frame`]'s matter.
+//! is [`frame`]'s matter, and what routers say in it [`router`]'s.
 
 mod frame;
+mod router;
 mod socket;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result, bail};
 
 pub use frame::{Direction, Frame, Packet};
+pub use router::Advertisement;
 
 use socket::PacketSocket;
 

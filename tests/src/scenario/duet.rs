@@ -25,6 +25,8 @@ pub(super) trait Peer {
     fn end(&mut self, host: &Host) -> Result<()>;
     /// Its processes die without a word, and what the kernel has of them.
     fn crash(&mut self, host: &Host) -> Result<()>;
+    /// For how long it is Active before its first advertisement says so: a defect of its.
+    fn mute(&self, family: Family) -> Duration;
     /// Who answers for its addresses.
     fn mac(&self, host: &Host, family: Family) -> Result<Mac>;
     /// Advertisements that it has taken since its start.
@@ -190,11 +192,11 @@ impl<'a> Duet<'a> {
     fn judge(&self, stage: &mut Stage, watch: Watch, to: Side, change: Change) -> Result<()> {
         let seen = watch.stop()?;
         for &family in self.protocol.families {
-            let (name, priority) = match to {
-                Side::Ours => ("ours", self.seats.ours.1),
-                Side::Peer => (self.other.name(), self.seats.peer.1),
+            let (name, priority, mute) = match to {
+                Side::Ours => ("ours", self.seats.ours.1, Duration::ZERO),
+                Side::Peer => (self.other.name(), self.seats.peer.1, self.other.mute(family)),
             };
-            let successor = Successor { side: to, name, priority };
+            let successor = Successor { side: to, name, priority, mute };
             seen.judge(stage, self.protocol, family, successor, change);
         }
         Ok(())

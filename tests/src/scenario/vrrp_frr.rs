@@ -3,8 +3,8 @@
 //! FRR answers as the virtual MAC. As its manual sets it up its backup answers ARP too, from the
 //! interface below the macvlan, so that two would answer here; [`frr`](crate::lab::peer::frr) sets
 //! `arp_ignore` on its machine against that. And its first IPv6 advertisement as Active fails, since the
-//! macvlan has just been switched on ("Failed to find address to bind"): what it announces in time is
-//! the address, and the next advertisement follows an interval later.
+//! macvlan has just been switched on ("Failed to find address to bind"): it announces the address in
+//! time, and the next advertisement follows an interval later. Whom it preempts stays Active until then.
 
 use std::time::Duration;
 
@@ -71,6 +71,13 @@ impl Peer for FrrPeer {
 
     fn crash(&mut self, host: &Host) -> Result<()> {
         self.running.take().context("no FRR runs")?.kill(host)
+    }
+
+    fn mute(&self, family: Family) -> Duration {
+        match family {
+            Family::V4 => Duration::ZERO,
+            Family::V6 => INTERVAL,
+        }
     }
 
     fn mac(&self, _: &Host, family: Family) -> Result<Mac> {

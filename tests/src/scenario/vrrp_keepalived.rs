@@ -124,6 +124,10 @@ impl Peer for KeepalivedPeer {
         host.namespace().ip(&format!("addr del {}/32 dev {NIC}", vip(Family::V4)))
     }
 
+    fn mute(&self, _: Family) -> Duration {
+        Duration::ZERO
+    }
+
     fn mac(&self, host: &Host, _: Family) -> Result<Mac> {
         host.mac(NIC)
     }

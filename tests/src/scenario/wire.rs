@@ -166,6 +166,8 @@ pub(super) struct Successor {
     pub(super) side: Side,
     pub(super) name: &'static str,
     pub(super) priority: u8,
+    /// For how long nobody can hear that it is Active, but for the announced address.
+    pub(super) mute: Duration,
 }
 
 impl Seen {
@@ -181,7 +183,7 @@ impl Seen {
         let said = self.said.iter().filter(|said| said.word.is_of(protocol, family));
         let said: Vec<Said> = said.copied().collect();
         let (least, most) = bounds(protocol, successor.priority, change);
-        let gap = gap(&said, successor.side, change);
+        let gap = gap(&said, successor.side, successor.mute, change);
         let (name, word, family) = (successor.name, change.name(), family.name());
         let text = format!("{name} follows once and in time, by {word} ({family})");
         let seen = match gap {
@@ -210,11 +212,12 @@ fn bounds(protocol: &Protocol, priority: u8, change: Change) -> (Duration, Durat
 
 /// From the last word of the one before, its resignation where it resigned, to the first one of `to`;
 /// none where they did not speak one after the other.
-fn gap(said: &[Said], to: Side, change: Change) -> Option<Duration> {
+fn gap(said: &[Said], to: Side, mute: Duration, change: Change) -> Option<Duration> {
     let is_word = |said: &&Said| !said.word.is_resignation();
     let words: Vec<_> = said.iter().filter(is_word).collect();
     let first = words.iter().position(|said| said.side == to)?;
-    if words[first..].iter().any(|said| said.side != to) {
+    let audible = words[first].at + mute.mul_f64(TOLERANCE);
+    if words[first..].iter().any(|said| said.side != to && said.at > audible) {
         return None;
     }
     let last = match change {
@@ -263,16 +266,24 @@ mod tests {
     fn a_crash_counts_from_the_last_word() {
         let said = said(&[(0, Side::Peer, 90), (100, Side::Peer, 90), (450, Side::Ours, 80)]);
         let expected = Some(Duration::from_millis(350));
-        assert_eq!(gap(&said, Side::Ours, Change::Crash), expected);
-        assert_eq!(gap(&said, Side::Ours, Change::Resignation), None, "nobody resigned");
-        assert_eq!(gap(&said, Side::Peer, Change::Crash), None, "it went the other way");
+        assert_eq!(gap(&said, Side::Ours, Duration::ZERO, Change::Crash), expected);
+        assert_eq!(
+            gap(&said, Side::Ours, Duration::ZERO, Change::Resignation),
+            None,
+            "nobody resigned"
+        );
+        assert_eq!(
+            gap(&said, Side::Peer, Duration::ZERO, Change::Crash),
+            None,
+            "it went the other way"
+        );
     }
 
     #[test]
     fn a_resignation_counts_from_itself() {
         let said = said(&[(0, Side::Peer, 90), (30, Side::Peer, 0), (90, Side::Ours, 80)]);
         let expected = Some(Duration::from_millis(60));
-        assert_eq!(gap(&said, Side::Ours, Change::Resignation), expected);
+        assert_eq!(gap(&said, Side::Ours, Duration::ZERO, Change::Resignation), expected);
     }
 
     #[test]
@@ -283,7 +294,10 @@ mod tests {
             (100, Side::Peer, 90),
             (110, Side::Ours, 80),
         ]);
-        assert_eq!(gap(&said, Side::Ours, Change::Crash), None);
+        assert_eq!(gap(&said, Side::Ours, Duration::ZERO, Change::Crash), None);
+        let mute = Duration::from_millis(100);
+        let of_a_mute = gap(&said, Side::Ours, mute, Change::Preemption);
+        assert_eq!(of_a_mute, Some(Duration::from_millis(10)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod linker;
 mod plan;
 mod system;
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
@@ -13,7 +14,10 @@ use bpf_build::NIGHTLY;
 use crate::command::{run_quietly, shown};
 use crate::workspace;
 use plan::{Step, plan};
-use system::System;
+use system::{PROGRAMS, System};
+
+/// There where systemd runs.
+const SYSTEMD: &str = "/run/systemd/system";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -103,7 +107,8 @@ fn take(step: &Step) -> anyhow::Result<()> {
     match step {
         Step::Packages(packages) => {
             let task = format!("installing {} packages", packages.len());
-            run_quietly(&task, &mut install_command(apt(), packages))
+            run_quietly(&task, &mut install_command(apt(), packages))?;
+            stop_services(packages)
         }
         Step::Nightly => {
             let mut rustup = Command::new("rustup");
@@ -113,6 +118,21 @@ fn take(step: &Step) -> anyhow::Result<()> {
         }
         Step::Linker => linker::install(),
     }
+}
+
+/// Ends what the new packages have just started, now and at every boot. What was installed before is
+/// somebody's own and goes on.
+fn stop_services(packages: &[&str]) -> anyhow::Result<()> {
+    if !Path::new(SYSTEMD).is_dir() {
+        return Ok(());
+    }
+    let new = PROGRAMS.iter().filter(|program| packages.contains(&program.package));
+    for service in new.filter_map(|program| program.service) {
+        let mut systemctl = Command::new("systemctl");
+        systemctl.args(["disable", "--now", service]);
+        run_quietly(&format!("stopping the service {service}"), &mut systemctl)?;
+    }
+    Ok(())
 }
 
 fn install_command(mut apt: Command, packages: &[&str]) -> Command {

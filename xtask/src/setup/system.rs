@@ -11,20 +11,40 @@ use crate::workspace;
 /// A program that the lab or the demo runs.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Program {
+    /// Looked for in PATH; a whole path where it lies in none.
     pub(crate) name: &'static str,
     /// Debian's name, which most others share.
     pub(crate) package: &'static str,
     pub(crate) purpose: &'static str,
+    /// What the package starts by itself: the lab's own processes are all that is wanted.
+    pub(crate) service: Option<&'static str>,
 }
 
-pub(crate) const PROGRAMS: [Program; 6] = [
-    Program { name: "ip", package: "iproute2", purpose: "for the lab's namespaces" },
-    Program { name: "ethtool", package: "ethtool", purpose: "for the lab's offloads" },
-    Program { name: "nft", package: "nftables", purpose: "for the lab's faults and peers" },
-    Program { name: "tcpdump", package: "tcpdump", purpose: "to look into the lab" },
-    Program { name: "curl", package: "curl", purpose: "to speak to the agent's socket" },
-    Program { name: "keepalived", package: "keepalived", purpose: "the lab's peer in VRRP" },
+impl Program {
+    const fn new(name: &'static str, package: &'static str, purpose: &'static str) -> Self {
+        Self { name, package, purpose, service: None }
+    }
+
+    const fn with_service(self, service: &'static str) -> Self {
+        Self { service: Some(service), ..self }
+    }
+}
+
+pub(crate) const PROGRAMS: [Program; 9] = [
+    Program::new("ip", "iproute2", "for the lab's namespaces"),
+    Program::new("ethtool", "ethtool", "for the lab's offloads"),
+    Program::new("nft", "nftables", "for the lab's faults and peers"),
+    Program::new("ping", "iputils-ping", "for who answers in the lab"),
+    Program::new("tcpdump", "tcpdump", "to look into the lab"),
+    Program::new("curl", "curl", "to speak to the agent's socket"),
+    Program::new("keepalived", "keepalived", "the lab's peer in VRRP").with_service("keepalived"),
+    Program::new("/usr/lib/frr/vrrpd", "frr", "another peer in VRRP").with_service("frr"),
+    // The package brings nginx too.
+    Program::new(NGINX_STREAM, "libnginx-mod-stream", "what clusters balance with today")
+        .with_service("nginx"),
 ];
+
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// The oldest rustc that compiles the workspace.
 const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
@@ -76,7 +96,7 @@ impl System {
     }
 }
 
-/// Whether PATH, or a place where only root's PATH may lead, has the program.
+/// Whether PATH, or a place where only root's PATH may lead, has the program. A whole path is itself.
 fn is_program(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let beyond = ["/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -25,8 +25,8 @@ mod udp;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
-mod vrrp_trouble;
 mod vrrp_three;
+mod vrrp_trouble;
 mod wire;
 
 use std::time::Duration;

@@ -14,5 +14,6 @@ pub mod metrics;
 pub mod netlink;
 pub mod plan;
 pub mod role;
+pub mod script;
 pub mod table;
 pub mod vrrp;

@@ -1,0 +1,13 @@
+//! Scripts of the user's: whether one may be run at all, and running it so that it can harm nothing
+//! but itself. Knows nothing of why it is run.
+//!
+//! A script runs in a process group of its own, which is killed at its timeout; in a clean
+//! environment; as another user where one is named; and of what it prints the last line is kept.
+//! Whatever still runs in its group when it ends is killed too: scripts must not pile up.
+
+mod file;
+mod output;
+mod run;
+
+pub use file::{Unsafe, inspect};
+pub use run::{Ending, RunError, Script};

@@ -12,6 +12,7 @@ pub mod dataplane;
 pub mod health;
 pub mod metrics;
 pub mod netlink;
+pub mod notify;
 pub mod plan;
 pub mod role;
 pub mod script;

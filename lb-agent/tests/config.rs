@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_agent::config::{
-    Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Protocol, UnknownPorts,
-    VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
+    Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Notify, NotifyEvent,
+    NotifyWay, Protocol, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
 };
 use proptest::prelude::*;
 
 const TEN_LINES: &str = include_str!("fixtures/config/taken/ten-lines.toml");
 const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.toml");
 const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
+const NOTIFY: &str = include_str!("fixtures/config/taken/notify.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
 
@@ -184,6 +185,39 @@ fn every_setting_of_vrrp_arrives() {
         check_addresses: true,
     };
     assert_eq!(vrrp, expected);
+}
+
+#[test]
+fn every_setting_of_the_hooks_arrives() {
+    let [pager, chat, plain] = &taken(NOTIFY).notify[..] else { panic!("three hooks") };
+    let expected = Notify {
+        name: "pager".to_owned(),
+        way: NotifyWay::Script {
+            path: "/usr/local/bin/page".into(),
+            arguments: vec!["--loud".to_owned(), String::new()],
+            user: Some("nobody".to_owned()),
+        },
+        events: vec![NotifyEvent::Role],
+        timeout: Duration::from_secs(60),
+    };
+    assert_eq!(pager, &expected);
+    let url = |secure, host: &str, port, path: &str| Url {
+        secure,
+        host: host.to_owned(),
+        port,
+        path: path.to_owned(),
+    };
+    let way = NotifyWay::Webhook {
+        url: url(true, "chat.example.org", 443, "/hook?room=7"),
+        ca_file: Some("/etc/lb/ca.pem".into()),
+    };
+    assert_eq!(
+        (&chat.way, &chat.events[..]),
+        (&way, &[NotifyEvent::Trouble, NotifyEvent::Role][..])
+    );
+    let way = NotifyWay::Webhook { url: url(false, "2001:db8::7", 8080, "/"), ca_file: None };
+    assert_eq!((&plain.way, plain.timeout), (&way, Duration::from_secs(10)));
+    assert_eq!(plain.events, [NotifyEvent::Role, NotifyEvent::Trouble], "both by default");
 }
 
 #[test]

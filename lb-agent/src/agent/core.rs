@@ -23,6 +23,7 @@ use crate::control::server::{Command, Refusal};
 use crate::dataplane::{DataPlane, NatTimeouts};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
+use crate::notify::Hooks;
 use crate::plan::{Inputs, Plan, PlannedService, Tables, Usable};
 use crate::role::{Claim, Placement, Role};
 use crate::vrrp;
@@ -51,6 +52,8 @@ pub(super) struct Agent {
     pub(super) election: Election,
     /// Where VRRP is to put what happens to it.
     pub(super) vrrp_events: mpsc::Sender<vrrp::Event>,
+    /// Who is told of changes.
+    pub(super) hooks: Arc<Hooks>,
     /// Where each VIP is held.
     pub(super) placements: Vec<Placement>,
     pub(super) network: Network,
@@ -359,6 +362,7 @@ impl Agent {
             Command::Attach(name, reply) => drop(reply.send(self.attach_asked(&name).await)),
             Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
             Command::SetRole(role, reply) => self.role_asked(role, reply),
+            Command::Notify(reply) => drop(reply.send(self.api_notify())),
             Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
             Command::VrrpResign(router, reply) => {
                 drop(reply.send(self.vrrp_asked(router, &vrrp::Command::Resign)));

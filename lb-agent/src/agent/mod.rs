@@ -9,6 +9,7 @@ mod election;
 mod error;
 mod happened;
 mod lease;
+mod notices;
 mod options;
 mod report;
 mod seats;
@@ -38,6 +39,7 @@ use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Pins};
 use crate::health::Checker;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
+use crate::notify::Hooks;
 use crate::plan::Tables;
 use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
 use crate::vrrp;
@@ -133,6 +135,11 @@ async fn assemble(
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;
     dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
     let attachments = Attachments::read(&config.paths.state);
+    let hooks = Arc::new(Hooks::start(&config.notify, &node, &config.paths.state).await);
+    let followers = match &election {
+        Election::Static(_) => notices::follow_roles(&hooks, &seats, &config),
+        Election::Waiting(_) | Election::Vrrp(_) => Tasks::new(),
+    };
     let mut agent = Agent {
         config: Arc::new(config),
         config_path: options.config.clone(),
@@ -143,6 +150,7 @@ async fn assemble(
         seats,
         election,
         vrrp_events,
+        hooks,
         placements: Vec::new(),
         network,
         services: Vec::new(),
@@ -161,8 +169,8 @@ async fn assemble(
     };
     agent.begin().await?;
     // Only now: nothing is held before it is served.
-    let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run())).collect();
-    Ok((agent, tasks))
+    let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run()));
+    Ok((agent, tasks.chain(followers).collect()))
 }
 
 type NodeHolder = Holder<NodeEffects<dataplane::Leases>>;
@@ -270,6 +278,8 @@ impl Agent {
         if let Err(error) = self.dataplane.close() {
             warn!(%error, "removing pins");
         }
+        // Last of all, when there is nothing more to be told and nobody waits for this node.
+        self.hooks.close().await;
     }
 }
 

@@ -77,6 +77,7 @@ impl Agent {
             warnings.push(format!("host hooks are off: {reason}"));
         }
         warnings.extend(self.failures.values().cloned());
+        warnings.extend(self.notify_warnings());
         let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
@@ -212,6 +213,7 @@ impl Agent {
             services: &self.api_services()?,
             backends: &self.api_backends()?,
             routers: &self.api_vrrp(),
+            hooks: &self.api_notify(),
             nat_flows: self.nat_flows,
             nat_flows_limit: u64::from(self.config.nat.flows),
             netlink_overruns: self.netlink_overruns,

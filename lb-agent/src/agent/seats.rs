@@ -69,5 +69,5 @@ impl Seats {
     }
 }
 
-/// The holders' tasks, which end once their sources of roles do.
+/// The holders' tasks, which end once their sources of roles do, and what follows the holders.
 pub(super) type Tasks = Vec<JoinHandle<()>>;

@@ -15,8 +15,10 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, DeliverySetting, Health, Service, Vrrp, duration_text,
+    Backend, Config, ConfigError, DeliverySetting, Health, Notify, NotifyWay, Service, Vrrp,
+    duration_text,
 };
+use crate::script;
 
 /// A configuration with the most backends that are possible is smaller.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -57,7 +59,8 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
     let text = read(&arguments.file)?;
     match Config::parse(&text) {
         Ok(config) => {
-            let remarks = config.remarks();
+            let mut remarks = config.remarks();
+            remarks.extend(config.notify.iter().filter_map(unrunnable));
             let verdict = Verdict { valid: true, remarks, ..Verdict::default() };
             if !screen.data(&verdict)? {
                 summary(&arguments.file, &config, &verdict.remarks, screen)?;
@@ -69,6 +72,15 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
             Ok(Outcome::Misused)
         }
     }
+}
+
+/// Why a hook's script would not be run, as far as this machine shows it: the file is for all nodes,
+/// and the script may be on others only.
+fn unrunnable(hook: &Notify) -> Option<String> {
+    let NotifyWay::Script { path, user, .. } = &hook.way else { return None };
+    let user = user.as_ref().and_then(|name| nix::unistd::User::from_name(name).ok().flatten());
+    let error = script::inspect(path, user.map(|user| user.uid.as_raw())).err()?;
+    Some(format!("hook `{}` would not be told anything by this machine: {error}", hook.name))
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -99,15 +99,20 @@ impl<'d> Section<'d> {
 
     /// Reports the absence of a key, unless it is there misspelt and reported as that.
     pub(super) fn demand(&self, key: &'static str, example: &'static str, faults: &mut Faults<'_>) {
-        let unknown = self.table.into_iter().flatten().map(|(key, _)| key.get_ref().as_ref());
+        if self.lacks(key) {
+            let problem = Problem::Missing { table: self.schema.heading, key, example };
+            faults.add(&self.span, problem);
+        }
+    }
+
+    /// Whether a key is neither there nor there misspelt.
+    pub(super) fn lacks(&self, key: &'static str) -> bool {
+        let mut unknown = self.table.into_iter().flatten().map(|(key, _)| key.get_ref().as_ref());
         let misspelt = |name: &str| {
             !self.schema.keys.contains(&name)
                 && advice(self.schema, name) == KeyAdvice::Nearest(key)
         };
-        if !self.has(key) && !unknown.into_iter().any(misspelt) {
-            let problem = Problem::Missing { table: self.schema.heading, key, example };
-            faults.add(&self.span, problem);
-        }
+        !self.has(key) && !unknown.any(misspelt)
     }
 
     /// The value of a key that has a default.

@@ -1,6 +1,7 @@
 //! From the document's tables to a [`Draft`]: every value is right by itself and knows its place,
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
+mod notify;
 mod vrrp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +19,8 @@ use super::{
     Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode, Nat,
     Node, Paths, Protocol, UnknownPorts, schema, value,
 };
+
+pub(super) use notify::DraftNotify;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const NODE_ADDRESS_EXAMPLE: &str = "address = \"192.168.139.133\"";
@@ -39,6 +42,7 @@ pub(super) struct Draft {
     pub(super) places_complete: bool,
     pub(super) services: Vec<DraftService>,
     pub(super) vrrp: Option<DraftVrrp>,
+    pub(super) notify: Vec<DraftNotify>,
     pub(super) lease: Lease,
     pub(super) nat: Nat,
     pub(super) host: Host,
@@ -98,6 +102,7 @@ impl Draft {
             places_complete,
             services,
             vrrp: vrrp::read(&root, faults),
+            notify: notify::hooks(&root, faults),
             lease: lease(&root, faults),
             nat: nat(&root, faults),
             host: host(&root, faults),

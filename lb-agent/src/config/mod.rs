@@ -8,6 +8,7 @@ mod document;
 mod draft;
 mod error;
 mod node;
+mod notify;
 mod problem;
 mod remark;
 pub(crate) mod schema;
@@ -30,6 +31,7 @@ use error::Faults;
 
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
+pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use value::duration_text;
 pub use vrrp::{AuthPass, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion};
@@ -49,6 +51,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// None: switched off.
     pub vrrp: Option<Vrrp>,
+    /// Who is told of changes; names are unique.
+    pub notify: Vec<Notify>,
     pub lease: Lease,
     pub nat: Nat,
     pub host: Host,

@@ -83,6 +83,12 @@ pub enum Problem {
     DelayWithoutPreempt { delay: Duration },
     #[error("the virtual address {address} is IPv6, but VRRP version 2 is for IPv4 only")]
     V6InVersion2 { address: IpAddr },
+    #[error("[[notify]] has neither `script` nor `url`")]
+    NoWay { example: &'static str },
+    #[error("`{key}` has no effect with {with}")]
+    Pointless { key: &'static str, with: &'static str },
+    #[error("`{key}` contains a NUL byte, which no program can be given")]
+    NulByte { key: &'static str },
     #[error("`unicast` is true, but node `{node}` has no {family} address")]
     NoAddressOfFamily { node: String, family: Family },
     #[error("a [[vrrp.router]] has {address}, which is not in `virtual_addresses`")]
@@ -113,6 +119,7 @@ pub enum Form {
     InterfaceName,
     Path,
     SocketPath,
+    Url,
 }
 
 /// Kinds of address that no machine can be reached at.
@@ -158,6 +165,7 @@ impl Form {
             Self::InterfaceName => "the name of an interface",
             Self::Path => "an absolute path",
             Self::SocketPath => "a path short enough for a socket",
+            Self::Url => "the URL of a webhook",
         }
     }
 
@@ -185,6 +193,10 @@ impl Form {
             }
             Self::Path => "write it from the root, such as \"/var/lib/lb\"",
             Self::SocketPath => "the kernel takes 107 bytes at most, such as \"/run/lb/lb.sock\"",
+            Self::Url => {
+                "write http:// or https://, a host or address, a port if it is another than 80 or \
+                 443, and a path, such as \"http://192.0.2.7:8080/hook\"; without user and fragment"
+            }
         }
     }
 }
@@ -208,7 +220,9 @@ impl Problem {
         Some(match self {
             Self::Syntax(_) => return None,
             Self::UnknownKey { key, table, advice } => advice.remedy(key, table),
-            Self::Missing { example, .. } | Self::Empty { example, .. } => {
+            Self::Missing { example, .. }
+            | Self::Empty { example, .. }
+            | Self::NoWay { example } => {
                 format!("write, for example, {example}")
             }
             Self::WrongType { key, expected, found } => return type_remedy(key, expected, found),
@@ -277,6 +291,7 @@ impl Problem {
             Self::TimeoutAboveInterval { .. } => {
                 "a check must end before the next begins: shorten `timeout`".to_owned()
             }
+            Self::Pointless { .. } | Self::NulByte { .. } => "remove it".to_owned(),
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
             other => return other.remedy_of_vrrp().map(str::to_owned),
         })

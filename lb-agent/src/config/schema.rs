@@ -20,6 +20,7 @@ pub(crate) static ROOT: Table = Table {
         "node",
         "service",
         "vrrp",
+        "notify",
         "lease",
         "nat",
         "host",
@@ -80,6 +81,11 @@ pub(crate) static VRRP: Table = Table {
     ],
 };
 
+pub(crate) static NOTIFY: Table = Table {
+    heading: "[[notify]]",
+    keys: &["name", "script", "user", "url", "ca_file", "events", "timeout"],
+};
+
 pub(crate) static LEASE: Table = Table { heading: "[lease]", keys: &["duration"] };
 
 pub(crate) static NAT: Table = Table {
@@ -109,7 +115,7 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table { heading: "[limits]", keys: &["services", "backends"] };
 
-pub(crate) static ALL: [&Table; 16] = [
+pub(crate) static ALL: [&Table; 17] = [
     &ROOT,
     &NODE,
     &SERVICE,
@@ -118,6 +124,7 @@ pub(crate) static ALL: [&Table; 16] = [
     &VRRP,
     &VRRP_ROUTER,
     &VRRP_PRIORITY,
+    &NOTIFY,
     &LEASE,
     &NAT,
     &HOST,

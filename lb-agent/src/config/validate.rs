@@ -18,10 +18,14 @@ use super::{Backend, Config, DeliverySetting, Node, Service, schema, value};
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 
+/// Each has a task, a directory and a queue.
+const NOTIFY_HOOKS: usize = 16;
+
 pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     places(&draft, faults);
     active(&draft, faults);
     let vrrp = vrrp::complete(&draft, faults);
+    notify(&draft, faults);
     service_keys(&draft, faults);
     let services: Vec<Service> =
         draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
@@ -33,6 +37,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         nodes: draft.nodes.into_iter().map(node).collect(),
         services,
         vrrp,
+        notify: draft.notify.into_iter().map(|draft| draft.hook).collect(),
         lease: draft.lease,
         nat: draft.nat,
         host: draft.host,
@@ -134,6 +139,11 @@ fn known_node(key: &'static str, name: &Placed<String>, draft: &Draft, faults: &
     let nearest = nearest.map(str::to_owned);
     let problem = Problem::UnknownNode { key, name: name.value.clone(), nearest, known };
     faults.add(&name.span, problem);
+}
+
+fn notify(draft: &Draft, faults: &mut Faults<'_>) {
+    unique_placed("notify hook", draft.notify.iter().map(|hook| &hook.name), faults);
+    at_most("notify hooks", &draft.notify, NOTIFY_HOOKS, |hook| &hook.name.span, faults);
 }
 
 /// Names, and what clients see of a service, are unique.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Url;
 use super::problem::{AddressKind, Form, Problem};
 
 /// Longest name of a node or service: a DNS label's, so that it fits wherever names are shown.
@@ -150,6 +151,11 @@ pub(super) fn interface_name(text: &str) -> Result<String, Problem> {
 pub(super) fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = text.starts_with('/') && !text.contains('\0');
     if fits { Ok(PathBuf::from(text)) } else { Err(malformed(text, Form::Path)) }
+}
+
+/// Where a webhook is.
+pub(super) fn url(text: &str) -> Result<Url, Problem> {
+    Url::parse(text).ok_or_else(|| malformed(text, Form::Url))
 }
 
 /// A path that a Unix socket can be bound to.

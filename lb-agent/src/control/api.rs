@@ -13,6 +13,7 @@
 //! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
 //! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
+//! | `GET /v1/notify` | list of [`NotifyHook`] |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
 //! | `POST /v1/vrrp/resign`, with a [`WhichRouter`] | the role is given away: nothing (204) |
 //! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
@@ -266,6 +267,27 @@ pub struct Node {
     pub mac: Option<String>,
     /// None where it has not been tried.
     pub reachable: Option<bool>,
+}
+
+/// `GET /v1/notify`: somebody who is told of changes. Counts are since the agent's start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotifyHook {
+    pub name: String,
+    /// `script` or `webhook`.
+    pub way: String,
+    /// Notices that it took.
+    pub delivered: u64,
+    pub failed_attempts: u64,
+    /// Notices that wait for it, the one that it does not take included.
+    pub waiting: u64,
+    /// Notices that are told as a part of a later one, since too many waited.
+    pub folded: u64,
+    /// Since when it has not taken the first of them; none where it does.
+    pub failing_since: Option<f64>,
+    /// What went wrong last.
+    pub failure: Option<String>,
+    /// Why notices that wait would not outlive the agent.
+    pub spool_trouble: Option<String>,
 }
 
 /// The body of every answer that is not a success.

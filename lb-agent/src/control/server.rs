@@ -34,6 +34,7 @@ pub enum Command {
     Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
     Detach(String, oneshot::Sender<Result<(), Refusal>>),
     SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
+    Notify(oneshot::Sender<Vec<api::NotifyHook>>),
     Vrrp(oneshot::Sender<Vec<api::VirtualRouter>>),
     /// For the virtual router of that number, or for all.
     VrrpResign(Option<u8>, oneshot::Sender<Result<(), Refusal>>),
@@ -101,6 +102,7 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/interfaces", get(interfaces))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/role", put(role))
+        .route("/v1/notify", get(notify))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/vrrp/resign", post(vrrp_resign))
         .route("/v1/vrrp/hold", put(vrrp_hold))
@@ -208,6 +210,10 @@ async fn detach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response
 
 async fn role(State(agent): Agent, Json(wanted): Json<api::RoleChange>) -> Response {
     change_silently(&agent, |reply| Command::SetRole(wanted.role, reply)).await
+}
+
+async fn notify(State(agent): Agent) -> Response {
+    answer(&agent, Command::Notify).await
 }
 
 async fn vrrp(State(agent): Agent) -> Response {

@@ -3,6 +3,7 @@
 //! Every series exists from the first scrape on. Names and labels are promises to users; they are
 //! listed in docs/metrics.md.
 
+mod notify;
 mod vrrp;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub struct Snapshot<'a> {
     pub services: &'a [api::Service],
     pub backends: &'a [api::Backend],
     pub routers: &'a [api::VirtualRouter],
+    pub hooks: &'a [api::NotifyHook],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
     pub netlink_overruns: u64,
@@ -80,6 +82,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     services(&mut registry, snapshot.services);
     backends(&mut registry, snapshot.backends);
     vrrp::register(&mut registry, snapshot.routers);
+    notify::register(&mut registry, snapshot.hooks);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -4,11 +4,15 @@ use super::rules::code;
 use super::{Complaint, File};
 
 /// Places and what their code, tests apart, may not name, with the reason.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
             "lb-agent/src/table/",
+            "lb-agent/src/notify/notice.rs",
+            "lb-agent/src/notify/pace.rs",
+            "lb-agent/src/notify/queue.rs",
+            "lb-agent/src/notify/timestamp.rs",
             "lb-agent/src/plan/",
             "lb-agent/src/role/ledger.rs",
             "lb-agent/src/role/steps.rs",
@@ -52,6 +56,11 @@ const LAYERS: [Layer; 9] = [
         places: &["lb-agent/src/vrrp/"],
         banned: &["crate::dataplane", "crate::health", "crate::role", "aya::"],
         reason: "vrrp decides the role and knows nothing of who carries it out",
+    },
+    Layer {
+        places: &["lb-agent/src/notify/", "lb-agent/src/script/"],
+        banned: &["crate::dataplane", "crate::health", "crate::role", "crate::vrrp", "aya::"],
+        reason: "it tells what it is told, and knows nothing of who tells it: agent composes them",
     },
     Layer {
         places: &["lb-agent/src/netlink/"],

@@ -1,0 +1,76 @@
+//! Telling the user's scripts and servers what happens: changes of role, and trouble.
+//!
+//! ```text
+//! Event --offer--> queue --first--> script or webhook, again and again until it took it
+//!                    |
+//!                  spool (a file for each notice that waits)
+//! ```
+//!
+//! Each hook has its own task, queue and spool, and no hook waits for another. A notice is told at
+//! least once and in order: the next one waits until the hook has taken it. Offering one takes a lock
+//! for a moment, and never waits for a disk, a script or a network.
+//!
+//! Pure: [`notice`], [`queue`], [`pace`], [`timestamp`]. Drivers: [`spool`], [`deliver`], [`webhook`],
+//! [`hook`].
+
+mod deliver;
+mod hook;
+pub mod notice;
+mod pace;
+mod queue;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+mod tls;
+mod webhook;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use hook::HookStatus;
+pub use notice::{Event, Family, Notice, Router, State, What};
+
+use self::deliver::Way;
+use self::hook::Hook;
+use crate::config::Notify;
+
+/// Where spools are, below `paths.state`.
+const DIRECTORY: &str = "notify";
+/// How long an ending agent waits for hooks that take what they are told.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// All hooks of the node.
+#[derive(Debug)]
+pub struct Hooks(Vec<Hook>);
+
+impl Hooks {
+    /// Starts a task for each, which begins with what an earlier run of the agent left.
+    pub async fn start(configured: &[Notify], node: &str, state: &Path) -> Self {
+        let directory = state.join(DIRECTORY);
+        let run = format!("{:016x}", hook::random());
+        let mut hooks = Vec::new();
+        for notify in configured {
+            let way = Way::new(&notify.way, notify.timeout);
+            hooks.push(Hook::start(notify, way, (node, &run), directory.join(&notify.name)).await);
+        }
+        Self(hooks)
+    }
+
+    /// Tells all hooks that want to know. Never waits.
+    pub fn offer(&self, event: &Event) {
+        for hook in &self.0 {
+            hook.offer(event);
+        }
+    }
+
+    pub fn status(&self) -> Vec<HookStatus> {
+        self.0.iter().map(Hook::status).collect()
+    }
+
+    /// Waits until everything is on disk, and a moment for hooks that are not failing.
+    pub async fn close(&self) {
+        let ends = self.0.iter().map(|hook| hook.close(FAREWELL));
+        futures::future::join_all(ends).await;
+    }
+}

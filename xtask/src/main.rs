@@ -8,6 +8,7 @@ mod build;
 mod checks;
 mod command;
 mod demo;
+mod fuzz;
 mod lab;
 mod progress;
 mod setup;
@@ -50,6 +51,8 @@ enum Verb {
     Lab(lab::Arguments),
     /// Measure, beside a floor measured in the same run (root)
     Bench(bench::Arguments),
+    /// Make up what others may send, and look what becomes of it
+    Fuzz(fuzz::Arguments),
     /// Check the house rules that a machine can check
     Tidy,
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Lab(arguments) => lab::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Tidy => tidy::run(),
     };
     match result {

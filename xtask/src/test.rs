@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use crate::checks::Tally;
 use crate::command::{cargo, each_line, limited, stdout_of};
-use crate::{build, setup, tidy, workspace};
+use crate::{build, fuzz, setup, tidy, workspace};
 
 /// How long one scenario may take, in seconds; they are made to take less than one minute.
 const SCENARIO_LIMIT: u32 = 240;
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     tally.check("clippy", clippy);
     let unit = ["test", "--workspace", "--exclude", "lb-tests", "--no-fail-fast"];
     tally.tests("unit tests", cargo().args(unit));
+    fuzzers(&mut tally);
     if !arguments.fast {
         lab(&mut tally);
     }
@@ -65,6 +66,21 @@ fn clippy() -> anyhow::Result<()> {
         bail!("the kernel side builds with warnings:\n{}", warnings.join("\n"));
     }
     Ok(())
+}
+
+/// For a moment each: longer runs are for who changes what they are about.
+fn fuzzers(tally: &mut Tally) {
+    let mut built = None;
+    tally.check("fuzzers", || {
+        built = Some(fuzz::build()?);
+        Ok(())
+    });
+    let Some(built) = built else { return };
+    for target in fuzz::TARGETS {
+        tally.check(&format!("fuzzing {target}"), || {
+            quiet_unless_bad(&mut fuzz::fuzzer(&built, target, fuzz::SHORT_SECONDS)?)
+        });
+    }
 }
 
 /// What runs in namespaces: the tests of lb-tests, then every scenario and the demo. All optimised:

@@ -83,12 +83,12 @@ pub(super) struct Events {
 }
 
 impl Agent {
-    /// Serves events until `stop` is told.
+    /// Serves events until `stop` is told. Returns why, and where events of VRRP go on to arrive.
     pub(super) async fn run(
         &mut self,
         mut events: Events,
         mut stop: mpsc::Receiver<&'static str>,
-    ) -> &'static str {
+    ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
         let mut sweep = interval(NAT_SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
@@ -97,7 +97,9 @@ impl Agent {
             // Here, where all that it needs stands: holders, routes, programs.
             self.begin_election();
             tokio::select! {
-                reason = stop.recv() => return reason.unwrap_or("the agent's own end"),
+                reason = stop.recv() => {
+                    return (reason.unwrap_or("the agent's own end"), events.vrrp);
+                }
                 change = events.monitor.changed() => {
                     self.netlink_overruns = events.monitor.overruns();
                     if change.vip_removed {
@@ -113,7 +115,7 @@ impl Agent {
                     }
                     self.replan();
                 }
-                Some(event) = events.vrrp.recv() => happened(&event),
+                Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(command) = events.commands.recv() => self.answer(command).await,
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => self.probe().await,

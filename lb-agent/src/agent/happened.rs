@@ -1,11 +1,22 @@
-//! What the agent does about events of VRRP: they are said in the log.
+//! What the agent does about events of VRRP: they are said in the log, and told to the hooks.
 
 use tracing::{info, warn};
 
+use super::notices::notice;
+use crate::config::Config;
 use crate::netlink::mac_text;
+use crate::notify::Hooks;
 use crate::vrrp::{Event, Happening, Trouble};
 
-pub(super) fn happened(event: &Event) {
+pub(super) fn happened(event: &Event, config: &Config, hooks: &Hooks) {
+    log(event);
+    let routers = config.vrrp.iter().flat_map(|vrrp| &vrrp.routers);
+    let mut routers = routers.filter(|router| router.router_id == event.router_id.number());
+    let vips = routers.next().map_or(&[][..], |router| &router.virtual_addresses);
+    hooks.offer(&notice(event, vips));
+}
+
+fn log(event: &Event) {
     let (router, interface) = (event.router_id, event.interface.as_str());
     let family = if event.address.is_ipv4() { "ipv4" } else { "ipv6" };
     match &event.happening {

@@ -32,6 +32,7 @@ pub use options::Options;
 use self::attachments::Attachments;
 use self::core::{Agent, Events};
 use self::election::{Attractor, Elected, Election};
+use self::happened::happened;
 use self::seats::{Seat, Seats, Tasks};
 use crate::announce::Schedule;
 use crate::config::Config;
@@ -83,11 +84,11 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     serve(listener, metrics, &commands);
     let events = Events { monitor, health, commands: inbox, vrrp };
     info!(node = agent.node, "serving");
-    let reason = agent.run(events, stop).await;
+    let (reason, vrrp) = agent.run(events, stop).await;
     info!(reason, "stopping");
     drop(checker);
     let socket = agent.config.control.socket.clone();
-    agent.close(holders).await;
+    agent.close(holders, vrrp).await;
     // The listener is gone with the runtime; a socket that stays would only mislead.
     let _ = std::fs::remove_file(socket);
     Ok(())
@@ -254,12 +255,21 @@ impl Agent {
     }
 
     /// Leaves nothing behind: the VIP first, so that no client is drawn to a node that stops.
-    async fn close(self, holders: Tasks) {
+    async fn close(self, holders: Tasks, mut vrrp_events: mpsc::Receiver<vrrp::Event>) {
         if let Election::Vrrp(Elected { vrrp, .. }) = self.election {
             // Waits for the successor, on a thread where waiting is allowed.
-            let stopped = tokio::task::spawn_blocking(move || vrrp.stop()).await;
+            let mut stopping = tokio::task::spawn_blocking(move || vrrp.stop());
+            let stopped = loop {
+                tokio::select! {
+                    stopped = &mut stopping => break stopped,
+                    Some(event) = vrrp_events.recv() => happened(&event, &self.config, &self.hooks),
+                }
+            };
             if let Err(error) = stopped {
                 warn!(%error, "handing over the VIPs");
+            }
+            while let Ok(event) = vrrp_events.try_recv() {
+                happened(&event, &self.config, &self.hooks);
             }
         } else {
             drop(self.election);

@@ -1,6 +1,7 @@
 //! Whom the agent tells of changes: events of VRRP and moves of a static role, as notices for the
 //! hooks; and how the hooks are.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,8 +10,14 @@ use super::report::unix;
 use super::seats::{Seat, Seats, Tasks};
 use crate::config::Config;
 use crate::control::api;
-use crate::notify::{Event, HookStatus, Hooks, Router, State, What};
+use crate::netlink::mac_text;
+use crate::notify::{Event, Family, HookStatus, Hooks, Router, State, What};
 use crate::role::Role;
+use crate::vrrp::identity::Version;
+use crate::vrrp::{self, Happening, machine};
+
+/// The kind of trouble that no other router is behind.
+const OBSTACLE: &str = "obstacle";
 
 /// Tells the hooks of every change of a role that no VRRP decides. Beside the agent's loop: a holder
 /// keeps only its latest state, and must not change twice before the hooks have seen it.
@@ -36,6 +43,48 @@ pub(super) fn follow_roles(hooks: &Arc<Hooks>, seats: &Seats, config: &Config) -
         })
     };
     seats.0.iter().map(follow).collect()
+}
+
+/// What a hook is told of an event of VRRP. `vips` are all of the router's number, of both families.
+pub(super) fn notice(event: &vrrp::Event, vips: &[IpAddr]) -> Event {
+    let is_v4 = event.address.is_ipv4();
+    let router = Router {
+        router_id: Some(event.router_id.number()),
+        version: Some(match event.version {
+            Version::V2 => 2,
+            Version::V3 => 3,
+        }),
+        interface: Some(event.interface.clone()),
+        family: Some(if is_v4 { Family::Ipv4 } else { Family::Ipv6 }),
+        priority: Some(event.priority.0),
+        virtual_addresses: vips.iter().copied().filter(|vip| vip.is_ipv4() == is_v4).collect(),
+    };
+    let what = match &event.happening {
+        Happening::Transition { from, to, reason } => {
+            What::Role { from: state_of(*from), to: state_of(*to), reason: reason.clone() }
+        }
+        Happening::Trouble(trouble) => What::Trouble {
+            trouble: trouble.kind.to_owned(),
+            address: Some(trouble.rival),
+            mac: trouble.mac.map(mac_text),
+            sentence: trouble.sentence.clone(),
+        },
+        Happening::Obstacle(sentence) => What::Trouble {
+            trouble: OBSTACLE.to_owned(),
+            address: None,
+            mac: None,
+            sentence: sentence.clone(),
+        },
+    };
+    Event { at: event.at, router, what }
+}
+
+const fn state_of(state: machine::State) -> State {
+    match state {
+        machine::State::Initialize => State::Initialize,
+        machine::State::Backup => State::Backup,
+        machine::State::Active => State::Active,
+    }
 }
 
 const fn state(role: Role) -> State {
@@ -81,5 +130,67 @@ fn hook(hook: HookStatus) -> api::NotifyHook {
         failing_since: hook.failing.as_ref().map(|failing| unix(failing.since)),
         failure: hook.failing.map(|failing| failing.why),
         spool_trouble: hook.spool_trouble,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vrrp::Trouble;
+    use crate::vrrp::identity::{Priority, RouterId};
+
+    fn told(address: &str, happening: Happening) -> Event {
+        let event = vrrp::Event {
+            router_id: RouterId::new(51).expect("not 0"),
+            version: Version::V3,
+            interface: "ens33".to_owned(),
+            address: address.parse().expect("an address"),
+            priority: Priority(90),
+            at: SystemTime::UNIX_EPOCH,
+            happening,
+        };
+        let vips = ["192.0.2.100", "2001:db8::100", "192.0.2.101"];
+        notice(&event, &vips.map(|vip| vip.parse().expect("an address")))
+    }
+
+    fn transition() -> Happening {
+        let (from, to) = (machine::State::Backup, machine::State::Active);
+        Happening::Transition { from, to, reason: "why".to_owned() }
+    }
+
+    #[test]
+    fn a_transition_is_told_with_the_addresses_of_its_family() {
+        let event = told("192.0.2.1", transition());
+        let (from, to) = (State::Backup, State::Active);
+        assert_eq!(event.what, What::Role { from, to, reason: "why".to_owned() });
+        let router = event.router;
+        assert_eq!(
+            (router.router_id, router.version, router.priority),
+            (Some(51), Some(3), Some(90))
+        );
+        assert_eq!((router.family, router.virtual_addresses.len()), (Some(Family::Ipv4), 2));
+        let router = told("fe80::1", transition()).router;
+        assert_eq!((router.family, router.virtual_addresses.len()), (Some(Family::Ipv6), 1));
+    }
+
+    #[test]
+    fn trouble_is_told_with_the_rival_and_an_obstacle_without() {
+        let at = SystemTime::UNIX_EPOCH;
+        let sentence = "it was routed".to_owned();
+        let rival = IpAddr::from([192, 0, 2, 9]);
+        let mac = Some([2, 0, 0, 0, 0, 9]);
+        let trouble = Trouble { kind: "ttl", rival, mac, sentence, count: 3, first: at, last: at };
+        let What::Trouble { trouble, address, mac, .. } =
+            told("192.0.2.1", Happening::Trouble(trouble)).what
+        else {
+            panic!("trouble")
+        };
+        let expected = ("ttl", Some(rival), Some("02:00:00:00:00:09"));
+        assert_eq!((trouble.as_str(), address, mac.as_deref()), expected);
+        let obstacle = told("192.0.2.1", Happening::Obstacle("no route".to_owned())).what;
+        let What::Trouble { trouble, address: None, mac: None, .. } = obstacle else {
+            panic!("{obstacle:?}")
+        };
+        assert_eq!(trouble, "obstacle");
     }
 }

@@ -3,6 +3,7 @@
 //! handle to one.
 
 mod https;
+pub mod receiver;
 mod tcp;
 mod udp;
 

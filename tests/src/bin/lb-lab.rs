@@ -56,6 +56,9 @@ enum Verb {
     /// Be a server (the lab starts these)
     #[command(hide = true)]
     Backend(backend::Arguments),
+    /// Be the server of a webhook (the lab starts these)
+    #[command(hide = true)]
+    Receiver(backend::receiver::Arguments),
     /// Be a client that makes load (the lab starts these)
     #[command(hide = true)]
     Client(client::Arguments),
@@ -121,6 +124,7 @@ fn run(arguments: Arguments) -> Result<bool> {
             println!("{} runs cleaned up {}", swept.len(), swept.join(" "));
         }
         Verb::Backend(arguments) => block_on(backend::serve(arguments))?,
+        Verb::Receiver(arguments) => block_on(backend::receiver::serve(arguments))?,
         Verb::Client(arguments) => block_on(client::run(arguments))?,
     }
     Ok(true)

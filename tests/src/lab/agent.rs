@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use lb_agent::control::api::{Backend, Role, Service, Status, VirtualRouter};
+use lb_agent::control::api::{Backend, NotifyHook, Role, Service, Status, VirtualRouter};
 use serde::de::DeserializeOwned;
 
 use super::{Host, Process};
@@ -87,6 +87,12 @@ impl Agent {
     /// Where it does not answer.
     pub fn vrrp(&self) -> Result<Vec<VirtualRouter>> {
         self.read("/v1/vrrp")
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn notify(&self) -> Result<Vec<NotifyHook>> {
+        self.read("/v1/notify")
     }
 
     /// The value of a data path's counter.

@@ -14,6 +14,7 @@ mod migrate;
 mod modes;
 mod nat;
 mod owner;
+mod notify;
 mod passage;
 mod role_move;
 mod set_change;
@@ -156,6 +157,11 @@ pub static ALL: &[Scenario] = &[
         name: "migrate",
         about: "today's keepalived and nginx on three masters, replaced node by node under load",
         run: migrate::run,
+    },
+    Scenario {
+        name: "notify",
+        about: "hooks are told of every change of role, although they fail and the agent is killed",
+        run: notify::run,
     },
     Scenario {
         name: "role-move",

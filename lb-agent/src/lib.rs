@@ -1,6 +1,6 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `table`, `plan`, the machines in `health` and `role`) know nothing of
+//! Pure modules (`config`, `table`, `plan`, `hysteresis`, the machines in `health` and `role`) know nothing of
 //! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
 
 pub mod agent;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod health;
+mod hysteresis;
 pub mod metrics;
 pub mod netlink;
 pub mod notify;

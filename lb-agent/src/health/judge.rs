@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::machine::Machine;
 use super::{Schedule, State};
+use crate::hysteresis::Machine;
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,10 @@
 //! turn the results into a [`State`], and a [`Checker`] reports each change of it.
 //!
 //! What follows from a state (which backend takes new clients, which flows end) is not decided
-//! here. [`machine`], [`judge`] and [`pace`] are pure; [`probe`] and [`driver`] do the work.
+//! here. [`judge`] and [`pace`] are pure; [`probe`] and [`driver`] do the work.
 
 mod driver;
 mod judge;
-mod machine;
 mod pace;
 mod probe;
 #[cfg(test)]
@@ -15,6 +14,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use crate::hysteresis::State;
 pub use driver::Checker;
 
 /// An address to check, and how. Two services that check a backend in the same way share a target.
@@ -36,16 +36,6 @@ pub struct Schedule {
     pub rise: u32,
     /// Failures in a row that make a target down. 0 is taken as 1.
     pub fall: u32,
-}
-
-/// What is known of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// No check has succeeded, and fewer than `fall` have failed. The agent lets such a backend
-    /// take clients: a restart must not stop traffic.
-    Unknown,
-    Healthy,
-    Down,
 }
 
 /// A target's state changed.

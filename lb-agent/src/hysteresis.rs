@@ -1,8 +1,17 @@
-//! Rise and fall: when results change a state. Pure: no clock, no sockets, no words.
+//! Rise and fall: when results change a state. For backends that are checked and things that are
+//! tracked alike. Pure: no clock, no sockets, no words.
 
-use super::State;
+/// What is known of something that is looked at again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No look has found it well, and fewer than `fall` have found it wanting. The agent lets a
+    /// backend take clients then: a restart must not stop traffic.
+    Unknown,
+    Healthy,
+    Down,
+}
 
-/// The state of one target.
+/// The state of one such thing.
 ///
 /// ```text
 ///             success                     fall failures in a row
@@ -16,7 +25,7 @@ use super::State;
 /// A result that confirms the state (a success where healthy, a failure where down) starts the
 /// count towards the other one anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     state: State,
     rise: u32,
     fall: u32,
@@ -26,16 +35,21 @@ pub(super) struct Machine {
 
 impl Machine {
     /// A machine that starts in `state`. A `rise` or `fall` of 0 is taken as 1.
-    pub(super) fn new(state: State, rise: u32, fall: u32) -> Self {
+    pub(crate) fn new(state: State, rise: u32, fall: u32) -> Self {
         Self { state, rise: rise.max(1), fall: fall.max(1), against: 0 }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.state
     }
 
+    /// Results in a row that speak against the state.
+    pub(crate) fn against(&self) -> u32 {
+        self.against
+    }
+
     /// Takes one result. Returns how many results in a row changed the state, if they did.
-    pub(super) fn observe(&mut self, success: bool) -> Option<u32> {
+    pub(crate) fn observe(&mut self, success: bool) -> Option<u32> {
         let (next, needed) = match (self.state, success) {
             (State::Healthy, true) | (State::Down, false) => {
                 self.against = 0;

@@ -148,6 +148,8 @@ verdicts! {
     OtherProtocol = "other_protocol", Pass;
     /// Something that the program needs is missing from the maps: not configured yet.
     NotReady = "not_ready", Pass;
+    /// The agent's synthetic packet, which went the whole way to a backend.
+    Trial = "trial", Drop;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

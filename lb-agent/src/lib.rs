@@ -18,4 +18,5 @@ pub mod plan;
 pub mod role;
 pub mod script;
 pub mod table;
+pub mod track;
 pub mod vrrp;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use lb_agent::config::{
     Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Notify, NotifyEvent,
-    NotifyWay, Protocol, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
+    NotifyWay, Protocol, Script, Track, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum,
+    VrrpVersion, Watched,
 };
 use proptest::prelude::*;
 
@@ -21,6 +22,7 @@ const TEN_LINES: &str = include_str!("fixtures/config/taken/ten-lines.toml");
 const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.toml");
 const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
 const NOTIFY: &str = include_str!("fixtures/config/taken/notify.toml");
+const TRACK: &str = include_str!("fixtures/config/taken/track.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
 
@@ -218,6 +220,48 @@ fn every_setting_of_the_hooks_arrives() {
     let way = NotifyWay::Webhook { url: url(false, "2001:db8::7", 8080, "/"), ca_file: None };
     assert_eq!((&plain.way, plain.timeout), (&way, Duration::from_secs(10)));
     assert_eq!(plain.events, [NotifyEvent::Role, NotifyEvent::Trouble], "both by default");
+}
+
+#[test]
+fn every_kind_of_track_arrives_with_the_defaults_of_its_kind() {
+    let config = taken(TRACK);
+    let of_script = |path: &str, arguments: &[&str], timeout_s, user: &str| {
+        Watched::Script(Script {
+            path: path.into(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(timeout_s),
+            user: user.to_owned(),
+        })
+    };
+    let backends = |at_least, service: Option<&str>| Watched::HealthyBackends {
+        at_least,
+        service: service.map(str::to_owned),
+    };
+    let expected = [
+        (
+            "check_nginx",
+            of_script("/etc/keepalived/check_nginx.sh", &[], 1, "root"),
+            Some(-5),
+            2,
+            2,
+        ),
+        ("uplink", Watched::Interface("ens34".to_owned()), None, 5, 2),
+        ("backends", backends(1, None), None, 3, 1),
+        ("both", backends(2, Some("kube-apiserver")), Some(-20), 3, 1),
+        ("defaults", of_script("/usr/local/bin/check", &["an argument"], 2, "nobody"), None, 2, 2),
+    ]
+    .map(|(name, watched, weight, rise, fall)| Track {
+        name: name.to_owned(),
+        watched,
+        weight,
+        rise,
+        fall,
+    });
+    assert_eq!(config.tracks, expected);
+    let remarks = config.remarks();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].starts_with("track `check_nginx`: weight -5 never moves"), "{remarks:?}");
 }
 
 #[test]

@@ -122,6 +122,8 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
         "GET /v1/services" => ok(services()),
         "GET /v1/backends" => ok(backends()),
         "GET /v1/nodes" => ok(nodes()),
+        "GET /v1/vrrp" => ok(routers()),
+        "GET /v1/tracks" => ok(tracks()),
         "POST /v1/interfaces/ens33" => ok(interface()),
         "DELETE /v1/interfaces/ens33" | "PUT /v1/role" => StatusCode::NO_CONTENT.into_response(),
         "POST /v1/interfaces/wlan0" => {
@@ -138,6 +140,32 @@ fn interface() -> Value {
         "name": "ens33", "index": 2, "mode": "generic", "mac": "02:00:00:00:00:01",
         "reason": "the driver has no XDP", "attached_since": NOW - 61.0,
     })
+}
+
+fn routers() -> Value {
+    json!([{
+        "router_id": 51, "version": 3, "interface": "ens33", "address": "192.168.139.133",
+        "priority": 80, "interval_seconds": 0.1, "state": "backup", "holds": false,
+        "held_back": "check: exit status 1", "reason": "held back", "since": NOW - 61.0,
+        "heard": null, "sent": 7, "send_failures": 0, "received": 9, "refused": {},
+        "transitions": 2, "lateness_max_seconds": 0.001, "trouble": null,
+    }])
+}
+
+fn tracks() -> Value {
+    let track = |name: &str, state: &str, weight: Option<i16>| {
+        json!({
+            "name": name, "kind": "script", "about": "script /bin/check every 2s as nobody",
+            "state": state, "since": NOW - 61.0, "reason": "exit status 1", "weight": weight,
+            "looks": 9, "failures": { "failed": 2, "timed_out": 0, "refused": 0 },
+        })
+    };
+    json!([
+        track("fine", "good", None),
+        track("check", "failing", None),
+        track("light", "failing", Some(-20)),
+        track("fresh", "unknown", None),
+    ])
 }
 
 fn status() -> Value {
@@ -393,6 +421,35 @@ async fn an_agent_that_dies_in_between_is_noticed() {
     assert!(matches!(answer, Err(ClientError::Http { .. })), "{answer:?}");
 }
 
+#[tokio::test]
+async fn vrrp_has_a_line_for_each_tracked_thing_that_is_not_good() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["vrrp"]).await;
+    assert_eq!(said.outcome, Outcome::Done, "{}", said.err);
+    let about = "(script /bin/check every 2s as nobody)";
+    for line in [
+        format!(
+            "warning: track check {about} fails for 1m1s: exit status 1; this node stays Backup"
+        ),
+        format!("warning: track light {about} fails for 1m1s: exit status 1; priority -20"),
+        format!(
+            "warning: track fresh {about} waits for 1m1s: exit status 1; this node stays Backup"
+        ),
+    ] {
+        assert!(said.out.lines().any(|said| said == line), "no `{line}` in:\n{}", said.out);
+    }
+    assert!(!said.out.contains("track fine"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn vrrp_for_programs_is_the_list_of_routers() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["vrrp", "-o", "json"]).await;
+    let answer: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(answer, routers());
+    assert_eq!(agent.asked(), ["GET /v1/vrrp"]);
+}
+
 const GOOD: &str = include_str!("fixtures/config/taken/both-families.toml");
 
 #[tokio::test]
@@ -458,6 +515,63 @@ async fn check_tells_programs_too() {
     let problem = &answer["problems"][0];
     assert_eq!((&problem["line"], &problem["column"]), (&json!(36), &json!(8)), "{answer}");
     assert_eq!(problem["message"], "`fall` is 0, but must be between 1 and 100");
+}
+
+/// A file with one script, run as whoever runs the test.
+fn with_script(path: &Path) -> String {
+    let own = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("users can be read");
+    format!(
+        "{GOOD}\n[vrrp]\nrouter_id = 51\n[[track]]\nname = \"watch\"\nscript = [{path:?}]\n\
+         user = {:?}\n",
+        own.expect("we are somebody").name
+    )
+}
+
+#[tokio::test]
+async fn check_looks_at_the_scripts_of_this_machine() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let script = scratch.write("watch", "#!/bin/sh\n");
+    let file = scratch.write("lb.toml", with_script(&script));
+    let file = file.to_str().expect("a path");
+    let check = async |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&script, mode).expect("a file of our own");
+        let people = lbctl(&scratch.path("none"), &["check", file]).await;
+        let program = lbctl(&scratch.path("none"), &["check", file, "-o", "json"]).await;
+        let program: Value = serde_json::from_str(&program.out).expect("JSON");
+        (people, program)
+    };
+    let (people, program) = check(0o755).await;
+    assert_eq!((people.outcome, &program["valid"]), (Outcome::Done, &json!(true)), "{program}");
+    assert!(people.out.contains("the node resigns"), "{}", people.out);
+    for (mode, why) in [
+        (0o775, "is writable by others than its owner (mode 0775): chmod go-w it"),
+        (0o644, "is not executable by"),
+    ] {
+        let (people, program) = check(mode).await;
+        assert_eq!(people.outcome, Outcome::Misused);
+        assert!(
+            people.out.contains("lb.toml is valid, but not for this machine"),
+            "{}",
+            people.out
+        );
+        let line = people.out.lines().find(|line| line.starts_with("error: track `watch`: "));
+        assert!(line.is_some_and(|line| line.contains(why)), "{}", people.out);
+        assert_eq!(program["valid"], json!(false));
+        assert!(program["scripts"][0].as_str().is_some_and(|s| s.contains(why)), "{program}");
+    }
+}
+
+#[tokio::test]
+async fn check_only_remarks_that_a_script_is_not_on_this_machine() {
+    let scratch = Scratch::new();
+    let file = scratch.write("lb.toml", with_script(&scratch.path("absent")));
+    let said = lbctl(&scratch.path("none"), &["check", file.to_str().expect("a path")]).await;
+    assert_eq!(said.outcome, Outcome::Done, "{}", said.out);
+    let expected = format!("there is no {}", scratch.path("absent").display());
+    let line = said.out.lines().find(|l| l.starts_with("remark: track `watch` on this machine"));
+    assert!(line.is_some_and(|line| line.contains(&expected)), "{}", said.out);
 }
 
 #[tokio::test]

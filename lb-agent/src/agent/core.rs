@@ -16,6 +16,7 @@ use super::election::Election;
 use super::error::AgentError;
 use super::happened::happened;
 use super::seats::Seats;
+use super::tracking::Occasion;
 use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
@@ -26,6 +27,7 @@ use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
 use crate::plan::{Inputs, Plan, PlannedService, Tables, Usable};
 use crate::role::{Claim, Placement, Role};
+use crate::track::{self, Board};
 use crate::vrrp;
 
 /// How often NAT flows are looked at.
@@ -56,6 +58,7 @@ pub(super) struct Agent {
     pub(super) hooks: Arc<Hooks>,
     /// Where each VIP is held.
     pub(super) placements: Vec<Placement>,
+    pub(super) board: Board,
     pub(super) network: Network,
     pub(super) services: Vec<PlannedService>,
     pub(super) attached_since: HashMap<u32, SystemTime>,
@@ -78,6 +81,7 @@ pub(super) struct Agent {
 pub(super) struct Events {
     pub(super) monitor: Monitor,
     pub(super) health: mpsc::Receiver<health::Event>,
+    pub(super) tracks: mpsc::Receiver<track::Event>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
 }
@@ -116,9 +120,13 @@ impl Agent {
                     self.replan();
                 }
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
+                Some(event) = events.tracks.recv() => self.note_track(event),
                 Some(command) = events.commands.recv() => self.answer(command).await,
                 _ = sweep.tick() => self.sweep(),
-                _ = tick.tick() => self.probe().await,
+                _ = tick.tick() => {
+                    self.look(Occasion::Tick);
+                    self.probe().await;
+                }
             }
         }
     }
@@ -280,7 +288,7 @@ impl Agent {
         self.services = plan.services;
         self.placements = self.find_placements();
         self.seats.place(&self.placements);
-        self.tell_fitness();
+        self.look(Occasion::Change);
     }
 
     /// Where each VIP is held: on the attached interface that has its network, or else on the first.
@@ -366,6 +374,7 @@ impl Agent {
             Command::SetRole(role, reply) => self.role_asked(role, reply),
             Command::Notify(reply) => drop(reply.send(self.api_notify())),
             Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
+            Command::Tracks(reply) => drop(reply.send(self.api_tracks())),
             Command::VrrpResign(router, reply) => {
                 drop(reply.send(self.vrrp_asked(router, &vrrp::Command::Resign)));
             }

@@ -11,6 +11,7 @@ use tracing::info;
 
 use self::way::{Surroundings, Way};
 use super::core::Agent;
+use super::tracking::Occasion;
 use crate::config;
 use crate::control::server::Refusal;
 use crate::dataplane::Leases;
@@ -29,6 +30,8 @@ pub(super) enum Election {
 pub(super) struct Elected {
     pub(super) vrrp: Vrrp,
     routers: Vec<Standing>,
+    /// By how much this node's priority is lowered, as VRRP was told.
+    weight: i32,
 }
 
 /// A router of [`Elected`], at the same place as there.
@@ -144,8 +147,9 @@ impl Agent {
         match Vrrp::start(routers, &self.vrrp_events) {
             Ok(vrrp) => {
                 self.failures.remove(&about);
-                self.election = Election::Vrrp(Elected { vrrp, routers: standings });
-                self.tell_fitness();
+                self.election = Election::Vrrp(Elected { vrrp, routers: standings, weight: 0 });
+                // Before its first timer: a node that is not known to be well stays Backup.
+                self.look(Occasion::Tick);
             }
             // The holders of these senders have ended: nothing attracts traffic, and the failure
             // stands in the status until a restart.
@@ -153,40 +157,6 @@ impl Agent {
                 self.failures.insert(about, format!("vrrp does not start: {error}"));
             }
         }
-    }
-
-    /// A node that cannot serve must not be Active.
-    pub(super) fn tell_fitness(&mut self) {
-        let Election::Vrrp(elected) = &self.election else { return };
-        let unfit: Vec<Option<String>> =
-            elected.routers.iter().map(|standing| self.why_unfit(&standing.vips)).collect();
-        let Election::Vrrp(elected) = &mut self.election else { return };
-        for (place, unfit) in unfit.into_iter().enumerate() {
-            let standing = &mut elected.routers[place];
-            if unfit != standing.unfit
-                && elected.vrrp.command(Target::Router(place), Command::Unfit(unfit.clone()))
-            {
-                standing.unfit = unfit;
-            }
-        }
-    }
-
-    fn why_unfit(&self, vips: &[IpAddr]) -> Option<String> {
-        if self.dataplane.attached().is_empty() {
-            return Some("no interface is attached".to_owned());
-        }
-        if let Some(failure) = self.failures.get("maps") {
-            return Some(failure.clone());
-        }
-        let placements = self.placements.iter().filter(|placement| vips.contains(&placement.vip));
-        placements.into_iter().find_map(|placement| {
-            let name = &placement.interface.name;
-            match self.network.link(placement.interface.index) {
-                None => Some(format!("{name} is gone")),
-                Some(link) if !link.up || !link.running => Some(format!("{name} is down")),
-                Some(_) => None,
-            }
-        })
     }
 
     /// Passes a person's command on to VRRP, for one router or for all.
@@ -216,6 +186,25 @@ impl Agent {
 }
 
 impl Elected {
+    /// The addresses of each router.
+    pub(super) fn vips(&self) -> impl Iterator<Item = &[IpAddr]> {
+        self.routers.iter().map(|standing| standing.vips.as_slice())
+    }
+
+    /// Tells VRRP by how much the priority is lowered, and for each router why this node must not be
+    /// Active in it, where that has changed.
+    pub(super) fn tell(&mut self, weight: i32, unfit: Vec<Option<String>>) {
+        if weight != self.weight && self.vrrp.command(Target::All, Command::Weigh(weight)) {
+            self.weight = weight;
+        }
+        for (place, (standing, unfit)) in self.routers.iter_mut().zip(unfit).enumerate() {
+            let command = Command::Unfit(unfit.clone());
+            if unfit != standing.unfit && self.vrrp.command(Target::Router(place), command) {
+                standing.unfit = unfit;
+            }
+        }
+    }
+
     fn targets(&self, router_id: Option<u8>) -> Result<Vec<Target>, String> {
         let Some(wanted) = router_id else { return Ok(vec![Target::All]) };
         let places = self.routers.iter().enumerate().filter(|(_, s)| s.router_id == wanted);

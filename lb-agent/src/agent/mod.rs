@@ -13,6 +13,7 @@ mod notices;
 mod options;
 mod report;
 mod seats;
+mod tracking;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -43,6 +44,7 @@ use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
 use crate::plan::Tables;
 use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
+use crate::track::{Board, Watcher};
 use crate::vrrp;
 
 /// Reads and checks the configuration that the options name.
@@ -63,6 +65,9 @@ pub fn purge(config: &Config) -> Result<(), AgentError> {
 
 /// Runs the agent until a signal ends it.
 pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
+    for remark in config.remarks() {
+        warn!("{remark}");
+    }
     dataplane::permitted()?;
     // Before anything is there to be left behind, and before the socket says that we are here.
     let stop = stop_signals()?;
@@ -80,13 +85,15 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     let (mut agent, holders) = assemble(options, config, found).await?;
     let (checker, health) = Checker::start();
     agent.set_targets(&checker);
+    let (watcher, tracks) = Watcher::start(agent.board.tracked());
     let (commands, inbox) = mpsc::channel(server::QUEUE);
     serve(listener, metrics, &commands);
-    let events = Events { monitor, health, commands: inbox, vrrp };
+    let events = Events { monitor, health, tracks, commands: inbox, vrrp };
     info!(node = agent.node, "serving");
     let (reason, vrrp) = agent.run(events, stop).await;
     info!(reason, "stopping");
     drop(checker);
+    drop(watcher);
     let socket = agent.config.control.socket.clone();
     agent.close(holders, vrrp).await;
     // The listener is gone with the runtime; a socket that stays would only mislead.
@@ -141,6 +148,7 @@ async fn assemble(
         Election::Static(_) => notices::follow_roles(&hooks, &seats, &config),
         Election::Waiting(_) | Election::Vrrp(_) => Tasks::new(),
     };
+    let board = Board::new(&config.tracks, SystemTime::now());
     let mut agent = Agent {
         config: Arc::new(config),
         config_path: options.config.clone(),
@@ -153,6 +161,7 @@ async fn assemble(
         vrrp_events,
         hooks,
         placements: Vec::new(),
+        board,
         network,
         services: Vec::new(),
         attached_since: HashMap::new(),

@@ -10,6 +10,7 @@ use lb_common::layout::{LAYOUT_VERSION, TABLE_VERSION};
 
 use super::core::Agent;
 use super::election::Election;
+use crate::config::{BUILT_IN, Watched};
 use crate::control::api;
 use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
 use crate::health;
@@ -17,6 +18,7 @@ use crate::metrics;
 use crate::netlink::mac_text;
 use crate::plan::PlannedService;
 use crate::role::{Holding, Role};
+use crate::track::{Board, Kind, Tracked};
 use crate::vrrp::identity::Version;
 use crate::vrrp::machine::State;
 use crate::vrrp::{RouterStatus, Trouble};
@@ -206,6 +208,14 @@ impl Agent {
         elected.vrrp.status().into_iter().map(virtual_router).collect()
     }
 
+    /// What is tracked; none without VRRP.
+    pub(super) fn api_tracks(&self) -> Vec<api::Track> {
+        if self.config.vrrp.is_none() {
+            return Vec::new();
+        }
+        self.board.tracked().iter().map(track).collect()
+    }
+
     pub(super) fn metrics(&self) -> Result<String, DataPlaneError> {
         let snapshot = metrics::Snapshot {
             status: &self.status(),
@@ -214,6 +224,7 @@ impl Agent {
             backends: &self.api_backends()?,
             routers: &self.api_vrrp(),
             hooks: &self.api_notify(),
+            tracks: &self.api_tracks(),
             nat_flows: self.nat_flows,
             nat_flows_limit: u64::from(self.config.nat.flows),
             netlink_overruns: self.netlink_overruns,
@@ -283,6 +294,40 @@ fn trouble(trouble: Trouble) -> api::Trouble {
         count: trouble.count,
         first: unix(trouble.first),
         last: unix(trouble.last),
+    }
+}
+
+fn track(tracked: &Tracked) -> api::Track {
+    let judge = &tracked.judge;
+    let (kind, about) = match &tracked.watched {
+        None if tracked.name == BUILT_IN[Board::DATA_PATH] => {
+            (api::TrackKind::DataPath, "interfaces attached and up, maps written".to_owned())
+        }
+        None => (api::TrackKind::SyntheticPacket, "a packet passes through the program".to_owned()),
+        Some(watched) => {
+            let kind = match watched {
+                Watched::Interface(_) => api::TrackKind::Interface,
+                Watched::Script(_) => api::TrackKind::Script,
+                Watched::HealthyBackends { .. } => api::TrackKind::HealthyBackends,
+            };
+            (kind, watched.to_string())
+        }
+    };
+    let counts = judge.counts();
+    api::Track {
+        name: tracked.name.clone(),
+        kind,
+        about,
+        state: match judge.state() {
+            health::State::Healthy => api::TrackState::Good,
+            health::State::Down => api::TrackState::Failing,
+            health::State::Unknown => api::TrackState::Unknown,
+        },
+        since: unix(judge.since()),
+        reason: judge.reason().to_owned(),
+        weight: tracked.weight,
+        looks: counts.looks,
+        failures: Kind::ALL.map(|kind| (kind.name().to_owned(), counts.of(kind))).into(),
     }
 }
 

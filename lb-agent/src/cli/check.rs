@@ -16,9 +16,10 @@ use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
     Backend, Config, ConfigError, DeliverySetting, Health, Notify, NotifyWay, Service, Vrrp,
-    duration_text,
+    Watched, duration_text,
 };
 use crate::script;
+use crate::track::trust::{self, Distrust};
 
 /// A configuration with the most backends that are possible is smaller.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -44,6 +45,8 @@ pub struct Arguments {
 struct Verdict {
     valid: bool,
     problems: Vec<ShownProblem>,
+    /// Scripts that this machine's agent would not run.
+    scripts: Vec<String>,
     remarks: Vec<String>,
 }
 
@@ -59,13 +62,14 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
     let text = read(&arguments.file)?;
     match Config::parse(&text) {
         Ok(config) => {
-            let mut remarks = config.remarks();
-            remarks.extend(config.notify.iter().filter_map(unrunnable));
-            let verdict = Verdict { valid: true, remarks, ..Verdict::default() };
+            let mut verdict = Verdict { remarks: config.remarks(), ..Verdict::default() };
+            verdict.remarks.extend(config.notify.iter().filter_map(unrunnable));
+            scripts(&config, &mut verdict);
+            verdict.valid = verdict.scripts.is_empty();
             if !screen.data(&verdict)? {
-                summary(&arguments.file, &config, &verdict.remarks, screen)?;
+                summary(&arguments.file, &config, &verdict, screen)?;
             }
-            Ok(Outcome::Done)
+            Ok(if verdict.valid { Outcome::Done } else { Outcome::Misused })
         }
         Err(error) => {
             refused(&arguments.file, &error, screen)?;
@@ -81,6 +85,24 @@ fn unrunnable(hook: &Notify) -> Option<String> {
     let user = user.as_ref().and_then(|name| nix::unistd::User::from_name(name).ok().flatten());
     let error = script::inspect(path, user.map(|user| user.uid.as_raw())).err()?;
     Some(format!("hook `{}` would not be told anything by this machine: {error}", hook.name))
+}
+
+/// Looks at the scripts as they are on this machine. One that is not there may be on the nodes.
+fn scripts(config: &Config, verdict: &mut Verdict) {
+    for track in &config.tracks {
+        let Watched::Script(script) = &track.watched else { continue };
+        let Err(distrust) = trust::check(&script.path, &script.user) else { continue };
+        let name = &track.name;
+        match distrust {
+            Distrust::Missing { .. }
+            | Distrust::Unreadable { .. }
+            | Distrust::NoUser { .. }
+            | Distrust::UnknownUser { .. } => verdict.remarks.push(format!(
+                "track `{name}` on this machine: {distrust}; on a node it would count as failing"
+            )),
+            distrust => verdict.scripts.push(format!("track `{name}`: {distrust}")),
+        }
+    }
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -126,10 +148,13 @@ fn refused(file: &Path, error: &ConfigError, screen: &mut Screen<'_>) -> Result<
 fn summary(
     file: &Path,
     config: &Config,
-    remarks: &[String],
+    verdict: &Verdict,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
-    let valid = screen.painted(Tone::Good, "valid");
+    let valid = match verdict.valid {
+        true => screen.painted(Tone::Good, "valid"),
+        false => format!("valid, but {}", screen.painted(Tone::Bad, "not for this machine")),
+    };
     screen.line(&format!("{} is {valid}\n", file.display()))?;
     let vips: Vec<String> = config.virtual_addresses.iter().map(IpAddr::to_string).collect();
     screen.line(&format!("virtual addresses  {}", vips.join(", ")))?;
@@ -147,7 +172,15 @@ fn summary(
         screen.line("")?;
         self::service(config, service, screen)?;
     }
-    for remark in remarks {
+    if !config.tracks.is_empty() {
+        screen.line("")?;
+        screen.table(&tracks(config))?;
+    }
+    for script in &verdict.scripts {
+        let label = screen.painted(Tone::Bad, "error:");
+        screen.line(&format!("\n{label} {script}"))?;
+    }
+    for remark in &verdict.remarks {
         let label = screen.painted(Tone::Doubtful, "remark:");
         screen.line(&format!("\n{label} {remark}"))?;
     }
@@ -179,6 +212,22 @@ fn nodes(config: &Config) -> Table {
             Cell::from(&node.name),
             Cell::from(addresses.join(",")),
             Cell::from(node.priority),
+        ]);
+    }
+    table
+}
+
+fn tracks(config: &Config) -> Table {
+    let mut table = Table::new(["TRACK", "WATCHES", "WHILE IT FAILS"]);
+    for track in &config.tracks {
+        let effect = match track.weight {
+            Some(weight) => format!("priority {weight}"),
+            None => "the node resigns".to_owned(),
+        };
+        table.row([
+            Cell::from(&track.name),
+            Cell::from(track.watched.to_string()),
+            Cell::from(effect),
         ]);
     }
     table

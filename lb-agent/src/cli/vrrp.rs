@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::figures;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
-use crate::control::api::{VirtualRouter, VrrpState};
+use crate::control::api::{Track, TrackState, VirtualRouter, VrrpState};
 use crate::control::client::Client;
 
 /// Show the virtual routers, or take part in what they decide
@@ -64,9 +64,11 @@ pub(super) async fn run(
 
 async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let routers = client.vrrp().await?;
+    // For programs the tracks have an address of their own, and this stays a list of routers.
     if screen.data(&routers)? {
         return Ok(());
     }
+    let tracks = client.tracks().await?;
     if routers.is_empty() {
         return screen.line("no virtual router: [vrrp] is not in the configuration, or waits for an interface (lbctl status)");
     }
@@ -102,7 +104,25 @@ async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure>
     for router in &routers {
         doubts(router, screen)?;
     }
+    for track in tracks.iter().filter(|track| track.state != TrackState::Good) {
+        let line = failing(track, screen);
+        screen.line(&line)?;
+    }
     Ok(())
+}
+
+/// A thing that is not good: what, since when, why, and what follows.
+fn failing(track: &Track, screen: &Screen<'_>) -> String {
+    let label = screen.painted(Tone::Doubtful, "warning:");
+    let Track { name, about, reason, .. } = track;
+    let age = figures::age(screen.seconds_since(track.since));
+    let state = if track.state == TrackState::Unknown { "waits" } else { "fails" };
+    let effect = match track.weight {
+        Some(weight) if track.state == TrackState::Unknown => format!("its weight is {weight}"),
+        Some(weight) => format!("priority {weight}"),
+        None => "this node stays Backup".to_owned(),
+    };
+    format!("{label} track {name} ({about}) {state} for {age}: {reason}; {effect}")
 }
 
 fn state(router: &VirtualRouter) -> Cell {

@@ -2,6 +2,7 @@
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
 mod notify;
+mod track;
 mod vrrp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use super::{
 };
 
 pub(super) use notify::DraftNotify;
+pub(super) use track::DraftTrack;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const NODE_ADDRESS_EXAMPLE: &str = "address = \"192.168.139.133\"";
@@ -43,6 +45,7 @@ pub(super) struct Draft {
     pub(super) services: Vec<DraftService>,
     pub(super) vrrp: Option<DraftVrrp>,
     pub(super) notify: Vec<DraftNotify>,
+    pub(super) tracks: Vec<DraftTrack>,
     pub(super) lease: Lease,
     pub(super) nat: Nat,
     pub(super) host: Host,
@@ -103,6 +106,7 @@ impl Draft {
             services,
             vrrp: vrrp::read(&root, faults),
             notify: notify::hooks(&root, faults),
+            tracks: track::tracks(&root, faults),
             lease: lease(&root, faults),
             nat: nat(&root, faults),
             host: host(&root, faults),

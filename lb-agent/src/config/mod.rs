@@ -13,6 +13,7 @@ mod problem;
 mod remark;
 pub(crate) mod schema;
 mod secret;
+mod track;
 mod validate;
 mod value;
 mod vrrp;
@@ -33,6 +34,7 @@ pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
+pub use track::{BUILT_IN, Script, Track, Watched};
 pub use value::duration_text;
 pub use vrrp::{AuthPass, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion};
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub vrrp: Option<Vrrp>,
     /// Who is told of changes; names are unique.
     pub notify: Vec<Notify>,
+    /// None without `vrrp`. Names are unique.
+    pub tracks: Vec<Track>,
     pub lease: Lease,
     pub nat: Nat,
     pub host: Host,

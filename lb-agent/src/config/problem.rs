@@ -95,6 +95,18 @@ pub enum Problem {
     RouterOfNoAddress { address: IpAddr },
     #[error("the virtual address {address} belongs to no [[vrrp.router]]")]
     NoRouter { address: IpAddr },
+    #[error("a [[track]] without [vrrp]")]
+    TrackWithoutVrrp,
+    #[error("[[track]] has none of `interface`, `script` and `healthy_backends`")]
+    TrackOfNothing,
+    #[error("`{key}` is given without `{with}`")]
+    OnlyWith { key: &'static str, with: &'static str },
+    #[error("`{name}` is the name of something that is tracked always")]
+    BuiltInTrack { name: String },
+    #[error("`service` names `{name}`, which is no [[service]]")]
+    UnknownService { name: String, known: Vec<String>, nearest: Option<String> },
+    #[error("`healthy_backends` is {wanted}, but service `{service}` has {backends} in all")]
+    NeverSoManyBackends { wanted: u32, service: String, backends: usize },
 }
 
 /// What to say about a key that nobody knows.
@@ -293,7 +305,35 @@ impl Problem {
             }
             Self::Pointless { .. } | Self::NulByte { .. } => "remove it".to_owned(),
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
-            other => return other.remedy_of_vrrp().map(str::to_owned),
+            other => {
+                return other
+                    .remedy_of_track()
+                    .or_else(|| other.remedy_of_vrrp().map(str::to_owned));
+            }
+        })
+    }
+
+    fn remedy_of_track(&self) -> Option<String> {
+        Some(match self {
+            Self::TrackWithoutVrrp => {
+                "add [vrrp], or remove it: without an election nothing gives the virtual \
+                 addresses to another node"
+                    .to_owned()
+            }
+            Self::TrackOfNothing => "give it one of them: that is what it watches".to_owned(),
+            Self::OnlyWith { with, .. } => {
+                format!("remove it: it says something about `{with}` only")
+            }
+            Self::BuiltInTrack { .. } => "choose another name".to_owned(),
+            Self::UnknownService { nearest: Some(nearest), .. } => {
+                format!("did you mean \"{nearest}\"?")
+            }
+            Self::UnknownService { known, .. } => format!("the services are {}", quoted(known)),
+            Self::NeverSoManyBackends { .. } => {
+                "it would fail always: write that many or fewer, or name another `service`"
+                    .to_owned()
+            }
+            _ => return None,
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is allowed in a configuration, but better known to whoever wrote it.
 
+mod weight;
+
 use super::{Config, Node, Protocol, Service, Vrrp};
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
@@ -26,6 +28,7 @@ impl Config {
             None => remarks.extend(idle_priorities(&self.nodes)),
             Some(vrrp) => remarks.extend(of_vrrp(vrrp)),
         }
+        remarks.extend(weight::remarks(self));
         remarks.extend(self.services.iter().flat_map(of_service));
         remarks
     }

@@ -21,6 +21,7 @@ pub(crate) static ROOT: Table = Table {
         "service",
         "vrrp",
         "notify",
+        "track",
         "lease",
         "nat",
         "host",
@@ -86,6 +87,23 @@ pub(crate) static NOTIFY: Table = Table {
     keys: &["name", "script", "user", "url", "ca_file", "events", "timeout"],
 };
 
+pub(crate) static TRACK: Table = Table {
+    heading: "[[track]]",
+    keys: &[
+        "name",
+        "interface",
+        "script",
+        "healthy_backends",
+        "service",
+        "weight",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "user",
+    ],
+};
+
 pub(crate) static LEASE: Table = Table { heading: "[lease]", keys: &["duration"] };
 
 pub(crate) static NAT: Table = Table {
@@ -115,7 +133,7 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table { heading: "[limits]", keys: &["services", "backends"] };
 
-pub(crate) static ALL: [&Table; 17] = [
+pub(crate) static ALL: [&Table; 18] = [
     &ROOT,
     &NODE,
     &SERVICE,
@@ -124,6 +142,7 @@ pub(crate) static ALL: [&Table; 17] = [
     &VRRP,
     &VRRP_ROUTER,
     &VRRP_PRIORITY,
+    &TRACK,
     &NOTIFY,
     &LEASE,
     &NAT,

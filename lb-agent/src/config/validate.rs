@@ -10,16 +10,19 @@ use std::net::IpAddr;
 use lb_common::layout::size;
 
 use super::document::Placed;
-use super::draft::{Draft, DraftBackend, DraftNode, DraftService};
+use super::draft::{Draft, DraftBackend, DraftNode, DraftService, DraftTrack};
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
-use super::{Backend, Config, DeliverySetting, Node, Service, schema, value};
+use super::{Backend, Config, DeliverySetting, Node, Service, Track, schema, value};
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 
 /// Each has a task, a directory and a queue.
 const NOTIFY_HOOKS: usize = 16;
+
+/// Most tracked things: each script is a process now and then.
+const TRACKS: usize = 64;
 
 pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     places(&draft, faults);
@@ -30,6 +33,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     let services: Vec<Service> =
         draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
     fits_the_limits(&draft, &services, faults);
+    tracks(&draft, faults);
     Config {
         interfaces: draft.interfaces.into_iter().map(|placed| placed.value).collect(),
         virtual_addresses: values(&draft.virtual_addresses),
@@ -38,6 +42,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         services,
         vrrp,
         notify: draft.notify.into_iter().map(|draft| draft.hook).collect(),
+        tracks: draft.tracks.into_iter().map(track).collect(),
         lease: draft.lease,
         nat: draft.nat,
         host: draft.host,
@@ -51,6 +56,11 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
 
 fn node(draft: DraftNode) -> Node {
     Node { name: draft.name.value, addresses: values(&draft.addresses), priority: draft.priority }
+}
+
+fn track(draft: DraftTrack) -> Track {
+    let DraftTrack { name, watched, weight, rise, fall, .. } = draft;
+    Track { name: name.value, watched, weight, rise, fall }
 }
 
 fn values(placed: &[Placed<IpAddr>]) -> Vec<IpAddr> {
@@ -144,6 +154,41 @@ fn known_node(key: &'static str, name: &Placed<String>, draft: &Draft, faults: &
 fn notify(draft: &Draft, faults: &mut Faults<'_>) {
     unique_placed("notify hook", draft.notify.iter().map(|hook| &hook.name), faults);
     at_most("notify hooks", &draft.notify, NOTIFY_HOOKS, |hook| &hook.name.span, faults);
+}
+
+/// Names are unique, and services have the backends that are asked of them.
+fn tracks(draft: &Draft, faults: &mut Faults<'_>) {
+    unique_placed("track", draft.tracks.iter().map(|track| &track.name), faults);
+    at_most("tracks", &draft.tracks, TRACKS, |track| &track.name.span, faults);
+    if !draft.services.iter().all(|service| service.complete) {
+        return;
+    }
+    for track in &draft.tracks {
+        let Some(wanted) = &track.backends else { continue };
+        let named = track.service.as_ref();
+        let of_name =
+            |service: &&DraftService| named.is_none_or(|named| named.value == service.name.value);
+        let services: Vec<&DraftService> = draft.services.iter().filter(of_name).collect();
+        if let Some(named) = named
+            && services.is_empty()
+        {
+            let known: Vec<String> = draft.services.iter().map(|s| s.name.value.clone()).collect();
+            let nearest = schema::nearest(&named.value, known.iter().map(String::as_str));
+            let nearest = nearest.map(str::to_owned);
+            let problem = Problem::UnknownService { name: named.value.clone(), nearest, known };
+            faults.add(&named.span, problem);
+        }
+        let too_small =
+            services.iter().find(|s| (s.backends.len() as u64) < u64::from(wanted.value));
+        if let Some(service) = too_small {
+            let problem = Problem::NeverSoManyBackends {
+                wanted: wanted.value,
+                service: service.name.value.clone(),
+                backends: service.backends.len(),
+            };
+            faults.add(&wanted.span, problem);
+        }
+    }
 }
 
 /// Names, and what clients see of a service, are unique.

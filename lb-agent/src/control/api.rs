@@ -15,6 +15,7 @@
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
 //! | `GET /v1/notify` | list of [`NotifyHook`] |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
+//! | `GET /v1/tracks` | list of [`Track`], those of the data path first; empty without VRRP |
 //! | `POST /v1/vrrp/resign`, with a [`WhichRouter`] | the role is given away: nothing (204) |
 //! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
@@ -161,6 +162,46 @@ pub struct WhichRouter {
 pub struct Hold {
     /// Whether this node is to stay Backup.
     pub hold: bool,
+}
+
+/// `GET /v1/tracks`: one thing that this node's being Active depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Track {
+    pub name: String,
+    pub kind: TrackKind,
+    /// What is watched, in words.
+    pub about: String,
+    pub state: TrackState,
+    pub since: f64,
+    /// What the last look found.
+    pub reason: String,
+    /// What it adds to the priority while it fails. None: the node resigns then.
+    pub weight: Option<i16>,
+    /// Looks, or runs of a script, whatever they found.
+    pub looks: u64,
+    /// Looks that found it failing, by kind: `failed`, `timed_out`, `refused`.
+    pub failures: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackKind {
+    /// Interfaces attached, links up, maps written. Always there.
+    DataPath,
+    /// A packet that passes through the program. Always there.
+    SyntheticPacket,
+    Interface,
+    Script,
+    HealthyBackends,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackState {
+    Good,
+    Failing,
+    /// Not looked at yet.
+    Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use super::api::{
-    ApiError, Backend, Hold, Interface, Node, Role, RoleChange, Service, Status, VirtualRouter,
+    ApiError, Backend, Hold, Interface, Node, Role, RoleChange, Service, Status, Track,
+    VirtualRouter,
 };
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
@@ -125,6 +126,10 @@ impl Client {
 
     pub async fn vrrp(&self) -> Result<Vec<VirtualRouter>, ClientError> {
         self.read("/v1/vrrp").await
+    }
+
+    pub async fn tracks(&self) -> Result<Vec<Track>, ClientError> {
+        self.read("/v1/tracks").await
     }
 
     /// Gives the role to another node, in one virtual router or in all.

@@ -36,6 +36,7 @@ pub enum Command {
     SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
     Notify(oneshot::Sender<Vec<api::NotifyHook>>),
     Vrrp(oneshot::Sender<Vec<api::VirtualRouter>>),
+    Tracks(oneshot::Sender<Vec<api::Track>>),
     /// For the virtual router of that number, or for all.
     VrrpResign(Option<u8>, oneshot::Sender<Result<(), Refusal>>),
     VrrpHold(Option<u8>, bool, oneshot::Sender<Result<(), Refusal>>),
@@ -104,6 +105,7 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/role", put(role))
         .route("/v1/notify", get(notify))
         .route("/v1/vrrp", get(vrrp))
+        .route("/v1/tracks", get(tracks))
         .route("/v1/vrrp/resign", post(vrrp_resign))
         .route("/v1/vrrp/hold", put(vrrp_hold))
         .route("/metrics", get(metrics))
@@ -218,6 +220,10 @@ async fn notify(State(agent): Agent) -> Response {
 
 async fn vrrp(State(agent): Agent) -> Response {
     answer(&agent, Command::Vrrp).await
+}
+
+async fn tracks(State(agent): Agent) -> Response {
+    answer(&agent, Command::Tracks).await
 }
 
 async fn vrrp_resign(State(agent): Agent, Query(which): Query<api::WhichRouter>) -> Response {

@@ -16,8 +16,8 @@ use super::links;
 use super::pins::Pins;
 use crate::config::Mode;
 
-const XDP: &str = "lb_xdp";
-const STEER: &str = "lb_tc_steer";
+pub(super) const XDP: &str = "lb_xdp";
+pub(super) const STEER: &str = "lb_tc_steer";
 const DELIVER: &str = "lb_tc_deliver";
 const DELIVER_AFTER_GENERIC: &str = "lb_tc_deliver_g";
 const EGRESS: &str = "lb_tc_egress";

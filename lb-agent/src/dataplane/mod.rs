@@ -15,6 +15,7 @@ mod maps;
 mod nat;
 mod pins;
 mod state;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -33,6 +34,7 @@ pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use nat::{NatTimeouts, Sweep};
 pub use pins::Pins;
+pub use trial::TrialError;
 
 use crate::config::Mode;
 use crate::plan::Plan;

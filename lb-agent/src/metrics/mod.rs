@@ -4,6 +4,7 @@
 //! listed in docs/metrics.md.
 
 mod notify;
+mod track;
 mod vrrp;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub struct Snapshot<'a> {
     pub backends: &'a [api::Backend],
     pub routers: &'a [api::VirtualRouter],
     pub hooks: &'a [api::NotifyHook],
+    pub tracks: &'a [api::Track],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
     pub netlink_overruns: u64,
@@ -83,6 +85,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     backends(&mut registry, snapshot.backends);
     vrrp::register(&mut registry, snapshot.routers);
     notify::register(&mut registry, snapshot.hooks);
+    track::register(&mut registry, snapshot.tracks);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -4,7 +4,7 @@ use super::rules::code;
 use super::{Complaint, File};
 
 /// Places and what their code, tests apart, may not name, with the reason.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 11] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
@@ -16,6 +16,10 @@ const LAYERS: [Layer; 10] = [
             "lb-agent/src/plan/",
             "lb-agent/src/role/ledger.rs",
             "lb-agent/src/role/steps.rs",
+            "lb-agent/src/hysteresis.rs",
+            "lb-agent/src/track/board.rs",
+            "lb-agent/src/track/frame.rs",
+            "lb-agent/src/track/judge.rs",
             "lb-agent/src/vrrp/identity.rs",
             "lb-agent/src/vrrp/machine/",
             "lb-agent/src/vrrp/moment.rs",
@@ -44,7 +48,7 @@ const LAYERS: [Layer; 10] = [
     },
     Layer {
         places: &["lb-agent/src/health/"],
-        banned: &["crate::dataplane", "crate::role", "aya::"],
+        banned: &["crate::dataplane", "crate::role", "crate::track", "aya::"],
         reason: "health, role and dataplane know nothing of one another: agent composes them",
     },
     Layer {
@@ -54,7 +58,7 @@ const LAYERS: [Layer; 10] = [
     },
     Layer {
         places: &["lb-agent/src/vrrp/"],
-        banned: &["crate::dataplane", "crate::health", "crate::role", "aya::"],
+        banned: &["crate::dataplane", "crate::health", "crate::role", "crate::track", "aya::"],
         reason: "vrrp decides the role and knows nothing of who carries it out",
     },
     Layer {
@@ -63,13 +67,18 @@ const LAYERS: [Layer; 10] = [
         reason: "it tells what it is told, and knows nothing of who tells it: agent composes them",
     },
     Layer {
+        places: &["lb-agent/src/track/"],
+        banned: &["crate::dataplane", "crate::health", "crate::role", "crate::vrrp", "aya::"],
+        reason: "track knows what is well, and nothing of who looks at the rest or acts on it",
+    },
+    Layer {
         places: &["lb-agent/src/netlink/"],
         banned: &["crate::dataplane", "crate::health", "crate::role", "aya::"],
         reason: "a driver knows the kernel, and nobody who uses it",
     },
     Layer {
         places: &["lb-agent/src/dataplane/"],
-        banned: &["crate::health", "crate::role", "crate::control"],
+        banned: &["crate::health", "crate::role", "crate::track", "crate::control"],
         reason: "health, role and dataplane know nothing of one another: agent composes them",
     },
     Layer {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use lb_agent::control::api::{Backend, NotifyHook, Role, Service, Status, VirtualRouter};
+use lb_agent::control::api::{Backend, NotifyHook, Role, Service, Status, Track, VirtualRouter};
 use serde::de::DeserializeOwned;
 
 use super::{Host, Process};
@@ -93,6 +93,30 @@ impl Agent {
     /// Where it does not answer.
     pub fn notify(&self) -> Result<Vec<NotifyHook>> {
         self.read("/v1/notify")
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn tracks(&self) -> Result<Vec<Track>> {
+        self.read("/v1/tracks")
+    }
+
+    /// Waits until one of its tracks satisfies the condition, and returns it.
+    ///
+    /// # Errors
+    /// Where it has none of that name, or it does not in time.
+    pub fn wait_for_track(
+        &self,
+        name: &str,
+        limit: Duration,
+        condition: impl Fn(&Track) -> bool,
+    ) -> Result<Track> {
+        let what = format!("track {name}");
+        poll(&what, limit, || {
+            let found = self.tracks()?.into_iter().find(|track| track.name == name);
+            Ok(Some(found.with_context(|| format!("no track {name}"))?).filter(&condition))
+        })
+        .with_context(|| format!("the agent has {:?}", self.tracks()))
     }
 
     /// The value of a data path's counter.

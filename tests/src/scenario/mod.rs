@@ -27,6 +27,7 @@ mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
 mod vrrp_three;
+mod vrrp_track;
 mod vrrp_trouble;
 mod wire;
 
@@ -162,6 +163,11 @@ pub static ALL: &[Scenario] = &[
         name: "notify",
         about: "hooks are told of every change of role, although they fail and the agent is killed",
         run: notify::run,
+    },
+    Scenario {
+        name: "vrrp-track",
+        about: "what a node tracks fails: it resigns, or lowers its priority, under load",
+        run: vrrp_track::run,
     },
     Scenario {
         name: "role-move",

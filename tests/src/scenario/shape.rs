@@ -68,6 +68,10 @@ pub struct Shape {
     pub members: Vec<String>,
     /// Instead of a node that is configured as active.
     pub vrrp: Option<Vrrp>,
+    /// `preempt` of it.
+    pub preempt: bool,
+    /// Further tables, as they are to stand at the file's end.
+    pub further: String,
 }
 
 /// How the nodes elect one another.
@@ -91,6 +95,8 @@ impl Shape {
             offloads: Offloads::Off,
             members: Vec::new(),
             vrrp: None,
+            preempt: false,
+            further: String::new(),
         }
     }
 
@@ -140,6 +146,7 @@ impl Shape {
                     text,
                     "\n[vrrp]\nrouter_id = 51\nadvertisement_interval = \"{interval_ms}ms\"\n"
                 );
+                let _ = writeln!(text, "preempt = {}", self.preempt);
             }
         }
         if !self.modes.is_empty() {
@@ -160,6 +167,7 @@ impl Shape {
                 text.push_str(&self.service(mode, family));
             }
         }
+        text.push_str(&self.further);
         text
     }
 

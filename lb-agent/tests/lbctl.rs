@@ -148,7 +148,12 @@ fn routers() -> Value {
         "priority": 80, "interval_seconds": 0.1, "state": "backup", "holds": false,
         "held_back": "check: exit status 1", "reason": "held back", "since": NOW - 61.0,
         "heard": null, "sent": 7, "send_failures": 0, "received": 9, "refused": {},
-        "transitions": 2, "lateness_max_seconds": 0.001, "trouble": null,
+        "noticed": { "split_brain": 3 }, "transitions": 2, "lateness_max_seconds": 0.001,
+        "events_lost": 0, "trouble": null,
+        "troubles": [{
+            "kind": "split_brain", "address": "192.168.139.134", "mac": "02:00:00:00:00:07",
+            "sentence": "two nodes are active", "count": 3, "first": NOW - 61.0, "last": NOW - 61.0,
+        }],
     }])
 }
 
@@ -439,6 +444,15 @@ async fn vrrp_has_a_line_for_each_tracked_thing_that_is_not_good() {
         assert!(said.out.lines().any(|said| said == line), "no `{line}` in:\n{}", said.out);
     }
     assert!(!said.out.contains("track fine"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn vrrp_has_a_line_for_each_trouble_with_address_and_mac() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["vrrp"]).await;
+    let line = "warning: router 51 on ens33: split_brain from 192.168.139.134 (02:00:00:00:00:07), \
+                3 times, last 1m1s ago: two nodes are active";
+    assert!(said.out.lines().any(|said| said == line), "no `{line}` in:\n{}", said.out);
 }
 
 #[tokio::test]

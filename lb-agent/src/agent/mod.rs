@@ -72,7 +72,8 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     // Before anything is there to be left behind, and before the socket says that we are here.
     let stop = stop_signals()?;
     // Subscribed before the first snapshot, so that nothing falls between the two.
-    let monitor = Monitor::open(MonitorOptions::default())?;
+    let mut monitor = Monitor::open(MonitorOptions::default())?;
+    monitor.set_own(config.virtual_addresses.iter().copied().collect());
     let netlink = Netlink::connect()?;
     let network = netlink.snapshot().await?;
     let node = this_node(options, &config, &network)?;

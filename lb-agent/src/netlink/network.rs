@@ -200,6 +200,23 @@ impl Network {
     /// Where frames for `destination` go: the longest prefix, then the lowest metric, then the
     /// first way that is up. Policy rules and tables other than main are not looked at.
     pub fn resolve(&self, destination: IpAddr) -> Result<NextHop, Unreachable> {
+        let (hop, carries) = self.find(destination)?;
+        if carries {
+            return self.next_hop(destination, hop);
+        }
+        let interface = self.link_name(hop.ifindex);
+        Err(Unreachable::Down { destination, interface })
+    }
+
+    /// As [`resolve`](Self::resolve), and where every way is down the first of them: frames will go
+    /// there from the moment when it is up again.
+    pub fn resolve_once_up(&self, destination: IpAddr) -> Result<NextHop, Unreachable> {
+        let (hop, _) = self.find(destination)?;
+        self.next_hop(destination, hop)
+    }
+
+    /// The way, and whether it is up.
+    fn find(&self, destination: IpAddr) -> Result<(&Hop, bool), Unreachable> {
         if self.is_own(destination) {
             return Err(Unreachable::Own(destination));
         }
@@ -211,15 +228,12 @@ impl Network {
                     return Err(Unreachable::Refused(destination));
                 }
                 if let Some(hop) = route.hops.iter().find(|h| self.carries(h)) {
-                    return self.next_hop(destination, hop);
+                    return Ok((hop, true));
                 }
-                down = down.or(route.hops.first().map(|h| h.ifindex));
+                down = down.or(route.hops.first());
             }
         }
-        Err(match down {
-            None => Unreachable::NoRoute(destination),
-            Some(ifindex) => Unreachable::Down { destination, interface: self.link_name(ifindex) },
-        })
+        down.map(|hop| (hop, false)).ok_or(Unreachable::NoRoute(destination))
     }
 
     fn carries(&self, hop: &Hop) -> bool {
@@ -376,8 +390,11 @@ mod tests {
         assert_eq!(hop.unwrap().neighbour, ip("192.0.2.9"));
 
         let routes = vec![route("10.0.0.0", 8, 0, &[(3, Some("10.0.0.1"))])];
-        let error = network(vec![down], routes).resolve(ip("10.1.1.1")).unwrap_err();
+        let network = network(vec![down], routes);
+        let error = network.resolve(ip("10.1.1.1")).unwrap_err();
         assert_eq!(error.to_string(), "every way to 10.1.1.1 is down (interface ens34)");
+        let hop = network.resolve_once_up(ip("10.1.1.1")).unwrap();
+        assert_eq!((hop.ifindex, hop.neighbour), (3, ip("10.0.0.1")));
     }
 
     #[test]

@@ -50,7 +50,9 @@ pub(super) fn decide(inputs: &Inputs<'_>, address: IpAddr, setting: DeliverySett
         DeliverySetting::Auto if node.is_some() => Delivery::Direct,
         DeliverySetting::Auto => Delivery::Nat,
     };
-    let hop = match inputs.network.resolve(address) {
+    // Also where the link is down: packets arrive as soon as it is up again, before anybody has told
+    // the agent, and a segment that has nowhere to go then is answered by a reset.
+    let hop = match inputs.network.resolve_once_up(address) {
         Ok(hop) => hop,
         Err(why) => return Way::without_next_hop(Delivery::None, intended, why.to_string()),
     };

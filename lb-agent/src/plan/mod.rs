@@ -267,7 +267,7 @@ fn peers(inputs: &Inputs<'_>, unresolved: &mut HashSet<(u32, IpAddr)>) -> Vec<Pe
     let mut peers = Vec::new();
     let others = inputs.config.nodes.iter().filter(|node| node.name != inputs.node);
     for address in others.flat_map(|node| &node.addresses) {
-        let Ok(hop) = inputs.network.resolve(*address) else { continue };
+        let Ok(hop) = inputs.network.resolve_once_up(*address) else { continue };
         if hop.neighbour != *address {
             // Behind a router: its frames come from the router's MAC.
             continue;

@@ -31,12 +31,17 @@ fn ip(text: &str) -> IpAddr {
 
 /// Node m0's network; the neighbours are those that answer.
 fn network(neighbours: &[(&str, Mac)]) -> Network {
+    network_on(true, neighbours)
+}
+
+/// The same, on a link that has its cable or not.
+fn network_on(running: bool, neighbours: &[(&str, Mac)]) -> Network {
     let link = Link {
         index: 2,
         name: "e0".to_owned(),
         mac: Some([2, 0, 0, 0, 0, 0x33]),
         up: true,
-        running: true,
+        running,
         loopback: false,
         mtu: 1500,
     };
@@ -133,6 +138,18 @@ fn a_neighbour_that_fell_silent_keeps_its_mac() {
     let plan = world.plan(&network(&[]));
     let peer = backend(&plan, "192.168.139.134:6443").entry;
     assert_eq!((peer.delivery, peer.mac, peer.state), (Delivery::Direct as u8, PEER_MAC, 0));
+}
+
+#[test]
+fn a_link_that_is_down_for_a_moment_changes_no_way() {
+    let mut world = World::new(CONFIG);
+    world.known.insert((2, ip("192.168.139.134")), PEER_MAC);
+    let up = world.plan(&network(&[]));
+    let down = world.plan(&network_on(false, &[]));
+    let way = |plan| backend(plan, "192.168.139.134:6443").entry;
+    assert_eq!(way(&down), way(&up));
+    assert_eq!(way(&down).delivery, Delivery::Direct as u8);
+    assert_eq!(down.peers, up.peers);
 }
 
 #[test]

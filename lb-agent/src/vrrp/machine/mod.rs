@@ -178,8 +178,16 @@ impl Machine {
 
     /// Keeps the router from being Active, or lets it be again.
     pub fn hold_back(&mut self, held_back: bool, now: Moment) -> Vec<Action> {
-        self.held_back = held_back;
-        if held_back { self.hand_over(now, Reason::HeldBack) } else { Vec::new() }
+        let was = std::mem::replace(&mut self.held_back, held_back);
+        if held_back {
+            return self.hand_over(now, Reason::HeldBack);
+        }
+        if was && self.state == State::Backup {
+            // It may have heard nobody because its link was down: it listens for as long as after
+            // a start.
+            self.wait_for_down(now);
+        }
+        Vec::new()
     }
 
     pub const fn is_held_back(&self) -> bool {

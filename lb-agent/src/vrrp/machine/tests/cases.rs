@@ -305,6 +305,19 @@ fn who_is_held_back_resigns_and_stays_backup() {
 }
 
 #[test]
+fn who_is_no_longer_held_back_listens_before_it_takes_over() {
+    let mut machine = started(Parameters { preempt: false, ..parameters() });
+    machine.hold_back(true, at(0));
+    // Its link was down for as long as the others wait: one of them may be Active.
+    machine.hold_back(false, at(3500));
+    assert_eq!(waits(&machine, at(3500)), 3 * SECOND + skew(100));
+    machine.hold_back(false, at(4000));
+    assert_eq!(waits(&machine, at(3500)), 3 * SECOND + skew(100), "nothing was new");
+    machine.hear(node(135), &advertisement(90), at(4100)).unwrap();
+    assert_eq!(machine.state(), State::Backup);
+}
+
+#[test]
 fn who_is_held_back_does_not_preempt() {
     let mut machine = started(parameters());
     machine.hold_back(true, at(0));

@@ -4,7 +4,8 @@ use crate::lab::hand_over;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to measure, `packet` for the cost of one packet in each delivery
+    /// What to measure: `packet` is the cost of one packet in each delivery, `failover` the time that
+    /// the VIP is away, beside keepalived, `idle` the agent's own cost
     name: String,
     /// Print the figures as one JSON object, the last line of standard output
     #[arg(long)]

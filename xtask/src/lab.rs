@@ -21,6 +21,9 @@ enum Verb {
         /// Their names, as `lab list` prints them; `all` for every one
         #[arg(required = true)]
         names: Vec<String>,
+        /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
+        #[arg(long)]
+        interval: Option<String>,
         /// Print the result as one JSON object, the last line of standard output
         #[arg(long)]
         json: bool,
@@ -50,9 +53,10 @@ enum Verb {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.verb {
-        Verb::Run { names, json, verbose } => {
+        Verb::Run { names, interval, json, verbose } => {
             let mut words = vec!["run"];
             words.extend(names.iter().map(String::as_str));
+            words.extend(interval.iter().flat_map(|interval| ["--interval", interval]));
             words.extend(verbose.then_some("--verbose"));
             hand_over("a scenario", &words, *json)
         }

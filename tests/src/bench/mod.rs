@@ -1,9 +1,13 @@
 //! Measurements: ratios against something measured in the same run.
 
+mod failover;
 mod frames;
+mod idle;
 mod kernel;
 mod packet;
 mod rig;
+
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -14,14 +18,34 @@ use crate::scenario::stage::{Setting, Stage};
 pub struct Bench {
     pub name: &'static str,
     pub about: &'static str,
+    /// One that takes longer hangs.
+    pub limit: Duration,
     run: fn(&mut Stage) -> Result<()>,
 }
 
-pub static ALL: &[Bench] = &[Bench {
-    name: "packet",
-    about: "nanoseconds of the XDP program for one packet, by way (BPF_PROG_TEST_RUN)",
-    run: packet::run,
-}];
+/// Of most.
+const LIMIT: Duration = Duration::from_secs(200);
+
+pub static ALL: &[Bench] = &[
+    Bench {
+        name: "packet",
+        about: "nanoseconds of the XDP program for one packet, by way (BPF_PROG_TEST_RUN)",
+        limit: LIMIT,
+        run: packet::run,
+    },
+    Bench {
+        name: "failover",
+        about: "how long the VIP is away when its node dies or resigns, beside keepalived",
+        limit: failover::LIMIT,
+        run: failover::run,
+    },
+    Bench {
+        name: "idle",
+        about: "what the agent costs when nothing happens",
+        limit: LIMIT,
+        run: idle::run,
+    },
+];
 
 /// # Errors
 /// Where there is none of that name; the message lists them.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lb_tests::scenario::stage::{Audience, Setting};
 use lb_tests::scenario::{self, demo};
@@ -29,6 +29,9 @@ enum Verb {
         /// Their names, as `list` prints them; `all` for every one
         #[arg(required = true)]
         names: Vec<String>,
+        /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
+        #[arg(long, value_parser = interval)]
+        interval: Option<Duration>,
         #[command(flatten)]
         face: Face,
     },
@@ -39,7 +42,7 @@ enum Verb {
     },
     /// Measure, beside a floor or a peer in the same run
     Bench {
-        /// What to measure: `packet`
+        /// What to measure: `packet`, `failover` or `idle`
         name: String,
         #[command(flatten)]
         face: Face,
@@ -84,6 +87,7 @@ impl Face {
             audience: if self.json { Audience::Machine } else { Audience::People },
             verbose: self.verbose,
             evidence: self.evidence,
+            interval: None,
         })
     }
 }
@@ -108,14 +112,15 @@ fn run(arguments: Arguments) -> Result<bool> {
                 println!("{:<16} {}", scenario.name, scenario.about);
             }
         }
-        Verb::Run { names, face } => return run_scenarios(&names, face),
+        Verb::Run { names, interval, face } => return run_scenarios(&names, interval, face),
         Verb::Demo { face } => {
             guard(Some(scenario::LIMIT))?;
             return demo::run(&face.setting()?);
         }
         Verb::Bench { name, face } => {
-            guard(Some(scenario::LIMIT))?;
-            return bench::find(&name)?.run(&face.setting()?);
+            let bench = bench::find(&name)?;
+            guard(Some(bench.limit))?;
+            return bench.run(&face.setting()?);
         }
         Verb::Simulate(arguments) => return simulation::command::run(&arguments),
         Verb::Up { face } => return up(face),
@@ -130,7 +135,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     Ok(true)
 }
 
-fn run_scenarios(names: &[String], face: Face) -> Result<bool> {
+fn run_scenarios(names: &[String], interval: Option<Duration>, face: Face) -> Result<bool> {
     let mut chosen = Vec::new();
     for name in names {
         match name.as_str() {
@@ -138,14 +143,32 @@ fn run_scenarios(names: &[String], face: Face) -> Result<bool> {
             name => chosen.push(scenario::find(name)?),
         }
     }
+    if let Some(other) = chosen.iter().find(|chosen| interval.is_some() && !chosen.takes_interval())
+    {
+        bail!("`{}` has no interval to choose: leave --interval out", other.name);
+    }
     let count = u32::try_from(chosen.len()).context("too many scenarios")?;
     guard(Some(scenario::LIMIT * count))?;
-    let setting = face.setting()?;
+    let setting = Setting { interval, ..face.setting()? };
     let mut ok = true;
     for scenario in chosen {
         ok &= scenario.run(&setting)?;
     }
     Ok(ok)
+}
+
+/// What VRRP version 3 can carry: `10ms` to `40950ms`, in steps of 10 ms.
+fn interval(text: &str) -> Result<Duration> {
+    let (number, unit_ms) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1000),
+        (None, None) => bail!("`{text}` has no unit: write `{text}ms` or `{text}s`"),
+    };
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    match ms {
+        Some(ms @ 10..=40_950) if ms % 10 == 0 => Ok(Duration::from_millis(ms)),
+        _ => bail!("`{text}` is not 10ms to 40950ms in steps of 10 ms"),
+    }
 }
 
 fn up(face: Face) -> Result<bool> {

@@ -2,8 +2,11 @@
 //! what failed and why, and the longest silence. It runs as `lb-lab client`; [`Load`] is a
 //! scenario's handle to one.
 
+mod asker;
 mod connection;
 mod load;
+mod ownership;
+mod prober;
 mod report;
 mod stream;
 
@@ -19,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Mode;
 use crate::lab::{Host, Lab, Process};
 
+pub use asker::Asker;
 pub use load::run;
+pub use ownership::Ownership;
+pub use prober::{Probe, Prober};
 pub use report::{Report, Streams};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

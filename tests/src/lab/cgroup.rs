@@ -47,6 +47,20 @@ pub(super) fn create(run: &str, host: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Kills every process of one host's cgroup at once, and waits until they are gone.
+pub(super) fn kill(cgroup: &Path) -> Result<()> {
+    std::fs::write(cgroup.join("cgroup.kill"), "1")
+        .with_context(|| format!("cannot kill what runs in {}", cgroup.display()))?;
+    let deadline = Instant::now() + EMPTYING;
+    while !members(cgroup)?.is_empty() {
+        if Instant::now() > deadline {
+            bail!("processes in {} do not die", cgroup.display());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// Kills whatever is left in a run's cgroups and removes them. Nothing there is no error.
 pub(super) fn remove(run: &str) -> Result<()> {
     let root = of_run(run)?;

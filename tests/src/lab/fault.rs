@@ -25,7 +25,24 @@ impl Host {
              add chain inet {TABLE} output {{ type filter hook output priority 0; }}
              add rule inet {TABLE} output oifname \"{interface}\" tcp dport {port} drop"
         );
-        self.namespace().within(|| tool::run("nft", &[&rules]))?;
+        self.fault(&rules)
+    }
+
+    /// The machine no longer hears an IP protocol, by IPv4 and IPv6; what it sends is heard.
+    ///
+    /// # Errors
+    /// As [`lose_own_segments_to`](Self::lose_own_segments_to).
+    pub fn lose_heard(&self, interface: &str, protocol: u8) -> Result<Fault<'_>> {
+        let rules = format!(
+            "create table inet {TABLE}
+             add chain inet {TABLE} input {{ type filter hook input priority 0; }}
+             add rule inet {TABLE} input iifname \"{interface}\" meta l4proto {protocol} drop"
+        );
+        self.fault(&rules)
+    }
+
+    fn fault(&self, rules: &str) -> Result<Fault<'_>> {
+        self.namespace().within(|| tool::run("nft", &[rules]))?;
         Ok(Fault { host: self })
     }
 }

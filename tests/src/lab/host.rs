@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::ifaddrs::getifaddrs;
 
 use super::namespace::Namespace;
 use super::process::{Place, Process};
@@ -174,6 +176,27 @@ impl Host {
         Ok(words.nth(1).and_then(parse_mac))
     }
 
+    /// Waits until the host believes this to be the MAC of an address, and returns what it believes
+    /// then or at the end.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn await_neighbour(
+        &self,
+        address: IpAddr,
+        mac: Mac,
+        limit: Duration,
+    ) -> Result<Option<Mac>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let known = self.neighbour(address)?;
+            if known == Some(mac) || Instant::now() > deadline {
+                return Ok(known);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Makes the kernel ask who has an address, by a datagram to it.
     ///
     /// # Errors
@@ -202,6 +225,31 @@ impl Host {
         Ok(text.split_ascii_whitespace().any(|word| word.starts_with(&prefix)))
     }
 
+    /// Deletes an address, as a person or another daemon would, and returns how long it was away.
+    ///
+    /// # Errors
+    /// Where it was not there, or does not come back in time.
+    pub fn delete_address(
+        &self,
+        interface: &str,
+        address: IpAddr,
+        limit: Duration,
+    ) -> Result<Duration> {
+        self.namespace.within(|| {
+            let before = Instant::now();
+            let text = address.to_string();
+            tool::run("ip", &["addr", "del", &text, "dev", interface])?;
+            // The tool's own end takes longer than an agent may take.
+            while !has(interface, address)? {
+                if before.elapsed() > limit {
+                    bail!("{address} was deleted from {interface} and not restored in {limit:?}");
+                }
+                std::thread::yield_now();
+            }
+            Ok(before.elapsed())
+        })
+    }
+
     /// Records every frame on the wire between an interface and the switch, in both directions:
     /// taken at the switch port, since the host's own taps do not see what XDP sends.
     ///
@@ -219,6 +267,14 @@ impl Host {
     pub fn set_cable(&self, interface: &str, plugged: bool) -> Result<()> {
         let state = if plugged { "up" } else { "down" };
         self.lab.switch.ip(&format!("link set {} {state}", self.link(interface)?.port))
+    }
+
+    /// SIGKILL to everything that runs on it, at once.
+    ///
+    /// # Errors
+    /// Where the kernel is older than 5.14, or a process does not die.
+    pub fn kill_all(&self) -> Result<()> {
+        cgroup::kill(&self.cgroup)
     }
 
     fn link(&self, interface: &str) -> Result<&Link> {
@@ -267,6 +323,18 @@ impl Host {
         let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
         words.nth(1).and_then(parse_mac).with_context(|| format!("{interface} has no MAC: {text}"))
     }
+}
+
+/// Runs in the interface's namespace.
+fn has(interface: &str, address: IpAddr) -> Result<bool> {
+    let mut all = getifaddrs().context("cannot list addresses")?;
+    Ok(all.any(|one| {
+        let here = one.address.and_then(|storage| {
+            let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        });
+        one.interface_name == interface && here == Some(address)
+    }))
 }
 
 /// Runs in the interface's namespace.

@@ -6,9 +6,11 @@ pub mod cluster;
 pub mod demo;
 mod direct;
 mod duet;
+mod election;
 mod evidence;
-mod failover;
+pub(crate) mod failover;
 mod false_verdict;
+mod flap;
 mod host_clients;
 mod migrate;
 mod modes;
@@ -19,11 +21,13 @@ mod passage;
 mod role_move;
 mod set_change;
 pub mod shape;
+mod split_brain;
 pub mod stage;
 mod stale_neighbour;
-mod tally;
+pub(crate) mod tally;
 mod udp;
 mod vrrp_frr;
+mod vip_deleted;
 mod vrrp_keepalived;
 mod vrrp_routers;
 mod vrrp_three;
@@ -120,6 +124,21 @@ pub static ALL: &[Scenario] = &[
         run: failover::agent_stop,
     },
     Scenario {
+        name: "split-brain",
+        about: "a Backup that hears nothing becomes Active too, then hears again, under load",
+        run: split_brain::run,
+    },
+    Scenario {
+        name: "vip-deleted",
+        about: "somebody deletes the VIPs from the Active node, again and again, under load",
+        run: vip_deleted::run,
+    },
+    Scenario {
+        name: "flap",
+        about: "the Active node's link goes down and up, fast and slowly, under load",
+        run: flap::run,
+    },
+    Scenario {
         name: "vrrp-keepalived-v2",
         about: "beside a real keepalived with the files of today's clusters: version 2, a password",
         run: vrrp_keepalived::version_2,
@@ -186,6 +205,11 @@ pub fn find(name: &str) -> Result<&'static Scenario> {
 }
 
 impl Scenario {
+    /// Whether it can be run with another interval between VRRP's advertisements.
+    pub fn takes_interval(&self) -> bool {
+        self.name.starts_with("failover-")
+    }
+
     /// Runs it. True where it is proven.
     ///
     /// # Errors

@@ -199,6 +199,12 @@ pub const fn priority(node: u8) -> u8 {
     110 - 10 * node
 }
 
+/// What VRRP takes until a Backup of this priority takes over: three intervals and its skew
+/// (RFC 9568, 6.1).
+pub fn down_interval(interval: Duration, priority: u8) -> Duration {
+    interval * 3 + interval * (256 - u32::from(priority)) / 256
+}
+
 pub fn vip(family: Family) -> IpAddr {
     host(150, family)
 }

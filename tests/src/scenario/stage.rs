@@ -47,6 +47,8 @@ pub struct Setting {
     pub verbose: bool,
     /// Where to leave the agents' logs and last words, and what passed on the wires.
     pub evidence: Option<PathBuf>,
+    /// Between VRRP's advertisements, instead of the scenario's own.
+    pub interval: Option<Duration>,
 }
 
 /// One run of one scenario.
@@ -57,6 +59,7 @@ pub struct Stage {
     audience: Audience,
     verbose: bool,
     evidence: Option<PathBuf>,
+    interval: Option<Duration>,
     claims: Vec<Claim>,
     figures: Map<String, Value>,
     progress: ProgressBar,
@@ -78,6 +81,7 @@ impl Stage {
             audience: setting.audience,
             verbose: setting.verbose,
             evidence: setting.evidence.as_ref().map(|directory| directory.join(name)),
+            interval: setting.interval,
             claims: Vec::new(),
             figures: Map::new(),
             progress,
@@ -95,6 +99,11 @@ impl Stage {
     /// Where this scenario leaves its evidence, if anywhere.
     pub fn evidence(&self) -> Option<&Path> {
         self.evidence.as_deref()
+    }
+
+    /// Between VRRP's advertisements, where it was asked for.
+    pub const fn interval(&self) -> Option<Duration> {
+        self.interval
     }
 
     /// What it does now.
@@ -201,6 +210,7 @@ mod tests {
             audience: Audience::Machine,
             verbose: false,
             evidence: None,
+            interval: None,
         };
         Stage::open("name", "about", &setting).unwrap()
     }

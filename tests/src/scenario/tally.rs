@@ -8,7 +8,7 @@ use crate::client::Report;
 
 /// A sum of reports.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     requests: u64,
     failed: u64,
     mismatched: u64,
@@ -60,6 +60,23 @@ impl Tally {
         stage.claim(&format!("none of {streams} streams breaks"), holds, seen);
     }
 
+    pub(crate) const fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    pub(crate) const fn streams_broken(&self) -> u64 {
+        self.streams_broken
+    }
+
+    /// The figures of a VIP that moved while every backend lived: whatever broke is to be counted.
+    pub(super) fn moved(&self, stage: &mut Stage) {
+        stage.figure("requests", self.requests);
+        stage.figure("requests_failed", self.failed);
+        stage.figure("streams", self.streams);
+        stage.figure("streams_broken_other_backends", self.streams_broken);
+        stage.figure("stream_gap_ms", rounded(self.stream_gap_ms));
+    }
+
     pub(super) fn figures(&self, stage: &mut Stage) {
         stage.figure("requests", self.requests);
         stage.figure("failed", self.failed);
@@ -86,6 +103,6 @@ pub(super) fn untranslated(stage: &mut Stage, who: &str, report: &Report, target
 }
 
 /// To a tenth: more is noise.
-pub(super) fn rounded(milliseconds: f64) -> f64 {
+pub(crate) fn rounded(milliseconds: f64) -> f64 {
     (milliseconds * 10.0).round() / 10.0
 }

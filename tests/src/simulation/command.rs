@@ -31,6 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         audience: if json { Audience::Machine } else { Audience::People },
         verbose: false,
         evidence: None,
+        interval: None,
     };
     let about = "routers of one virtual router, in virtual time, under faults";
     let mut stage = Stage::open("simulate", about, &setting)?;

@@ -46,6 +46,16 @@ impl Frame {
         self.bytes.get(6..12)?.try_into().ok()
     }
 
+    /// The protocol of an IPv4 packet and the next header of an IPv6 one, untagged, with its version
+    /// of IP.
+    pub fn ip_protocol(&self) -> Option<(u8, u8)> {
+        match self.bytes.get(12..14)? {
+            [0x08, 0x00] => Some((4, *self.bytes.get(23)?)),
+            [0x86, 0xdd] => Some((6, *self.bytes.get(20)?)),
+            _ => None,
+        }
+    }
+
     /// None for what is neither TCP nor UDP over IP.
     pub fn packet(&self) -> Option<Packet<'_>> {
         let sliced = SlicedPacket::from_ethernet(&self.bytes).ok()?;
@@ -108,6 +118,26 @@ mod tests {
         assert!(packet.ip_payload.ends_with(b"hello") && packet.ip_payload.len() == 25);
         assert_eq!(frame.destination_mac(), Some([2; 6]));
         assert_eq!(frame.source_mac(), Some([1; 6]));
+    }
+
+    #[test]
+    fn the_protocol_is_told_for_both_families_and_for_nothing_else() {
+        let mut four = Vec::new();
+        PacketBuilder::ethernet2([1; 6], [2; 6])
+            .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 255)
+            .udp(1, 2)
+            .write(&mut four, b"")
+            .unwrap();
+        let mut six = Vec::new();
+        PacketBuilder::ethernet2([1; 6], [2; 6])
+            .ipv6([1; 16], [2; 16], 255)
+            .udp(1, 2)
+            .write(&mut six, b"")
+            .unwrap();
+        assert_eq!(frame(four.clone()).ip_protocol(), Some((4, 17)));
+        assert_eq!(frame(six).ip_protocol(), Some((6, 17)));
+        four[13] = 6;
+        assert_eq!(frame(four).ip_protocol(), None);
     }
 
     #[test]

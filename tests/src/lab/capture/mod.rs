@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -110,13 +111,18 @@ impl Drop for Capture {
 fn record(socket: &PacketSocket, stop: &AtomicBool) -> Result<Tape> {
     let mut frames = Vec::new();
     let mut missed = 0;
+    let mut end = None;
     loop {
         // Read before the socket is found empty, so that nothing is left behind.
-        let last = stop.load(Ordering::Relaxed);
+        if end.is_none() && stop.load(Ordering::Relaxed) {
+            end = Some(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?);
+        }
         match socket.receive()? {
+            // A busy wire is never found empty.
+            Some(frame) if end.is_some_and(|end| frame.at > end) => break,
             Some(frame) if frames.len() < FRAMES_MAX => frames.push(frame),
             Some(_) => missed += 1,
-            None if last => break,
+            None if end.is_some() => break,
             None => {}
         }
     }

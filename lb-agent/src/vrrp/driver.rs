@@ -26,6 +26,10 @@ const QUEUE: usize = 64;
 /// Without a timer the thread still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// What is told is at most this much older than the last turn, changes of state apart: at short
+/// intervals telling would cost more than the protocol itself.
+const TELL: Duration = Duration::from_millis(50);
+
 /// Whom a command is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -76,7 +80,9 @@ impl Vrrp {
             .map(|router| Running::new(router, Outbox::new(events.clone())))
             .collect();
         let shared = Arc::clone(&status);
-        let mut thread = Thread { running, inbox, woken, status: shared, stopping: false };
+        let told = (Moment::default(), u64::MAX);
+        let mut thread =
+            Thread { running, inbox, woken, status: shared, stopping: false, told, commands: 0 };
         let thread =
             std::thread::Builder::new().name("vrrp".to_owned()).spawn(move || thread.run())?;
         Ok(Self { commands, wake, status, thread })
@@ -116,6 +122,9 @@ struct Thread {
     woken: UnixStream,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     stopping: bool,
+    /// When the status was told last, and after how many changes of state and commands.
+    told: (Moment, u64),
+    commands: u64,
 }
 
 impl Thread {
@@ -124,8 +133,9 @@ impl Thread {
             tracing::info!(%error, "vrrp runs without real-time priority");
         }
         while !(self.stopping && self.running.iter().all(Running::has_handed_over)) {
-            self.turn(now());
-            self.publish();
+            let now = now();
+            self.turn(now);
+            self.publish_if_due(now);
             self.wait();
         }
         for router in &mut self.running {
@@ -152,6 +162,7 @@ impl Thread {
         loop {
             match self.inbox.try_recv() {
                 Ok((target, command)) => {
+                    self.commands += 1;
                     self.stopping |= command == Command::Stop;
                     for (place, router) in self.running.iter_mut().enumerate() {
                         if target == Target::All || target == Target::Router(place) {
@@ -169,6 +180,15 @@ impl Thread {
                     return;
                 }
             }
+        }
+    }
+
+    fn publish_if_due(&mut self, now: Moment) {
+        let (at, before) = self.told;
+        let changes = self.running.iter().map(Running::transitions).sum::<u64>() + self.commands;
+        if changes != before || now.since(at) >= TELL {
+            self.told = (now, changes);
+            self.publish();
         }
     }
 

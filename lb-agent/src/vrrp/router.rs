@@ -107,6 +107,10 @@ impl Running {
         }
     }
 
+    pub(super) const fn transitions(&self) -> u64 {
+        self.figures.transitions
+    }
+
     pub(super) const fn link(&self) -> Option<&Link> {
         self.link.as_ref()
     }

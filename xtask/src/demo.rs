@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: three nodes and two clients in namespaces, and a VIP that moves.
+//! `cargo xtask demo`: nodes and clients in namespaces, and a VIP whose node dies.
 
 use crate::lab::hand_over;
 

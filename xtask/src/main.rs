@@ -30,7 +30,7 @@ struct Arguments {
 
 const FIRST_STEPS: &str = "\
 From a fresh clone, as root:
-  cargo xtask demo    three nodes and two clients in namespaces on this machine, a VIP that moves
+  cargo xtask demo    nodes and clients in namespaces on this machine, an Active node that dies
   cargo xtask test    every test; its last line says how many passed and failed
 
 Both find or install what they need first, as `cargo xtask setup` does. Nothing outside network
@@ -45,7 +45,7 @@ enum Verb {
     /// Run every test, from formatting to the lab's scenarios (root)
     #[command(visible_alias = "ci")]
     Test(test::Arguments),
-    /// Show a VIP at work: requests, then a move of the Active role under load (root)
+    /// Show a VIP at work: requests, then the death of the Active node under load (root)
     Demo(demo::Arguments),
     /// Run or list the scenarios of the lab
     Lab(lab::Arguments),

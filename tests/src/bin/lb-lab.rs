@@ -35,7 +35,7 @@ enum Verb {
         #[command(flatten)]
         face: Face,
     },
-    /// Show three masters behind one VIP, and the role that moves under load
+    /// Show three masters behind one VIP, and the Active node that dies under load
     Demo {
         #[command(flatten)]
         face: Face,
@@ -44,6 +44,9 @@ enum Verb {
     Bench {
         /// What to measure: `packet`, `failover` or `idle`
         name: String,
+        /// Only with this between VRRP's advertisements (failover only)
+        #[arg(long, value_parser = interval)]
+        interval: Option<Duration>,
         #[command(flatten)]
         face: Face,
     },
@@ -117,10 +120,13 @@ fn run(arguments: Arguments) -> Result<bool> {
             guard(Some(scenario::LIMIT))?;
             return demo::run(&face.setting()?);
         }
-        Verb::Bench { name, face } => {
+        Verb::Bench { name, interval, face } => {
             let bench = bench::find(&name)?;
+            if interval.is_some() && name != "failover" {
+                bail!("`{name}` has no interval to choose: leave --interval out");
+            }
             guard(Some(bench.limit))?;
-            return bench.run(&face.setting()?);
+            return bench.run(&Setting { interval, ..face.setting()? });
         }
         Verb::Simulate(arguments) => return simulation::command::run(&arguments),
         Verb::Up { face } => return up(face),
@@ -215,5 +221,19 @@ async fn sleep(limit: Option<Duration>) -> Duration {
             limit
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_what_version_3_can_carry() {
+        assert_eq!(interval("10ms").ok(), Some(Duration::from_millis(10)));
+        assert_eq!(interval("1s").ok(), Some(Duration::from_secs(1)));
+        for wrong in ["10", "15ms", "0s", "41s", "1m", "-1s", "ms"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -91,7 +91,7 @@ impl Run {
                 self.held_back = a % 2 == 1;
                 self.machine.hold_back(self.held_back, self.now)
             }
-            4 => self.machine.set_priority(Priority(a.max(1))),
+            4 => self.machine.set_priority(Priority(a.max(1)), self.now),
             // Time passes, but not beyond what the machine waits for.
             5 => {
                 let pause = Duration::from_micros(u64::from(u16::from_be_bytes([a, b])) << (c % 16));

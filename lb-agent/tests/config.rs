@@ -185,6 +185,7 @@ fn every_setting_of_vrrp_arrives() {
         checksum: VrrpChecksum::Plain,
         answer_rivals: true,
         check_addresses: true,
+        check_duplicates: true,
     };
     assert_eq!(vrrp, expected);
 }

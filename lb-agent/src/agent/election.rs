@@ -6,18 +6,24 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
 use self::way::{Surroundings, Way};
 use super::core::Agent;
+use super::seats::Seats;
 use super::tracking::Occasion;
 use crate::config;
 use crate::control::server::Refusal;
 use crate::dataplane::Leases;
 use crate::role::{Claim, HolderHandle, Role, RoleSender, StaticRole};
+use crate::vrrp::machine::Reason;
 use crate::vrrp::moment::Moment;
 use crate::vrrp::{Attract, Command, Target, Vrrp};
+
+/// After a VIP was found with another machine, the link is asked again this much later.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) enum Election {
     Static(StaticRole),
@@ -40,6 +46,8 @@ struct Standing {
     vips: Vec<IpAddr>,
     /// Why this node must not be Active in it, as VRRP was told.
     unfit: Option<String>,
+    /// Why it could not hold the addresses when it was to, and until when it is not tried again.
+    refused: Option<(String, Instant)>,
 }
 
 /// Each virtual router in each family that it has addresses of, with a name for people: a virtual
@@ -71,13 +79,16 @@ pub(super) struct Attractor {
     pub(super) vips: Vec<IpAddr>,
     pub(super) until_ns: Arc<AtomicU64>,
     pub(super) active: Cell<bool>,
+    /// Whether the link is asked before a claim.
+    pub(super) asks: bool,
 }
 
 impl Attract for Attractor {
     fn renew(&self, until: Moment) -> Result<(), String> {
         let until_ns = u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX);
         self.until_ns.store(until_ns, Ordering::Release);
-        if !self.active.get() || !self.leases.tables_written() {
+        let unanswered = self.asks && !self.holder.is_active();
+        if !self.active.get() || unanswered || !self.leases.tables_written() {
             return Ok(());
         }
         let mut outcome = Ok(());
@@ -90,14 +101,22 @@ impl Attract for Attractor {
         outcome
     }
 
-    fn acquire(&self, reason: String) {
+    fn acquire(&self, reason: Reason) {
         self.active.set(true);
-        self.roles.set(Role::Active, reason, Claim::Forced);
+        // Whoever hands over goes on answering until it hears this node.
+        let planned = reason == Reason::ActiveResigned;
+        let claim = if self.asks && !planned { Claim::Insist } else { Claim::Forced };
+        self.roles.set(Role::Active, reason.to_string(), claim);
     }
 
-    fn release(&self, reason: String) {
+    fn release(&self, reason: Reason) {
         self.active.set(false);
-        self.roles.set(Role::Backup, reason, Claim::Forced);
+        // At once, so that two nodes do not answer while the holder tidies up. Where it fails the
+        // holder says so, which revokes it too, and no lease outlives three intervals.
+        for &vip in &self.vips {
+            let _ = self.leases.set(vip, None);
+        }
+        self.roles.set(Role::Backup, reason.to_string(), Claim::Forced);
     }
 
     fn announce(&self) {
@@ -137,6 +156,7 @@ impl Agent {
             router_id: attractor.router.router_id,
             vips: attractor.vips.clone(),
             unfit: None,
+            refused: None,
         });
         let standings = standings.collect();
         let routers = attractors
@@ -189,6 +209,19 @@ impl Elected {
     /// The addresses of each router.
     pub(super) fn vips(&self) -> impl Iterator<Item = &[IpAddr]> {
         self.routers.iter().map(|standing| standing.vips.as_slice())
+    }
+
+    /// Why each router could not hold its addresses a while ago. Another node may, and this one asks
+    /// again later.
+    pub(super) fn refusals(&mut self, seats: &Seats, now: Instant) -> Vec<Option<String>> {
+        let refusals = self.routers.iter_mut().zip(&seats.0).map(|(standing, seat)| {
+            if let Some(refusal) = seat.holder.holding().refusal {
+                standing.refused = Some((refusal, now + ASK_AGAIN));
+            }
+            standing.refused.take_if(|(_, until)| *until <= now);
+            standing.refused.as_ref().map(|(refusal, _)| refusal.clone())
+        });
+        refusals.collect()
     }
 
     /// Tells VRRP by how much the priority is lowered, and for each router why this node must not be

@@ -222,6 +222,7 @@ fn seat(
             vips: vips.clone(),
             until_ns,
             active: Cell::new(false),
+            asks: settings.check_duplicates,
         });
         seats.push(Seat { name, vips: Some(vips), placements, holder });
         holders.push(task);

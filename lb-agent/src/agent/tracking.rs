@@ -1,7 +1,7 @@
 //! What the node's being Active depends on: looks at it, and tells VRRP what follows.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
@@ -131,13 +131,15 @@ impl Agent {
     /// Tells VRRP how much the priority is lowered, and in which routers this node may be Active.
     pub(super) fn tell(&mut self) {
         let (weight, unfit) = (self.board.weight(), self.board.unfit());
-        let link_down = |vips: &[IpAddr]| self.link_trouble(vips);
-        let wanted: Vec<Option<String>> = match &self.election {
-            Election::Vrrp(elected) => {
-                elected.vips().map(|vips| unfit.clone().or_else(|| link_down(vips))).collect()
-            }
+        let refusals = match &mut self.election {
+            Election::Vrrp(elected) => elected.refusals(&self.seats, Instant::now()),
             Election::Static(_) | Election::Waiting(_) => return,
         };
+        let Election::Vrrp(elected) = &self.election else { return };
+        let of_router = |(vips, refusal): (&[IpAddr], Option<String>)| {
+            unfit.clone().or_else(|| self.link_trouble(vips)).or(refusal)
+        };
+        let wanted: Vec<Option<String>> = elected.vips().zip(refusals).map(of_router).collect();
         if let Election::Vrrp(elected) = &mut self.election {
             elected.tell(weight, wanted);
         }

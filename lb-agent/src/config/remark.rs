@@ -2,7 +2,9 @@
 
 mod weight;
 
-use super::{Config, Node, Protocol, Service, Vrrp};
+use std::net::SocketAddr;
+
+use super::{Config, DeliverySetting, Node, Protocol, Service, Vrrp};
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
 /// (Maglev, NSDI 2016, section 3.4).
@@ -30,7 +32,26 @@ impl Config {
         }
         remarks.extend(weight::remarks(self));
         remarks.extend(self.services.iter().flat_map(of_service));
+        remarks.extend(self.services.iter().flat_map(|service| self.translated_nodes(service)));
         remarks
+    }
+}
+
+impl Config {
+    /// A translated packet has the VIP as its source, which is an address of the agent's nodes
+    /// themselves: their kernel takes such a packet from outside for forged and drops it.
+    fn translated_nodes(&self, service: &Service) -> Vec<String> {
+        let translated = service.backends.iter().filter(|b| b.delivery == DeliverySetting::Nat);
+        let on_node = translated.filter_map(|b| Some((b.address, self.node_of(b.address.ip())?)));
+        let sentence = |(address, node): (SocketAddr, &Node)| {
+            format!(
+                "backend {address} of service `{}` is on node `{}` and has `delivery = \"nat\"`: \
+                 once the agent runs there its kernel drops what other nodes translate for it; leave \
+                 `delivery` out",
+                service.name, node.name
+            )
+        };
+        on_node.map(sentence).collect()
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) static VRRP: Table = Table {
         "checksum",
         "answer_rivals",
         "check_addresses",
+        "check_duplicates",
     ],
 };
 

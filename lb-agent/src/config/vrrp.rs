@@ -35,6 +35,9 @@ pub struct Vrrp {
     pub answer_rivals: bool,
     /// Whether advertisements that list other virtual addresses are refused.
     pub check_addresses: bool,
+    /// Whether the link is asked for another machine with a VIP before a takeover that was not
+    /// planned.
+    pub check_duplicates: bool,
 }
 
 /// Virtual addresses that move together.
@@ -168,6 +171,7 @@ mod tests {
             checksum: VrrpChecksum::PseudoHeader,
             answer_rivals: true,
             check_addresses: false,
+            check_duplicates: false,
         };
         assert_eq!(vrrp(""), defaults);
         assert_eq!(vrrp("version = 3"), defaults);

@@ -67,6 +67,11 @@ impl HolderHandle {
         self.status.borrow().clone()
     }
 
+    /// Whether the VIPs are held: the role was carried out.
+    pub fn is_active(&self) -> bool {
+        self.status.borrow().role == Role::Active
+    }
+
     /// A receiver that wakes at every change of what is held, and at every refresh.
     pub fn watch(&self) -> watch::Receiver<Holding> {
         self.status.clone()

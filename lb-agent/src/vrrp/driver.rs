@@ -207,7 +207,9 @@ impl Thread {
         }
         // Interrupted or failed: the turn that follows finds nothing, and the next wait goes on.
         let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
-        let mut words = [0; QUEUE];
-        let _ = self.woken.read(&mut words);
+        if sockets[0].any() == Some(true) {
+            let mut words = [0; QUEUE];
+            let _ = self.woken.read(&mut words);
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::driver::Command;
 use super::event::{Event, Happening, Outbox};
 use super::identity::Priority;
 use super::link::{Link, LinkError, Reach};
-use super::machine::{Action, Machine, Parameters, State};
+use super::machine::{Action, Machine, Parameters, Reason, State};
 use super::moment::Moment;
 use super::packet::{Advertisement, Checksum};
 use super::status::{Figures, Heard, RouterStatus};
@@ -30,8 +30,8 @@ pub trait Attract: Send {
     /// This node may answer for the addresses until then, if nothing else is said. Fails with what
     /// keeps it from that.
     fn renew(&self, until: Moment) -> Result<(), String>;
-    fn acquire(&self, reason: String);
-    fn release(&self, reason: String);
+    fn acquire(&self, reason: Reason);
+    fn release(&self, reason: Reason);
     fn announce(&self);
 }
 
@@ -59,6 +59,7 @@ pub(super) struct Running {
     link: Option<Link>,
     open_at: Moment,
     announce_at: Moment,
+    look_at: Moment,
     held: bool,
     unfit: Option<String>,
     stopping: bool,
@@ -92,6 +93,7 @@ impl Running {
             link: None,
             open_at: start,
             announce_at: start,
+            look_at: start,
             held: false,
             unfit: None,
             stopping: false,
@@ -200,11 +202,11 @@ impl Running {
                 Action::Acquire(reason) => {
                     self.announce_at = now + ANNOUNCE_AGAIN;
                     self.changed();
-                    self.attract.acquire(reason.to_string());
+                    self.attract.acquire(reason);
                 }
                 Action::Release(reason) => {
                     self.changed();
-                    self.attract.release(reason.to_string());
+                    self.attract.release(reason);
                 }
                 Action::Announce => self.attract.announce(),
             }

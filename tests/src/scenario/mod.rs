@@ -27,6 +27,7 @@ mod stale_neighbour;
 pub(crate) mod tally;
 mod udp;
 mod vip_deleted;
+mod vip_taken;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
@@ -187,6 +188,11 @@ pub static ALL: &[Scenario] = &[
         name: "vrrp-track",
         about: "what a node tracks fails: it resigns, or lowers its priority, under load",
         run: vrrp_track::run,
+    },
+    Scenario {
+        name: "vip-taken",
+        about: "another machine has the VIP: a node that asks before it takes over leaves it there",
+        run: vip_taken::run,
     },
     Scenario {
         name: "role-move",

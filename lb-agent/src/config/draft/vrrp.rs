@@ -82,6 +82,7 @@ pub(super) fn read(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<DraftV
         checksum,
         answer_rivals: section.or("answer_rivals", answers, faults, Item::boolean),
         check_addresses: section.or("check_addresses", false, faults, Item::boolean),
+        check_duplicates: section.or("check_duplicates", false, faults, Item::boolean),
     };
     Some(DraftVrrp { settings, router_id, routers })
 }

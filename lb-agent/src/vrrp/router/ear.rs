@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Running;
 use crate::netlink::Mac;
 use crate::vrrp::event::Happening;
 use crate::vrrp::identity::{Priority, Version};
-use crate::vrrp::link::{Reach, Received};
+use crate::vrrp::link::{Link, Reach, Received};
 use crate::vrrp::machine::{Refusal, State};
 use crate::vrrp::moment::Moment;
 use crate::vrrp::packet::{self, Advertisement};
@@ -18,16 +18,12 @@ use crate::vrrp::trouble::Trouble;
 /// Packets that one turn takes from a link: more wait for the next, so that a flood of them delays
 /// no timer.
 const PACKETS_PER_TURN: usize = 64;
+/// Impostors are looked for this often.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Running {
     pub(in crate::vrrp) fn listen(&mut self, now: Moment) {
-        let Some(link) = &mut self.link else { return };
-        if let Some(mac) = link.take_impostor() {
-            let own = self.machine.parameters().address;
-            self.count_refusal(Refusal::OwnAddress.name());
-            let sentence = refused(&Refusal::OwnAddress);
-            self.trouble(Refusal::OwnAddress.name(), (own, Some(mac)), sentence, now);
-        }
+        self.look_for_impostors(now);
         for _ in 0..PACKETS_PER_TURN {
             let Some(link) = &mut self.link else { return };
             match link.receive() {
@@ -38,6 +34,20 @@ impl Running {
                     return;
                 }
             }
+        }
+    }
+
+    /// Who sends in this node's name, which the kernel lets no socket hear.
+    fn look_for_impostors(&mut self, now: Moment) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK;
+        if let Some(mac) = self.link.as_mut().and_then(Link::take_impostor) {
+            let own = self.machine.parameters().address;
+            self.count_refusal(Refusal::OwnAddress.name());
+            let sentence = refused(&Refusal::OwnAddress);
+            self.trouble(Refusal::OwnAddress.name(), (own, Some(mac)), sentence, now);
         }
     }
 

@@ -1,16 +1,14 @@
 //! Two machines with a real keepalived and a plain echo server each, and a VIP of their own.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
 
 use crate::backend::{Backend, Mode};
 use crate::client::Prober;
-use crate::lab::{Host, Lab, Process};
+use crate::lab::peer::keepalived::Keepalived;
+use crate::lab::{Host, Lab};
 use crate::scenario::cluster::Cluster;
 use crate::scenario::failover::trial::Fault;
 use crate::scenario::shape::{NIC, priority};
@@ -28,7 +26,7 @@ const SETTLED_INTERVALS: u32 = 4;
 
 struct Keeper {
     // Before the host: they go first.
-    keepalived: Option<Process>,
+    keepalived: Option<Keepalived>,
     echo: Option<Backend>,
     host: Host,
 }
@@ -74,9 +72,7 @@ impl Pair {
             keeper.host.kill_all()?;
             (keeper.keepalived, keeper.echo) = (None, None);
         } else {
-            let mut keepalived = keeper.keepalived.take().context("no keepalived runs")?;
-            keepalived.signal(Signal::SIGTERM)?;
-            keepalived.wait(LIMIT)?;
+            keeper.keepalived.take().context("no keepalived runs")?.end()?;
         }
         self.await_active(next)?;
         prober.wait_for_answers(ANSWERS, LIMIT)?;
@@ -99,14 +95,15 @@ impl Pair {
             keeper.echo = Some(Backend::start(&self.lab, &keeper.host, Mode::Udp, &[any], None)?);
         }
         let priority = priority(u8::try_from(index + 1)?);
-        keeper.keepalived = Some(keepalived(&keeper.host, priority, self.interval)?);
+        let configuration = configuration(priority, self.interval);
+        keeper.keepalived = Some(Keepalived::start(&keeper.host, &configuration)?);
         Ok(())
     }
 
     fn await_active(&self, index: usize) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         while !self.keepers[index].host.holds(NIC, VIP)? {
-            let log = || self.keepers[index].keepalived.as_ref().map(Process::log);
+            let log = || self.keepers[index].keepalived.as_ref().map(Keepalived::log);
             ensure!(
                 Instant::now() < deadline,
                 "keepalived does not take the VIP within {LIMIT:?}; it says {:?}",
@@ -132,28 +129,11 @@ impl Pair {
 }
 
 /// Version 3 without preemption, like ours; everything else as it comes.
-fn keepalived(host: &Host, priority: u8, interval: Duration) -> Result<Process> {
+fn configuration(priority: u8, interval: Duration) -> String {
     let seconds = interval.as_secs_f64();
-    let text = format!(
+    format!(
         "vrrp_instance VI_1 {{\n state BACKUP\n nopreempt\n interface {NIC}\n version 3\n \
          virtual_router_id {ROUTER_ID}\n priority {priority}\n advert_int {seconds}\n \
          virtual_ipaddress {{ {VIP}\n }}\n}}\n"
-    );
-    let directory = host.directory();
-    let file = directory.join("keepalived.conf");
-    std::fs::write(&file, text).context("cannot write keepalived's configuration")?;
-    let mut command = Command::new("keepalived");
-    command.args(["--dont-fork", "--log-console", "--vrrp", "--use-file"]).arg(&file);
-    for (option, name) in [("--pid", "keepalived.pid"), ("--vrrp_pid", "keepalived.vrrp.pid")] {
-        let path = directory.join(name);
-        // A killed one leaves it, and another process may have that id by now.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context("cannot remove what a killed keepalived left");
-            }
-            _ => {}
-        }
-        command.arg(option).arg(path);
-    }
-    host.spawn("keepalived", command).context("install the package keepalived")
+    )
 }

@@ -54,6 +54,17 @@ impl Keepalived {
         Ok(Self { process: host.spawn("keepalived", command)?, directory })
     }
 
+    /// What it has said.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// # Errors
+    /// Where it has ended; its log is quoted.
+    pub fn require_running(&mut self) -> Result<()> {
+        self.process.require_running()
+    }
+
     /// Its clean end: it resigns and removes the addresses.
     ///
     /// # Errors

@@ -5,21 +5,24 @@
 //! beside it, in the same run, threads do nothing else: one sends frames like the advertisements, as often
 //! and to as many, and one on a Backup takes them. What remains above these floors is the agent's.
 
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use etherparse::PacketBuilder;
+use etherparse::{IpNumber, PacketBuilder};
 use lb_agent::announce::{Interface, LinkSocket};
+use lb_agent::vrrp::identity::{Priority, RouterId, Version};
+use lb_agent::vrrp::packet::{Advertisement, Authentication, Checksum, PROTOCOL};
 use nix::net::if_::if_nametoindex;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use serde_json::json;
 
 use crate::backend::Mode;
+use crate::lab::Host;
 use crate::scenario::cluster::Cluster;
-use crate::scenario::shape::{NIC, Shape, Vrrp};
+use crate::scenario::shape::{Family, NIC, Shape, Vrrp, address};
 use crate::scenario::stage::Stage;
 
 /// Between advertisements.
@@ -28,6 +31,8 @@ const INTERVALS: [(&str, Duration); 2] =
 /// A tick of the kernel's account is 10 ms: 0.05 % of it.
 const SPAN: Duration = Duration::from_secs(20);
 const FLOOR_SPAN: Duration = Duration::from_secs(5);
+/// Of the frames that are only sent; the lab has 51.
+const OTHER_ROUTER: u8 = 200;
 /// `ETH_P_IP` (linux/if_ether.h).
 const ETHERTYPE_IPV4: u16 = 0x0800;
 /// Of a core.
@@ -94,7 +99,8 @@ struct Floors {
 fn floors(cluster: &Cluster, interval: Duration) -> Result<Floors> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(cluster, &done));
+        let backup = &cluster.nodes[1].host;
+        let receiver = scope.spawn(|| receive(backup, &done));
         let sending = send(cluster, interval);
         done.store(true, Ordering::Relaxed);
         let receiving = match receiver.join() {
@@ -109,15 +115,10 @@ fn floors(cluster: &Cluster, interval: Duration) -> Result<Floors> {
 fn send(cluster: &Cluster, interval: Duration) -> Result<f64> {
     let host = &cluster.nodes[0].host;
     let mac = host.mac(NIC)?;
-    let mut frames = [Vec::new(), Vec::new()];
-    let [v4, v6] = &mut frames;
-    let payload = [0; 4];
-    let four = PacketBuilder::ethernet2(mac, [0x01, 0, 0x5e, 0, 0, 0x12]);
-    four.ipv4([192, 168, 139, 133], [224, 0, 0, 18], 255).udp(9, 9).write(v4, &payload)?;
-    let six = PacketBuilder::ethernet2(mac, [0x33, 0x33, 0, 0, 0, 0x12]);
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12).octets();
-    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets();
-    six.ipv6(own, group, 255).udp(9, 9).write(v6, &payload)?;
+    let frames = [
+        frame(mac, address("master1", Family::V4), IpAddr::from([224, 0, 0, 18]))?,
+        frame(mac, "fe80::1".parse()?, "ff02::12".parse()?)?,
+    ];
     // On a thread of its own, whose time is read.
     host.namespace().within(|| {
         let index = if_nametoindex(NIC)?;
@@ -135,10 +136,36 @@ fn send(cluster: &Cluster, interval: Duration) -> Result<f64> {
     })
 }
 
+/// An advertisement of a virtual router that nobody else has: all hear it, as they hear ours.
+fn frame(mac: [u8; 6], from: IpAddr, to: IpAddr) -> Result<Vec<u8>> {
+    let advertisement = Advertisement {
+        router_id: RouterId::new(OTHER_ROUTER).context("0 is no router")?,
+        priority: Priority(100),
+        interval: Duration::from_secs(1),
+        addresses: vec![from],
+        authentication: Authentication::None,
+    };
+    let payload = advertisement.build(Version::V3, from, to, Checksum::PseudoHeader)?;
+    let mut frame = Vec::new();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            PacketBuilder::ethernet2(mac, [0x01, 0, 0x5e, 0, 0, 0x12])
+                .ipv4(from.octets(), to.octets(), 255)
+                .write(&mut frame, IpNumber(PROTOCOL), &payload)?;
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            PacketBuilder::ethernet2(mac, [0x33, 0x33, 0, 0, 0, 0x12])
+                .ipv6(from.octets(), to.octets(), 255)
+                .write(&mut frame, IpNumber(PROTOCOL), &payload)?;
+        }
+        _ => anyhow::bail!("{from} and {to} are of two families"),
+    }
+    Ok(frame)
+}
+
 /// A thread on a Backup that is woken for as many frames, and reads each: the IPv4 ones of both the agent
 /// and [`send`].
-fn receive(cluster: &Cluster, done: &AtomicBool) -> Result<f64> {
-    let host = &cluster.nodes[1].host;
+fn receive(host: &Host, done: &AtomicBool) -> Result<f64> {
     let mac = host.mac(NIC)?;
     host.namespace().within(|| {
         let index = if_nametoindex(NIC)?;

@@ -94,7 +94,8 @@ impl Run {
             4 => self.machine.set_priority(Priority(a.max(1)), self.now),
             // Time passes, but not beyond what the machine waits for.
             5 => {
-                let pause = Duration::from_micros(u64::from(u16::from_be_bytes([a, b])) << (c % 16));
+                let pause =
+                    Duration::from_micros(u64::from(u16::from_be_bytes([a, b])) << (c % 16));
                 let then = self.now + pause;
                 self.now = self.machine.deadline().map_or(then, |due| due.min(then)).max(self.now);
                 return;

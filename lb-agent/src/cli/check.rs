@@ -18,8 +18,7 @@ use crate::config::{
     Backend, Config, ConfigError, DeliverySetting, Health, Notify, NotifyWay, Service, Vrrp,
     Watched, duration_text,
 };
-use crate::script;
-use crate::track::trust::{self, Distrust};
+use crate::script::trust::{self, Distrust};
 
 /// A configuration with the most backends that are possible is smaller.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -82,16 +81,15 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
 /// and the script may be on others only.
 fn unrunnable(hook: &Notify) -> Option<String> {
     let NotifyWay::Script { path, user, .. } = &hook.way else { return None };
-    let user = user.as_ref().and_then(|name| nix::unistd::User::from_name(name).ok().flatten());
-    let error = script::inspect(path, user.map(|user| user.uid.as_raw())).err()?;
-    Some(format!("hook `{}` would not be told anything by this machine: {error}", hook.name))
+    let distrust = trust::check(path, user.as_deref()).err()?;
+    Some(format!("hook `{}` would not be told anything by this machine: {distrust}", hook.name))
 }
 
 /// Looks at the scripts as they are on this machine. One that is not there may be on the nodes.
 fn scripts(config: &Config, verdict: &mut Verdict) {
     for track in &config.tracks {
         let Watched::Script(script) = &track.watched else { continue };
-        let Err(distrust) = trust::check(&script.path, &script.user) else { continue };
+        let Err(distrust) = trust::check(&script.path, Some(&script.user)) else { continue };
         let name = &track.name;
         match distrust {
             Distrust::Missing { .. }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::notice::Notice;
 use super::webhook::Webhook;
 use crate::config::NotifyWay;
-use crate::script::{self, Script};
+use crate::script::{Input, Runner, Script, trust};
 
 /// How a hook is told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Way {
-    Script(Script),
+    Script(Runner),
     Webhook(Webhook),
 }
 
@@ -18,7 +18,7 @@ impl Way {
     pub(super) fn new(way: &NotifyWay, timeout: Duration) -> Self {
         match way.clone() {
             NotifyWay::Script { path, arguments, user } => {
-                Self::Script(Script { path, arguments, user, timeout })
+                Self::Script(Runner::new(Script { path, arguments, user, timeout }))
             }
             NotifyWay::Webhook { url, ca_file } => Self::Webhook(Webhook { url, ca_file, timeout }),
         }
@@ -34,20 +34,26 @@ impl Way {
     /// What will go wrong, if that can be seen without telling anything.
     pub(super) fn foresee(&self) -> Result<(), String> {
         match self {
-            // Whose own file it may be is for a user's look-up to say, which may take long.
-            Self::Script(Script { user: Some(_), .. }) | Self::Webhook(_) => Ok(()),
-            Self::Script(script) => {
-                script::inspect(&script.path, None).map_err(|error| error.to_string())
+            Self::Webhook(_) => Ok(()),
+            Self::Script(runner) => {
+                let script = runner.script();
+                if script.user.is_some() {
+                    // Whose own file it may be is for a user's look-up to say, which may take long.
+                    return Ok(());
+                }
+                trust::check(&script.path, None).map(drop).map_err(|error| error.to_string())
             }
         }
     }
 
     /// Whether the hook has taken it; where not, why.
-    pub(super) async fn deliver(&self, notice: &Notice) -> Result<(), String> {
+    pub(super) async fn deliver(&mut self, notice: &Notice) -> Result<(), String> {
         let json = notice.json();
         match self {
-            Self::Script(script) => {
-                let run = script.run(&notice.arguments(), &notice.variables(), &json).await;
+            Self::Script(runner) => {
+                let (arguments, variables) = (notice.arguments(), notice.variables());
+                let input = Input { arguments: &arguments, variables: &variables, bytes: &json };
+                let run = runner.run(input).await;
                 match run {
                     Ok(ending) if ending.success() => Ok(()),
                     Ok(ending) => Err(ending.to_string()),

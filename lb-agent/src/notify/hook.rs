@@ -116,7 +116,7 @@ impl Hook {
         let kind = way.name();
         let task = Task {
             name: name.clone(),
-            way: Arc::new(way),
+            way: Arc::new(tokio::sync::Mutex::new(way)),
             spool,
             shared: Arc::clone(&shared),
             closed,
@@ -172,7 +172,8 @@ type Writing = (Work, JoinHandle<Result<(), SpoolError>>);
 
 struct Task {
     name: String,
-    way: Arc<Way>,
+    /// Locked by one attempt at a time.
+    way: Arc<tokio::sync::Mutex<Way>>,
     spool: Arc<Spool>,
     shared: Arc<Shared>,
     closed: watch::Receiver<bool>,
@@ -243,7 +244,7 @@ impl Task {
         }
         let Some(notice) = self.shared.state().queue.first().cloned() else { return };
         let way = Arc::clone(&self.way);
-        self.attempt = Some(tokio::spawn(async move { way.deliver(&notice).await }));
+        self.attempt = Some(tokio::spawn(async move { way.lock().await.deliver(&notice).await }));
     }
 
     fn conclude(&mut self, result: Result<(), String>) {

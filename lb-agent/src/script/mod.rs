@@ -5,9 +5,11 @@
 //! environment; as another user where one is named; and of what it prints the last line is kept.
 //! Whatever still runs in its group when it ends is killed too: scripts must not pile up.
 
-mod file;
 mod output;
+mod pidfd;
 mod run;
+#[cfg(test)]
+mod tests;
+pub mod trust;
 
-pub use file::{Unsafe, inspect};
-pub use run::{Ending, RunError, Script};
+pub use run::{Ending, Input, RunError, Runner, Script};

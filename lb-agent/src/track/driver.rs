@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::board::Tracked;
 use super::judge::Outcome;
-use super::script::Runner;
+use super::script::Check;
 use crate::config::{Script, Watched};
 
 /// Outcomes that wait to be read. A script whose outcome finds no room is not run meanwhile.
@@ -58,12 +58,12 @@ impl Watcher {
 /// Ends when nobody reads events any more.
 async fn watch(at: usize, script: Script, events: mpsc::Sender<Event>) {
     let interval = script.interval;
-    let mut runner = Runner::new(script);
+    let mut check = Check::new(script);
     let mut next = Instant::now();
     loop {
         sleep_until(next).await;
         let start = Instant::now();
-        let outcome = runner.run().await;
+        let outcome = check.run().await;
         if events.send(Event { at, outcome }).await.is_err() {
             return;
         }

@@ -277,8 +277,8 @@ impl Told {
             let begin = format!("notify hook {hook} has failed for ");
             said.lines().any(|line| line.contains(&begin) && line.contains(why))
         };
-        let shown = line("script", "it took longer than 500ms and was killed")
-            && line("web", "cannot connect to");
+        let shown =
+            line("script", "killed after 500ms without an end") && line("web", "cannot connect to");
         let warnings: Vec<&str> = said.lines().filter(|line| line.contains("notify")).collect();
         stage.claim("lbctl status shows what fails and why", shown, warnings.join("; "));
         Ok(())

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::User;
+use nix::unistd::{User, getegid, geteuid};
 use thiserror::Error;
 
 /// As the kernel's own bound (`MAXSYMLINKS`).
@@ -116,19 +116,31 @@ const fn executable(facts: &Facts, user: &Identity) -> bool {
     facts.mode & bits != 0
 }
 
-/// Looks at the script, and at whom it is to run as.
+/// Looks at the script, and at whom it is to run as: a user, or the agent's own.
 ///
 /// # Errors
 ///
 /// Why it is not to be run.
-pub fn check(path: &Path, user: &str) -> Result<Identity, Distrust> {
+pub fn check(path: &Path, user: Option<&str>) -> Result<Identity, Distrust> {
+    let identity = match user {
+        Some(user) => look_up(user)?,
+        // The agent itself.
+        None => {
+            let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+            let name = if uid == 0 { "root".to_owned() } else { format!("uid {uid}") };
+            Identity { name, uid, gid }
+        }
+    };
+    judge(&way(path)?, &identity)?;
+    Ok(identity)
+}
+
+fn look_up(user: &str) -> Result<Identity, Distrust> {
     let name = || user.to_owned();
     let found = User::from_name(user)
         .map_err(|source| Distrust::UnknownUser { name: name(), source })?
         .ok_or_else(|| Distrust::NoUser { name: name() })?;
-    let identity = Identity { name: name(), uid: found.uid.as_raw(), gid: found.gid.as_raw() };
-    judge(&way(path)?, &identity)?;
-    Ok(identity)
+    Ok(Identity { name: name(), uid: found.uid.as_raw(), gid: found.gid.as_raw() })
 }
 
 /// Follows an absolute path as the kernel does, and notes all that it goes through.

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use super::steps::{REFRESH, Step, steps};
 use super::{Claim, Role};
 use crate::announce::Interface;
-use crate::netlink::Mac;
+use crate::netlink::{Mac, mac_text};
 
 /// A VIP and the interface that it belongs on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -331,7 +331,7 @@ fn each(steps: &[Step], placements: &[Placement]) -> Vec<Action> {
 }
 
 fn taken(placement: &Placement, mac: Mac) -> String {
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = mac_text(mac);
     format!(
         "{} is held by another machine with the MAC {mac} on {}; make that node backup first, or \
          remove the address from it",

@@ -9,6 +9,8 @@ mod output;
 mod pidfd;
 mod run;
 #[cfg(test)]
+pub(crate) mod testbed;
+#[cfg(test)]
 mod tests;
 pub mod trust;
 

@@ -1,8 +1,7 @@
 //! Scripts as they are: files with owners and modes, and processes that end, hang and fork.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -11,60 +10,28 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use super::testbed::{Scratch, own_name, set_mode};
 use super::trust::{self, Distrust, Facts, Form, Identity};
 use super::{Input, RunError, Runner, Script};
 
 /// More than anything here takes, on a machine however busy.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A directory of the test's own, removed with it.
-struct Scratch(PathBuf);
+/// A pipe that ends when the last process that opened it has.
+fn fifo(scratch: &Scratch) -> (PathBuf, pipe::Receiver) {
+    let path = scratch.0.join("fifo");
+    mkfifo(&path, Mode::from_bits_truncate(0o622)).expect("a new pipe");
+    // Whatever the umask is.
+    set_mode(&path, 0o666);
+    let receiver = pipe::OpenOptions::new().open_receiver(&path).expect("a pipe");
+    (path, receiver)
+}
 
 impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("lb-script-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).expect("a new directory");
-        set_mode(&path, 0o755);
-        Self(path)
-    }
-
-    fn script(&self, body: &str) -> PathBuf {
-        let path = self.0.join("check");
-        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a writable directory");
-        set_mode(&path, 0o755);
-        path
-    }
-
     /// What a script of this body is, with a timeout that does not pass.
     fn of(&self, body: &str) -> Script {
         script(self.script(body), LIMIT)
     }
-
-    /// A pipe that ends when the last process that opened it has.
-    fn fifo(&self) -> (PathBuf, pipe::Receiver) {
-        let path = self.0.join("fifo");
-        mkfifo(&path, Mode::from_bits_truncate(0o622)).expect("a new pipe");
-        // Whatever the umask is.
-        set_mode(&path, 0o666);
-        let receiver = pipe::OpenOptions::new().open_receiver(&path).expect("a pipe");
-        (path, receiver)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a file of our own");
-}
-
-fn own_name() -> String {
-    User::from_uid(geteuid()).expect("users can be read").expect("we are somebody").name
 }
 
 fn script(path: PathBuf, timeout: Duration) -> Script {
@@ -171,7 +138,7 @@ async fn another_user_runs_without_the_groups_of_root() {
 #[tokio::test]
 async fn a_script_that_hangs_is_killed_with_all_that_it_started() {
     let scratch = Scratch::new();
-    let (fifo, receiver) = scratch.fifo();
+    let (fifo, receiver) = fifo(&scratch);
     let body = format!("exec 3>{}; echo waiting; sleep 600 & sleep 600", fifo.display());
     let mut script = scratch.of(&body);
     script.timeout = Duration::from_millis(300);
@@ -183,7 +150,7 @@ async fn a_script_that_hangs_is_killed_with_all_that_it_started() {
 #[tokio::test]
 async fn what_a_script_leaves_running_ends_with_it() {
     let scratch = Scratch::new();
-    let (fifo, receiver) = scratch.fifo();
+    let (fifo, receiver) = fifo(&scratch);
     let body = format!("exec 3>{}; sleep 600 & exit 0", fifo.display());
     assert_eq!(run(scratch.of(&body)).await, good("exit status 0"));
     all_gone(receiver).await;
@@ -192,7 +159,7 @@ async fn what_a_script_leaves_running_ends_with_it() {
 #[tokio::test]
 async fn a_run_that_is_given_up_is_killed() {
     let scratch = Scratch::new();
-    let (fifo, mut receiver) = scratch.fifo();
+    let (fifo, mut receiver) = fifo(&scratch);
     let body = format!("exec 3>{}; echo >&3; sleep 600 & sleep 600", fifo.display());
     let task = tokio::spawn(run(scratch.of(&body)));
     receiver.readable().await.expect("a pipe");

@@ -22,6 +22,9 @@ const WAN: &str = "wan";
 /// How long the agents may take to agree with the world after a change.
 pub const SETTLE: Duration = Duration::from_secs(20);
 
+/// How long the streams of a client may take to open.
+const STREAMS_OPEN: Duration = Duration::from_secs(30);
+
 /// A machine that runs the agent, or did.
 #[derive(Debug)]
 pub struct Node {
@@ -158,6 +161,28 @@ impl Cluster {
     /// Where there is no such machine, or it cannot be run.
     pub fn load(&self, from: &str, arguments: &Arguments) -> Result<Load> {
         Load::start(&self.lab, self.host(from)?, arguments)
+    }
+
+    /// A client in each family with its own addresses, adjusted, whose streams are all open. `kind` is
+    /// what its connections are called.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), or where the streams do not open in time.
+    pub fn loads(
+        &self,
+        kind: &str,
+        adjust: impl Fn(Arguments) -> Arguments,
+    ) -> Result<Vec<(String, Load)>> {
+        let mut loads = Vec::new();
+        for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
+            let source = shape::sources(client, family);
+            let arguments = adjust(Arguments { source, ..self.arguments(Mode::Https, family) });
+            let mut load = self.load(client, &arguments)?;
+            let streams = u64::from(arguments.streams);
+            load.wait_until("all streams", STREAMS_OPEN, |r| r.streams.opened == streams)?;
+            loads.push((format!("{client} on {kind} {} connections", family.name()), load));
+        }
+        Ok(loads)
     }
 
     /// Runs a client to its end.

@@ -8,7 +8,7 @@ use lb_agent::control::api::VirtualRouter;
 
 use super::cluster::{Cluster, SETTLE};
 use super::failover::{milliseconds, trial};
-use super::shape::{Family, NIC, Shape, Vrrp, sources};
+use super::shape::{NIC, Shape, Vrrp};
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::backend::Mode;
@@ -112,19 +112,12 @@ fn transitions(cluster: &Cluster) -> Result<[Vec<u64>; 2]> {
 }
 
 fn start_loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
-    let mut loads = Vec::new();
-    for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
-        let arguments = Arguments {
-            concurrency: 4,
-            streams: STREAMS,
-            pause_ms: 10,
-            timeout_ms: u64::try_from(SETTLE.as_millis())?,
-            source: sources(client, family),
-            ..cluster.arguments(Mode::Https, family)
-        };
-        let mut load = cluster.load(client, &arguments)?;
-        load.wait_until("all streams", LIMIT, |r| r.streams.opened == u64::from(STREAMS))?;
-        loads.push((format!("{client} on kept {} connections", family.name()), load));
-    }
-    Ok(loads)
+    let timeout_ms = u64::try_from(SETTLE.as_millis())?;
+    cluster.loads("kept", |arguments| Arguments {
+        concurrency: 4,
+        streams: STREAMS,
+        pause_ms: 10,
+        timeout_ms,
+        ..arguments
+    })
 }

@@ -8,7 +8,7 @@ use lb_agent::control::api::VirtualRouter;
 
 use super::cluster::{Cluster, SETTLE};
 use super::failover::{median, sorted_ms, trial};
-use super::shape::{Family, NIC, Shape, Vrrp, sources, vip};
+use super::shape::{Family, NIC, Shape, Vrrp, vip};
 use super::stage::Stage;
 use super::tally::{Tally, rounded};
 use crate::backend::Mode;
@@ -167,23 +167,12 @@ fn sole_answers(
 }
 
 fn start_loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
-    let mut loads = Vec::new();
-    for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
-        let kept = Arguments {
-            concurrency: 4,
-            streams: STREAMS,
-            pause_ms: 10,
-            source: sources(client, family),
-            ..cluster.arguments(Mode::Https, family)
-        };
-        let single = Arguments { streams: 0, connections: Connections::PerRequest, ..kept.clone() };
-        for (kind, arguments) in [("kept", kept), ("new", single)] {
-            let who = format!("{client} on {kind} {} connections", family.name());
-            let mut load = cluster.load(client, &arguments)?;
-            let streams = u64::from(arguments.streams);
-            load.wait_until("all streams", LIMIT, |r| r.streams.opened == streams)?;
-            loads.push((who, load));
-        }
-    }
+    let each = |arguments| Arguments { concurrency: 4, pause_ms: 10, ..arguments };
+    let mut loads =
+        cluster.loads("kept", |arguments| Arguments { streams: STREAMS, ..each(arguments) })?;
+    loads.extend(cluster.loads("new", |arguments| Arguments {
+        connections: Connections::PerRequest,
+        ..each(arguments)
+    })?);
     Ok(loads)
 }

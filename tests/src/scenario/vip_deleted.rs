@@ -8,7 +8,7 @@ use lb_agent::control::api::VirtualRouter;
 
 use super::cluster::Cluster;
 use super::failover::{median, sorted_ms, trial};
-use super::shape::{Family, NIC, Shape, Vrrp, sources, vip};
+use super::shape::{Family, NIC, Shape, Vrrp, vip};
 use super::stage::Stage;
 use super::tally::{Tally, rounded};
 use crate::backend::Mode;
@@ -95,19 +95,11 @@ fn transitions(routers: &[VirtualRouter]) -> Vec<u64> {
 }
 
 fn start_loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
-    let mut loads = Vec::new();
-    for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
-        let arguments = Arguments {
-            concurrency: 4,
-            streams: STREAMS,
-            pause_ms: 10,
-            connections: Connections::PerRequest,
-            source: sources(client, family),
-            ..cluster.arguments(Mode::Https, family)
-        };
-        let mut load = cluster.load(client, &arguments)?;
-        load.wait_until("all streams", LIMIT, |r| r.streams.opened == u64::from(STREAMS))?;
-        loads.push((format!("{client} on new {} connections", family.name()), load));
-    }
-    Ok(loads)
+    cluster.loads("new", |arguments| Arguments {
+        concurrency: 4,
+        streams: STREAMS,
+        pause_ms: 10,
+        connections: Connections::PerRequest,
+        ..arguments
+    })
 }

@@ -14,7 +14,7 @@ use lb_common::layout::{LAYOUT_VERSION, map};
 use lb_common::service::{Service, ServiceKey};
 
 use super::cluster::{Cluster, SETTLE};
-use super::shape::{Family, Shape, Vrrp, address, backend, priority, sources};
+use super::shape::{Family, Shape, Vrrp, address, backend, priority};
 use super::stage::Stage;
 use super::tally::{Tally, rounded};
 use crate::backend::Mode;
@@ -227,20 +227,12 @@ fn start(
 }
 
 fn loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
-    let mut loads = Vec::new();
-    for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
-        let arguments = Arguments {
-            concurrency: 2,
-            streams: STREAMS,
-            pause_ms: 20,
-            source: sources(client, family),
-            ..cluster.arguments(Mode::Https, family)
-        };
-        let mut load = cluster.load(client, &arguments)?;
-        load.wait_until("all streams", LIMIT, |r| r.streams.opened == u64::from(STREAMS))?;
-        loads.push((format!("{client} over {}", family.name()), load));
-    }
-    Ok(loads)
+    cluster.loads("kept", |arguments| Arguments {
+        concurrency: 2,
+        streams: STREAMS,
+        pause_ms: 20,
+        ..arguments
+    })
 }
 
 fn finish(stage: &mut Stage, loads: Vec<(String, Load)>, tally: &mut Tally) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::client::{Arguments, Asker, Load, Ownership, Prober};
 use crate::lab::Mac;
 use crate::scenario::cluster::{Cluster, SETTLE};
 use crate::scenario::shape::{
-    Family, NIC, Shape, Vrrp, address, down_interval, priority, sources, target, vip,
+    Family, NIC, Shape, Vrrp, address, down_interval, priority, target, vip,
 };
 use crate::scenario::stage::Stage;
 use crate::scenario::tally::Tally;
@@ -181,22 +181,15 @@ impl Trial {
 
 fn load(cluster: &Cluster, interval: Duration) -> Result<Vec<(String, Load)>> {
     let timeout = TIMEOUT.max(interval * TIMEOUT_INTERVALS);
-    let mut loads = Vec::new();
-    for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
-        let arguments = Arguments {
-            concurrency: 4,
-            streams: STREAMS,
-            pause_ms: 20,
-            timeout_ms: u64::try_from(timeout.as_millis())?,
-            duration_ms: 600_000,
-            source: sources(client, family),
-            ..cluster.arguments(Mode::Https, family)
-        };
-        let mut load = cluster.load(client, &arguments)?;
-        load.wait_until("all streams", LIMIT, |r| r.streams.opened == u64::from(STREAMS))?;
-        loads.push((format!("{client} on kept {} connections", family.name()), load));
-    }
-    Ok(loads)
+    let timeout_ms = u64::try_from(timeout.as_millis())?;
+    cluster.loads("kept", |arguments| Arguments {
+        concurrency: 4,
+        streams: STREAMS,
+        pause_ms: 20,
+        timeout_ms,
+        duration_ms: 600_000,
+        ..arguments
+    })
 }
 
 /// The last client asks who has the IPv4 VIP.

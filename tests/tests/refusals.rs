@@ -240,3 +240,18 @@ fn a_clean_end_leaves_nothing_behind() -> Result<()> {
     ensure!(!machine.host.directory().join("lb.sock").exists(), "the socket stayed");
     machine.is_untouched()
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() -> Result<()> {
+    let machine = Machine::new()?;
+    let agent = machine.agent(CONFIGURATION)?;
+    // As on a full disk: each write fails with ENOSPC.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]);
+    command.arg(agent.get_program()).args(agent.get_args());
+    let mut agent = machine.serving(command)?;
+    agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+    let status = agent.wait(LIMIT)?;
+    ensure!(status.success(), "{status}");
+    machine.is_untouched()
+}

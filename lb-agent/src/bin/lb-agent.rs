@@ -1,5 +1,6 @@
 //! The agent's process: arguments, logging, exit code.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,14 +10,14 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What cannot be written, as on a full disk, is lost: to complain of it on the same stream would
+    // end the agent by a panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.log_internal_errors(false).init();
     match start(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the last word of a process that ends")]
-            {
-                eprintln!("lb-agent: {error}");
-            }
+            let _ = writeln!(io::stderr(), "lb-agent: {error}");
             ExitCode::from(error.exit_code())
         }
     }

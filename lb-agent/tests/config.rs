@@ -186,6 +186,7 @@ fn every_setting_of_vrrp_arrives() {
         answer_rivals: true,
         check_addresses: true,
         check_duplicates: true,
+        virtual_mac: false,
     };
     assert_eq!(vrrp, expected);
 }

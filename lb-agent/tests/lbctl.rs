@@ -144,7 +144,8 @@ fn interface() -> Value {
 
 fn routers() -> Value {
     json!([{
-        "router_id": 51, "version": 3, "interface": "ens33", "address": "192.168.139.133",
+        "router_id": 51, "version": 3, "interface": "ens33", "virtual_mac": "00:00:5e:00:01:33",
+        "address": "192.168.139.133",
         "priority": 80, "interval_seconds": 0.1, "state": "backup", "holds": false,
         "held_back": "check: exit status 1", "reason": "held back", "since": NOW - 61.0,
         "heard": null, "sent": 7, "send_failures": 0, "received": 9, "refused": {},
@@ -453,6 +454,13 @@ async fn vrrp_has_a_line_for_each_trouble_with_address_and_mac() {
     let line = "warning: router 51 on ens33: split_brain from 192.168.139.134 (02:00:00:00:00:07), \
                 3 times, last 1m1s ago: two nodes are active";
     assert!(said.out.lines().any(|said| said == line), "no `{line}` in:\n{}", said.out);
+}
+
+#[tokio::test]
+async fn vrrp_names_the_virtual_mac_beside_its_interface() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["vrrp"]).await;
+    assert!(said.out.contains("ens33 (00:00:5e:00:01:33)"), "{}", said.out);
 }
 
 #[tokio::test]

@@ -150,6 +150,10 @@ verdicts! {
     NotReady = "not_ready", Pass;
     /// The agent's synthetic packet, which went the whole way to a backend.
     Trial = "trial", Drop;
+    /// To or from the MAC of a virtual router without a lease here.
+    VirtualMacNoLease = "virtual_mac_no_lease", Drop;
+    /// ARP or neighbour discovery of this node for a VIP, with another MAC than its virtual router's.
+    AnnounceOtherMac = "announce_other_mac", Drop;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

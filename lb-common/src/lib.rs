@@ -25,5 +25,6 @@ mod pod;
 pub mod service;
 pub mod settings;
 pub mod vip;
+pub mod virtual_mac;
 
 pub use address::Address;

@@ -6,6 +6,8 @@ pub const DROP_UNKNOWN_PORTS: u32 = 1 << 0;
 pub const HOST_PREFERS_LOCAL: u32 = 1 << 1;
 /// A UDP service has a backend on this node: replies are looked up on their way out.
 pub const LOCAL_UDP: u32 = 1 << 2;
+/// What is said about a VIP is said with its virtual router's MAC, and with no other.
+pub const VIRTUAL_MAC: u32 = 1 << 3;
 
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,4 +1,4 @@
-//! What leaves the node: ARP and ND that would claim a VIP without a lease, and replies of UDP
+//! What leaves the node: ARP and ND that would claim a VIP without a lease or its MAC, and replies of UDP
 //! servers on this node.
 
 use lb_common::counter::{Outcome, Verdict};
@@ -8,14 +8,21 @@ use crate::environment::{Frame, Node};
 use crate::nat::rewrite;
 use crate::neighbour;
 use crate::parse::{Packet, Parsed, parse};
+use crate::virtual_mac;
 
 /// Decides on a frame that is about to leave; nothing where it is none of our business.
 #[inline(always)]
 pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
+    let sender = match virtual_mac::leave(frame, node) {
+        Ok(sender) => sender,
+        Err(verdict) => return Some(verdict),
+    };
     let local_udp = node.settings().is_some_and(|settings| settings.flags & LOCAL_UDP != 0);
     let verdict = match parse(frame, |_| local_udp) {
-        Parsed::Arp(offset) => neighbour::arp_out(frame, node, offset),
-        Parsed::Nd { network, transport } => neighbour::nd_out(frame, node, network, transport),
+        Parsed::Arp(offset) => neighbour::arp_out(frame, node, sender, offset),
+        Parsed::Nd { network, transport } => {
+            neighbour::nd_out(frame, node, sender, network, transport)
+        }
         Parsed::Packet(packet) if packet.is_udp() => return udp_reply(frame, node, &packet),
         _ => return None,
     };

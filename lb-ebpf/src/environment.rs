@@ -45,6 +45,11 @@ pub trait Frame {
 
     /// Index of the interface that it came in on (or leaves by).
     fn interface_index(&self) -> u32;
+
+    /// Has the stack look at the destination MAC again, which was replaced by the interface's own.
+    /// Behind XDP it looks by itself.
+    #[inline(always)]
+    fn readdressed(&mut self) {}
 }
 
 /// What a socket look-up found.

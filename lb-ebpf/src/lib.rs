@@ -18,4 +18,5 @@ pub mod neighbour;
 mod opaque;
 pub mod parse;
 pub mod steer;
+pub mod virtual_mac;
 pub mod wire;

@@ -5,6 +5,7 @@ use lb_common::Address;
 use lb_common::counter::Verdict;
 
 use crate::environment::{Frame, Node};
+use crate::virtual_mac::Sender;
 use crate::wire::*;
 
 /// An ARP packet that came in.
@@ -56,28 +57,50 @@ fn nd_target<F: Frame>(frame: &F, offset: usize) -> Option<(u8, Address)> {
 /// kernel does when it answers a client from the VIP, would draw the VIP's traffic here: its
 /// sender becomes the node's own address.
 #[inline(always)]
-pub fn arp_out<F: Frame, N: Node>(frame: &mut F, node: &N, offset: usize) -> Verdict {
+pub fn arp_out<F: Frame, N: Node>(frame: &mut F, node: &N, from: Sender, offset: usize) -> Verdict {
     let Some(arp) = frame.load::<Arp>(offset) else { return Verdict::NotIp };
-    let sender = Arp::word(arp.sender);
-    if !arp.is_ipv4() || holds(node, &Address::from_v4_word(sender)) != Some(false) {
+    if !arp.is_ipv4() {
         return Verdict::NotOurs;
     }
+    let sender = Arp::word(arp.sender);
+    let refused = match refused(from, holds(node, &Address::from_v4_word(sender))) {
+        None => return Verdict::NotOurs,
+        Some(refused) => refused,
+    };
     let own = node.interface(frame.interface_index()).map_or(0, |i| i.address_v4_be);
-    if arp.operation_be != ARP_REQUEST || Arp::word(arp.target) == sender || own == 0 {
-        return Verdict::AnnounceNoLease;
+    let virtually = matches!(from, Sender::Virtual);
+    if arp.operation_be != ARP_REQUEST || Arp::word(arp.target) == sender || own == 0 || virtually {
+        return refused;
     }
     let b = own.to_ne_bytes();
     let words = [u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([b[2], b[3]])];
     match frame.store(offset + core::mem::offset_of!(Arp, sender), words) {
         Some(()) => Verdict::ArpCorrected,
-        None => Verdict::AnnounceNoLease,
+        None => refused,
+    }
+}
+
+/// Why this node must not say that it is at an address; nothing where it may. A virtual router's MAC
+/// speaks for VIPs alone: the node's own addresses are not at it.
+#[inline(always)]
+fn refused(from: Sender, held: Option<bool>) -> Option<Verdict> {
+    match (held, from) {
+        (Some(false), _) => Some(Verdict::AnnounceNoLease),
+        (Some(true), Sender::Other) | (None, Sender::Virtual) => Some(Verdict::AnnounceOtherMac),
+        (Some(true), Sender::Any | Sender::Virtual) | (None, Sender::Any | Sender::Other) => None,
     }
 }
 
 /// A neighbour discovery message that this node is about to send: advertisements of a VIP, and
 /// solicitations that come from it, need the lease.
 #[inline(always)]
-pub fn nd_out<F: Frame, N: Node>(frame: &F, node: &N, network: usize, offset: usize) -> Verdict {
+pub fn nd_out<F: Frame, N: Node>(
+    frame: &F,
+    node: &N,
+    from: Sender,
+    network: usize,
+    offset: usize,
+) -> Verdict {
     let Some((kind, target)) = nd_target(frame, offset) else { return Verdict::NotOurs };
     let about = if kind == ND_ADVERTISEMENT {
         target
@@ -87,8 +110,5 @@ pub fn nd_out<F: Frame, N: Node>(frame: &F, node: &N, network: usize, offset: us
             None => return Verdict::NotOurs,
         }
     };
-    match holds(node, &about) {
-        Some(false) => Verdict::AnnounceNoLease,
-        _ => Verdict::NotOurs,
-    }
+    refused(from, holds(node, &about)).unwrap_or(Verdict::NotOurs)
 }

@@ -13,6 +13,7 @@ use lb_ebpf::egress::{is_dropped, leave};
 use lb_ebpf::environment::{Frame, Node};
 use lb_ebpf::parse::{Parsed, parse, parse_network};
 use lb_ebpf::steer::{Steered, steer};
+use lb_ebpf::virtual_mac;
 
 use crate::kernel::memory::{SkbFrame, XdpFrame};
 use crate::kernel::node::Kernel;
@@ -57,7 +58,10 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
 pub(crate) fn lb_tc_deliver(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
-    let frame = SkbFrame::new(raw);
+    let mut frame = SkbFrame::new(raw);
+    if frame.is_another_host_s() {
+        virtual_mac::recognise(&mut frame, &node);
+    }
     let parsed = parse(&frame, |address| node.may_be_ours(address));
     hand_over(frame, &node, parsed)
 }

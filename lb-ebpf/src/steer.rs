@@ -11,7 +11,7 @@ use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
 use crate::parse::{Packet, Parsed, parse};
 use crate::wire::*;
-use crate::{nat, neighbour};
+use crate::{nat, neighbour, virtual_mac};
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +48,11 @@ fn is_trial<F: Frame>(frame: &F) -> bool {
 
 #[inline(always)]
 fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
-    let verdict = match parse(frame, |address| node.may_be_ours(address)) {
+    let parsed = parse(frame, |address| node.may_be_ours(address));
+    if let Some(verdict) = virtual_mac::arrive(frame, node, &parsed) {
+        return Steered::here(verdict);
+    }
+    let verdict = match parsed {
         Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
         Parsed::Error(packet) => return icmp_error(frame, node, &packet),
         Parsed::NotOurs => Verdict::NotOurs,

@@ -187,6 +187,12 @@ impl Agent {
         self.remember_macs();
         self.follow_links();
         self.replan();
+        if self.follow_virtual_links().await
+            && let Ok(network) = self.netlink.snapshot().await
+        {
+            self.network = network;
+            self.seats.place(&self.placements, &self.network);
+        }
         self.probe().await;
     }
 
@@ -287,7 +293,7 @@ impl Agent {
         }
         self.services = plan.services;
         self.placements = self.find_placements();
-        self.seats.place(&self.placements);
+        self.seats.place(&self.placements, &self.network);
         self.look(Occasion::Change);
     }
 

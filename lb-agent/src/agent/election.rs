@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::info;
+use lb_common::virtual_mac::lease_key;
+use nix::time::{ClockId, clock_gettime};
+use tracing::{info, warn};
 
 use self::way::{Surroundings, Way};
 use super::core::Agent;
 use super::seats::Seats;
 use super::tracking::Occasion;
+use super::virtual_links::VirtualLink;
 use crate::config;
 use crate::control::server::Refusal;
 use crate::dataplane::Leases;
@@ -73,6 +76,8 @@ pub(super) fn by_family(
 /// agent's runtime stands between a sign of life and it. Address and announcement are the holder's.
 pub(super) struct Attractor {
     pub(super) router: config::VirtualRouter,
+    /// The interface with its virtual MAC.
+    pub(super) link: Option<VirtualLink>,
     pub(super) roles: RoleSender,
     pub(super) holder: HolderHandle,
     pub(super) leases: Leases,
@@ -83,10 +88,20 @@ pub(super) struct Attractor {
     pub(super) asks: bool,
 }
 
+impl Attractor {
+    pub(super) fn lease_mac(&self, until_ns: u64) -> Result<(), String> {
+        let Some(link) = &self.link else { return Ok(()) };
+        let set = self.leases.set(lease_key(link.mac).into(), Some(until_ns));
+        set.map_err(|error| format!("the lease of {} was not set: {error}", link.name))
+    }
+}
+
 impl Attract for Attractor {
     fn renew(&self, until: Moment) -> Result<(), String> {
         let until_ns = u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX);
         self.until_ns.store(until_ns, Ordering::Release);
+        // Also before it is Active: the advertisement that says so leaves with this MAC.
+        self.lease_mac(until_ns)?;
         let unanswered = self.asks && !self.holder.is_active();
         if !self.active.get() || unanswered || !self.leases.tables_written() {
             return Ok(());
@@ -112,9 +127,13 @@ impl Attract for Attractor {
     fn release(&self, reason: Reason) {
         self.active.set(false);
         // At once, so that two nodes do not answer while the holder tidies up. Where it fails the
-        // holder says so, which revokes it too, and no lease outlives three intervals.
+        // holder says so, which revokes it too, and no lease outlives three intervals. The MAC's too,
+        // before the address goes, which the kernel may tell the switches with this MAC (MLD).
         for &vip in &self.vips {
             let _ = self.leases.set(vip, None);
+        }
+        if let Err(error) = self.lease_mac(now_ns()) {
+            warn!(error, "ending the lease of a virtual MAC");
         }
         self.roles.set(Role::Backup, reason.to_string(), Claim::Forced);
     }
@@ -122,6 +141,13 @@ impl Attract for Attractor {
     fn announce(&self) {
         self.holder.announce();
     }
+}
+
+/// The clock of leases.
+pub(super) fn now_ns() -> u64 {
+    // CLOCK_MONOTONIC always exists and never is negative.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Agent {
@@ -143,7 +169,7 @@ impl Agent {
             placements: &self.placements,
         };
         let ways: Result<Vec<Way>, String> =
-            attractors.iter().map(|attractor| surroundings.way(&attractor.vips)).collect();
+            attractors.iter().map(|a| surroundings.way(&a.vips, a.link.as_ref())).collect();
         let ways = match ways {
             Ok(ways) => ways,
             Err(missing) => {

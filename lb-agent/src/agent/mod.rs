@@ -14,6 +14,7 @@ mod options;
 mod report;
 mod seats;
 mod tracking;
+mod virtual_links;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime};
 
+use lb_common::virtual_mac::lease_key;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +37,7 @@ use self::core::{Agent, Events};
 use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
 use self::seats::{Seat, Seats, Tasks};
+use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
 use crate::config::Config;
 use crate::control::server;
@@ -202,7 +205,7 @@ fn seat(
         let (placements, placed) = watch::channel(Vec::new());
         let term = Term::Own(config.lease.duration);
         let (task, holder) = Holder::new(effects()?, term, changes, placed);
-        seats.push(Seat { name: "all".to_owned(), vips: None, placements, holder });
+        seats.push(Seat { name: "all".to_owned(), vips: None, link: None, placements, holder });
         holders.push(task);
         return Ok((Election::Static(roles), Seats(seats), holders));
     };
@@ -214,17 +217,26 @@ fn seat(
         let until_ns = Arc::new(AtomicU64::new(0));
         let term = Term::Decided(Arc::clone(&until_ns));
         let (task, holder) = Holder::new(effects()?, term, changes, placed);
+        let leases = dataplane.leases()?;
+        let link = settings
+            .virtual_mac
+            .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
+        if let Some(link) = &link {
+            // A killed agent's ends. The VIPs' are the holder's to give up.
+            leases.set(lease_key(link.mac).into(), Some(election::now_ns()))?;
+        }
         attractors.push(Attractor {
             router: router.clone(),
+            link: link.clone(),
             roles,
             holder: holder.clone(),
-            leases: dataplane.leases()?,
+            leases,
             vips: vips.clone(),
             until_ns,
             active: Cell::new(false),
             asks: settings.check_duplicates,
         });
-        seats.push(Seat { name, vips: Some(vips), placements, holder });
+        seats.push(Seat { name, vips: Some(vips), link, placements, holder });
         holders.push(task);
     }
     Ok((Election::Waiting(attractors), Seats(seats), holders))
@@ -233,6 +245,7 @@ fn seat(
 impl Agent {
     /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
     async fn begin(&mut self) -> Result<(), AgentError> {
+        self.remove_stale_virtual_links().await;
         self.recall_macs();
         self.replan();
         let config = Arc::clone(&self.config);
@@ -291,6 +304,7 @@ impl Agent {
                 warn!(%error, "giving up the VIPs");
             }
         }
+        virtual_links::remove(&self.netlink, &self.seats).await;
         for &vip in &self.config.virtual_addresses {
             if let Err(error) = self.netlink.remove_local_route(vip).await {
                 warn!(%vip, %error, "removing a local route");

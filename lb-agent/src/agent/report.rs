@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lb_common::backend::{ACCEPTS, Delivery};
 use lb_common::counter::Verdict;
 use lb_common::layout::{LAYOUT_VERSION, TABLE_VERSION};
+use lb_common::virtual_mac::virtual_mac;
 
 use super::core::Agent;
 use super::election::Election;
@@ -205,7 +206,8 @@ impl Agent {
     /// The virtual routers; none without VRRP, or as long as it has not begun.
     pub(super) fn api_vrrp(&self) -> Vec<api::VirtualRouter> {
         let Election::Vrrp(elected) = &self.election else { return Vec::new() };
-        elected.vrrp.status().into_iter().map(virtual_router).collect()
+        let with_mac = self.config.vrrp.as_ref().is_some_and(|vrrp| vrrp.virtual_mac);
+        elected.vrrp.status().into_iter().map(|router| virtual_router(router, with_mac)).collect()
     }
 
     /// What is tracked; none without VRRP.
@@ -245,8 +247,9 @@ const fn api_role(role: Role) -> api::Role {
     }
 }
 
-fn virtual_router(router: RouterStatus) -> api::VirtualRouter {
+fn virtual_router(router: RouterStatus, with_mac: bool) -> api::VirtualRouter {
     let figures = router.figures;
+    let virtual_mac = virtual_mac(router.router_id.number(), router.address.is_ipv4());
     api::VirtualRouter {
         router_id: router.router_id.number(),
         version: match router.version {
@@ -254,6 +257,7 @@ fn virtual_router(router: RouterStatus) -> api::VirtualRouter {
             Version::V3 => 3,
         },
         interface: router.interface,
+        virtual_mac: with_mac.then(|| mac_text(virtual_mac)),
         address: router.address,
         priority: router.priority.0,
         interval_seconds: router.interval.as_secs_f64(),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::virtual_links::VirtualLink;
+use crate::netlink::Network;
 use crate::role::{HolderHandle, Holding, Placement, Role};
 
 /// A holder, and the VIPs that are placed for it.
@@ -15,6 +17,8 @@ pub(super) struct Seat {
     pub(super) name: String,
     /// None: all.
     pub(super) vips: Option<Vec<IpAddr>>,
+    /// Where they are held instead of where they belong: the interface with the virtual MAC.
+    pub(super) link: Option<VirtualLink>,
     pub(super) placements: watch::Sender<Vec<Placement>>,
     pub(super) holder: HolderHandle,
 }
@@ -22,6 +26,16 @@ pub(super) struct Seat {
 impl Seat {
     fn has(&self, vip: IpAddr) -> bool {
         self.vips.as_ref().is_none_or(|vips| vips.contains(&vip))
+    }
+
+    /// A placement as it is for this seat: none without the interface that it needs.
+    fn own(&self, placement: &Placement, network: &Network) -> Option<Placement> {
+        match &self.link {
+            None => Some(placement.clone()),
+            Some(link) => {
+                Some(Placement { vip: placement.vip, interface: link.interface(network)? })
+            }
+        }
     }
 }
 
@@ -31,10 +45,10 @@ pub(super) struct Seats(pub(super) Vec<Seat>);
 
 impl Seats {
     /// Tells each holder its placements, where they changed.
-    pub(super) fn place(&self, placements: &[Placement]) {
+    pub(super) fn place(&self, placements: &[Placement], network: &Network) {
         for seat in &self.0 {
-            let own: Vec<Placement> =
-                placements.iter().filter(|p| seat.has(p.vip)).cloned().collect();
+            let own = placements.iter().filter(|p| seat.has(p.vip));
+            let own: Vec<Placement> = own.filter_map(|p| seat.own(p, network)).collect();
             seat.placements.send_if_modified(|current| {
                 let changed = *current != own;
                 *current = own;

@@ -90,7 +90,7 @@ async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure>
         });
         table.row([
             Cell::from(format!("{} v{}", router.router_id, router.version)),
-            Cell::from(&router.interface),
+            Cell::from(interface(router)),
             Cell::from(router.address),
             Cell::from(router.priority),
             Cell::from(format!("{}s", router.interval_seconds)),
@@ -109,6 +109,14 @@ async fn status(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure>
         screen.line(&line)?;
     }
     Ok(())
+}
+
+/// The interface, with the virtual MAC where one is used on it.
+fn interface(router: &VirtualRouter) -> String {
+    match &router.virtual_mac {
+        Some(mac) => format!("{} ({mac})", router.interface),
+        None => router.interface.clone(),
+    }
 }
 
 /// A thing that is not good: what, since when, why, and what follows.

@@ -83,6 +83,8 @@ pub enum Problem {
     DelayWithoutPreempt { delay: Duration },
     #[error("the virtual address {address} is IPv6, but VRRP version 2 is for IPv4 only")]
     V6InVersion2 { address: IpAddr },
+    #[error("`virtual_mac` is true, and so is `unicast`")]
+    VirtualMacWithUnicast,
     #[error("[[notify]] has neither `script` nor `url`")]
     NoWay { example: &'static str },
     #[error("`{key}` has no effect with {with}")]
@@ -358,6 +360,10 @@ impl Problem {
             }
             Self::V6InVersion2 { .. } => {
                 "remove `version = 2` from [vrrp], or the address from `virtual_addresses`"
+            }
+            Self::VirtualMacWithUnicast => {
+                "remove one of the two: switches learn from the multicast advertisements where the \
+                 virtual MAC is, and a network that needs unicast has no place for it"
             }
             Self::RouterOfNoAddress { .. } => {
                 "add it to `virtual_addresses` at the top of the file, or correct it"

@@ -80,6 +80,7 @@ pub(crate) static VRRP: Table = Table {
         "answer_rivals",
         "check_addresses",
         "check_duplicates",
+        "virtual_mac",
     ],
 };
 

@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lb_common::virtual_mac::virtual_mac;
+
 use super::Node;
 
 /// Bytes of a password that version 2 has room for (RFC 2338, 5.3.10).
@@ -38,6 +40,9 @@ pub struct Vrrp {
     /// Whether the link is asked for another machine with a VIP before a takeover that was not
     /// planned.
     pub check_duplicates: bool,
+    /// Each virtual router has a MAC of its own, which moves with its addresses (RFC 9568, 7.3).
+    /// Not with `unicast`.
+    pub virtual_mac: bool,
 }
 
 /// Virtual addresses that move together.
@@ -49,6 +54,19 @@ pub struct VirtualRouter {
     pub virtual_addresses: Vec<IpAddr>,
     /// By the node's name, where it is not the node's own.
     pub priorities: BTreeMap<String, u8>,
+}
+
+impl Vrrp {
+    /// The virtual MACs that are in use, one for each family that a virtual router has addresses of.
+    pub fn virtual_macs(&self) -> impl Iterator<Item = [u8; 6]> {
+        let routers = self.routers.iter().filter(|_| self.virtual_mac);
+        routers.flat_map(move |router| {
+            let families = [true, false].into_iter().filter(move |&v4| {
+                router.virtual_addresses.iter().any(|address| address.is_ipv4() == v4)
+            });
+            families.map(move |v4| virtual_mac(router.router_id, v4))
+        })
+    }
 }
 
 impl VirtualRouter {
@@ -172,9 +190,27 @@ mod tests {
             answer_rivals: true,
             check_addresses: false,
             check_duplicates: false,
+            virtual_mac: false,
         };
         assert_eq!(vrrp(""), defaults);
         assert_eq!(vrrp("version = 3"), defaults);
+    }
+
+    #[test]
+    fn a_virtual_router_has_a_mac_in_each_of_its_families_if_it_is_to() {
+        let router = |router_id, addresses: &[&str]| VirtualRouter {
+            router_id,
+            virtual_addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            priorities: BTreeMap::new(),
+        };
+        let routers = vec![
+            router(51, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+            router(52, &["2001:db8::2"]),
+        ];
+        let with = Vrrp { routers, virtual_mac: true, ..vrrp("") };
+        let macs: Vec<_> = with.virtual_macs().map(|[.., family, id]| (family, id)).collect();
+        assert_eq!(macs, [(1, 51), (2, 51), (2, 52)]);
+        assert_eq!(Vrrp { virtual_mac: false, ..with }.virtual_macs().count(), 0);
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub struct VirtualRouter {
     pub router_id: u8,
     pub version: u8,
     pub interface: String,
+    /// The MAC that its virtual addresses are at, on whichever node; none with `virtual_mac = false`.
+    #[serde(default)]
+    pub virtual_mac: Option<String>,
     /// The source of this node's advertisements.
     pub address: IpAddr,
     pub priority: u8,

@@ -17,6 +17,7 @@ mod sysctl;
 pub(crate) mod testbed;
 #[cfg(test)]
 mod tests;
+mod virtual_link;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;
@@ -29,3 +30,4 @@ pub use network::{
 pub use pace::ProbePace;
 pub use request::ROUTE_PROTOCOL;
 pub use sysctl::ipv6_obstacle;
+pub use virtual_link::VirtualLinkError;

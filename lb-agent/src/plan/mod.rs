@@ -17,8 +17,9 @@ use lb_common::hash::{mix, service_seed};
 use lb_common::interface::Interface;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey};
 use lb_common::settings::{
-    DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, Settings, peer_bit,
+    DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, Settings, VIRTUAL_MAC, peer_bit,
 };
+use lb_common::virtual_mac::lease_key;
 
 use crate::config::{self, Config, Hash, Protocol, UnknownPorts};
 use crate::netlink::{Mac, Network, NextHop};
@@ -185,7 +186,7 @@ impl Plan {
         Self {
             settings: settings(inputs.config, &peers, &services),
             filter,
-            vips: inputs.config.virtual_addresses.clone(),
+            vips: leased(inputs.config).collect(),
             peers,
             interfaces: interfaces(inputs),
             services,
@@ -312,6 +313,12 @@ fn interfaces(inputs: &Inputs<'_>) -> Vec<Interface> {
     planned.collect()
 }
 
+/// What this node can have a lease on: the VIPs, and the virtual routers' MACs.
+fn leased(config: &Config) -> impl Iterator<Item = IpAddr> {
+    let macs = config.vrrp.iter().flat_map(config::Vrrp::virtual_macs);
+    config.virtual_addresses.iter().copied().chain(macs.map(|mac| lease_key(mac).into()))
+}
+
 fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> Settings {
     let mut flags = 0;
     if config.data_path.unknown_ports == UnknownPorts::Drop {
@@ -324,6 +331,9 @@ fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> 
         |s: &PlannedService| s.flags & HAS_LOCAL != 0 && s.key.protocol == lb_common::service::UDP;
     if services.iter().any(udp_here) {
         flags |= LOCAL_UDP;
+    }
+    if config.vrrp.as_ref().is_some_and(|vrrp| vrrp.virtual_mac) {
+        flags |= VIRTUAL_MAC;
     }
     let uses_nat = services.iter().any(|service| service.flags & HAS_NAT != 0);
     let ports = &config.nat.ports;

@@ -39,6 +39,8 @@ pub trait Attract: Send {
 pub struct Router {
     pub parameters: Parameters,
     pub interface: String,
+    /// The interface that it sends from, where that is another one: it has the virtual router's MAC.
+    pub sender: Option<String>,
     pub reach: Reach,
     pub checksum: Checksum,
     /// Addresses of the nodes that are meant to take part, this one's too.
@@ -49,6 +51,7 @@ pub struct Router {
 /// A virtual router that runs.
 pub(super) struct Running {
     interface: String,
+    sender: Option<String>,
     reach: Reach,
     checksum: Checksum,
     members: Vec<IpAddr>,
@@ -81,11 +84,12 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(router: Router, outbox: Outbox) -> Self {
         let start = Moment::default();
-        let Router { parameters, interface, reach, checksum, members, attract } = router;
+        let Router { parameters, interface, sender, reach, checksum, members, attract } = router;
         Self {
             priority: parameters.priority,
             machine: Machine::new(parameters, start),
             interface,
+            sender,
             reach,
             checksum,
             members,
@@ -132,10 +136,8 @@ impl Running {
         if self.link.is_some() || now < self.open_at {
             return;
         }
-        // By name: an interface that was deleted and made again has another index.
-        let ifindex = if_nametoindex(self.interface.as_str()).unwrap_or(0);
         let address = self.machine.parameters().address;
-        match Link::open(&self.interface, ifindex, address, &self.reach) {
+        match self.open(address) {
             Ok(link) => {
                 self.link = Some(link);
                 self.obstacle = None;
@@ -146,6 +148,16 @@ impl Running {
                 self.open_at = now + REOPEN;
                 self.note_obstacle(error.to_string());
             }
+        }
+    }
+
+    /// By name: an interface that was deleted and made again has another index.
+    fn open(&self, address: IpAddr) -> Result<Link, LinkError> {
+        let index = |name: &str| if_nametoindex(name).unwrap_or(0);
+        let link = Link::open(&self.interface, index(&self.interface), address, &self.reach)?;
+        match &self.sender {
+            None => Ok(link),
+            Some(sender) => link.send_from(sender, index(sender), address, &self.reach),
         }
     }
 
@@ -194,9 +206,15 @@ impl Running {
         for action in actions {
             match action {
                 Action::Advertise(priority) => {
+                    // The lease first: nothing leaves with a virtual MAC that has none.
+                    let renewed = if priority == Priority::RESIGN {
+                        Ok(())
+                    } else {
+                        self.attract.renew(now + interval * TERM_INTERVALS)
+                    };
                     self.advertise(priority);
-                    if priority != Priority::RESIGN {
-                        self.renew(now + interval * TERM_INTERVALS);
+                    if let Err(obstacle) = renewed {
+                        self.note_obstacle(obstacle);
                     }
                 }
                 Action::Acquire(reason) => {

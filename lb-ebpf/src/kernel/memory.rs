@@ -5,11 +5,16 @@
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_load_bytes_relative, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use lb_common::checksum::Difference;
 use lb_ebpf::environment::Frame;
 use lb_ebpf::wire::Mac;
+
+// Whose a frame is by its destination MAC (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 
 /// Reads `T` at `offset` between `data` and `end`.
 ///
@@ -122,6 +127,13 @@ impl SkbFrame {
         unsafe { (*self.context).protocol as u16 }
     }
 
+    /// Whether the kernel takes the frame for another machine's.
+    #[inline(always)]
+    pub(crate) fn is_another_host_s(&self) -> bool {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).pkt_type == PACKET_OTHERHOST }
+    }
+
     /// Whether the data begin with the link header, by comparing them with it.
     #[inline(always)]
     pub(crate) fn has_link_header(&self) -> bool {
@@ -195,5 +207,12 @@ impl Frame for SkbFrame {
     fn interface_index(&self) -> u32 {
         // SAFETY: as in `data`.
         unsafe { (*self.context).ifindex }
+    }
+
+    #[inline(always)]
+    fn readdressed(&mut self) {
+        // SAFETY: a helper on a valid context. It refuses what is no unicast frame, which stays as
+        // it is.
+        unsafe { bpf_skb_change_type(self.context, PACKET_HOST) };
     }
 }

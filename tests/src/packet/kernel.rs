@@ -2,6 +2,7 @@
 //! from a scene, its programs run on single frames.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
@@ -19,10 +20,12 @@ use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{PeerKey, Settings, peer_bit};
 use lb_common::vip::Vip;
+use lb_common::virtual_mac::{lease_key, virtual_mac};
 use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
 
 use super::names;
-use super::scene::{INTERFACE, PROTOCOLS, Scene, Sockets};
+use super::scene::{INTERFACE, PROTOCOLS, ROUTER_ID, Scene, Sockets};
 use super::syscall::{self, Run};
 use crate::lab::tool;
 
@@ -116,12 +119,21 @@ impl Kernel {
             flags: scene.flags(),
             reserved: 0,
         };
+        let now_ns =
+            u64::try_from(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_nanos())?;
         let mut filter = AddressFilter::EMPTY;
         let vip = Vip { lease_until_ns: if scene.lease { u64::MAX } else { 0 } };
         for family in [4, 6] {
             let address = Address::from(names::address("vip", family)?);
             filter.insert(&address);
-            self.hash::<Address, Vip>(map::VIPS)?.insert(address, vip, 0)?;
+            let mut vips = self.hash::<Address, Vip>(map::VIPS)?;
+            vips.insert(address, vip, 0)?;
+            let key = lease_key(virtual_mac(ROUTER_ID, family == 4));
+            match scene.virtual_mac.until_ns(now_ns) {
+                Some(lease_until_ns) => vips.insert(key, Vip { lease_until_ns }, 0)?,
+                // Absent: another scene may have had it.
+                None => drop(vips.remove(&key)),
+            }
         }
         self.array::<AddressFilter>(map::ADDRESS_FILTER)?.set(0, filter, 0)?;
         self.array::<Settings>(map::SETTINGS)?.set(0, settings, 0)?;

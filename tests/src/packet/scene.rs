@@ -10,7 +10,7 @@ use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::hash::service_seed;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
-use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP};
+use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, VIRTUAL_MAC};
 use nix::sys::socket;
 use serde::Deserialize;
 
@@ -22,6 +22,9 @@ pub const BACKEND_PORT: u16 = 6443;
 
 /// The interface on which test runs happen: the namespace's loopback.
 pub const INTERFACE: u32 = 1;
+
+/// The virtual router whose MACs fixtures write out: `00:00:5e:00:01:33`.
+pub const ROUTER_ID: u8 = 0x33;
 
 /// How a fixture's backend is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -41,6 +44,32 @@ pub enum State {
     Up,
     Draining,
     Down,
+}
+
+/// Whether virtual MACs are in use, and the lease on those of [`ROUTER_ID`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VirtualMac {
+    #[default]
+    Off,
+    Held,
+    /// Lately.
+    RanOut,
+    /// Long ago, or never had.
+    Over,
+}
+
+impl VirtualMac {
+    /// The lease's end by `CLOCK_MONOTONIC`; none without virtual MACs.
+    pub const fn until_ns(self, now_ns: u64) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::Held => Some(u64::MAX),
+            // A moment ago: the clock of programs is some milliseconds behind.
+            Self::RanOut => Some(now_ns.saturating_sub(100_000_000)),
+            Self::Over => Some(0),
+        }
+    }
 }
 
 /// A backend; its place in the scene's list is its rank.
@@ -67,6 +96,8 @@ pub struct Scene {
     pub backends: Vec<SceneBackend>,
     /// This node holds the VIPs.
     pub lease: bool,
+    /// The virtual router's MACs.
+    pub virtual_mac: VirtualMac,
     /// Packets to unknown ports are dropped.
     pub drop_unknown_ports: bool,
     /// The reserved ports: the first, and how many. Fixtures use one, so that it is known.
@@ -122,7 +153,8 @@ impl Scene {
     pub fn flags(&self) -> u32 {
         let unknown = if self.drop_unknown_ports { DROP_UNKNOWN_PORTS } else { 0 };
         let local = self.backends.iter().any(|backend| backend.delivery == Way::Local);
-        unknown | if local { LOCAL_UDP } else { 0 }
+        let virtual_mac = if self.virtual_mac == VirtualMac::Off { 0 } else { VIRTUAL_MAC };
+        unknown | virtual_mac | if local { LOCAL_UDP } else { 0 }
     }
 
     /// Opens the sockets that the scene has, in the calling thread's namespace.

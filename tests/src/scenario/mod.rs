@@ -34,6 +34,7 @@ mod vrrp_routers;
 mod vrrp_three;
 mod vrrp_track;
 mod vrrp_trouble;
+mod vrrp_virtual_mac;
 mod wire;
 
 use std::time::Duration;
@@ -173,6 +174,16 @@ pub static ALL: &[Scenario] = &[
         name: "vrrp-three",
         about: "keepalived, FRR and ours in one virtual router, each Active in turn",
         run: vrrp_three::run,
+    },
+    Scenario {
+        name: "vrrp-virtual-mac",
+        about: "the VIPs' MAC is the virtual router's and moves with them, under load",
+        run: vrrp_virtual_mac::run,
+    },
+    Scenario {
+        name: "vrrp-keepalived-vmac",
+        about: "beside a real keepalived with `use_vmac`: both with the virtual router's MAC",
+        run: vrrp_virtual_mac::beside_keepalived,
     },
     Scenario {
         name: "migrate",

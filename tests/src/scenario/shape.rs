@@ -68,6 +68,8 @@ pub struct Shape {
     pub members: Vec<String>,
     /// Instead of a node that is configured as active.
     pub vrrp: Option<Vrrp>,
+    /// `virtual_mac` of it.
+    pub virtual_mac: bool,
     /// `preempt` of it.
     pub preempt: bool,
     /// Further tables, as they are to stand at the file's end.
@@ -95,6 +97,7 @@ impl Shape {
             offloads: Offloads::Off,
             members: Vec::new(),
             vrrp: None,
+            virtual_mac: false,
             preempt: false,
             further: String::new(),
         }
@@ -147,6 +150,9 @@ impl Shape {
                     "\n[vrrp]\nrouter_id = 51\nadvertisement_interval = \"{interval_ms}ms\"\n"
                 );
                 let _ = writeln!(text, "preempt = {}", self.preempt);
+                if self.virtual_mac {
+                    text.push_str("virtual_mac = true\n");
+                }
             }
         }
         if !self.modes.is_empty() {

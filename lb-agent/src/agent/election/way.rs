@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Attractor;
+use super::{Attractor, VirtualLink};
 use crate::config::{self, Config};
 use crate::netlink::Network;
 use crate::role::Placement;
@@ -15,6 +15,7 @@ use crate::vrrp::packet::{Authentication, Checksum};
 /// Where a virtual router sends.
 pub(super) struct Way {
     interface: String,
+    sender: Option<String>,
     address: IpAddr,
     reach: Reach,
 }
@@ -29,7 +30,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    pub(super) fn way(&self, vips: &[IpAddr]) -> Result<Way, String> {
+    pub(super) fn way(&self, vips: &[IpAddr], link: Option<&VirtualLink>) -> Result<Way, String> {
         let Self { config, settings, network, .. } = self;
         let mut placements = self.placements.iter().filter(|p| vips.contains(&p.vip));
         let placement = placements
@@ -72,7 +73,11 @@ impl Surroundings<'_> {
         } else {
             Reach::Multicast
         };
-        Ok(Way { interface, address, reach })
+        let sender = link.map(|link| match link.interface(network) {
+            Some(there) => Ok(there.name),
+            None => Err(format!("vrrp waits for the interface {} with its virtual MAC", link.name)),
+        });
+        Ok(Way { interface, sender: sender.transpose()?, address, reach })
     }
 
     /// The one of a node's addresses that is in the interface's network, or else the first.
@@ -116,6 +121,7 @@ impl Surroundings<'_> {
         Router {
             parameters,
             interface: way.interface,
+            sender: way.sender,
             reach: way.reach,
             checksum,
             members: config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect(),

@@ -70,6 +70,11 @@ pub(super) fn read(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<DraftV
     });
     // RFC 9568, 6.4.3: answer. RFC 3768, 6.4.3: discard.
     let answers = version == VrrpVersion::V3;
+    let unicast = section.or("unicast", false, faults, Item::boolean);
+    let virtual_mac = section.or("virtual_mac", false, faults, |item| match item.boolean()? {
+        true if unicast => Err(Problem::VirtualMacWithUnicast),
+        virtual_mac => Ok(virtual_mac),
+    });
     let settings = Vrrp {
         // They are known once the virtual addresses are.
         routers: Vec::new(),
@@ -77,12 +82,13 @@ pub(super) fn read(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<DraftV
         advertisement_interval,
         preempt,
         preempt_delay,
-        unicast: section.or("unicast", false, faults, Item::boolean),
+        unicast,
         auth_pass: auth_pass.map(|placed| placed.value),
         checksum,
         answer_rivals: section.or("answer_rivals", answers, faults, Item::boolean),
         check_addresses: section.or("check_addresses", false, faults, Item::boolean),
         check_duplicates: section.or("check_duplicates", false, faults, Item::boolean),
+        virtual_mac,
     };
     Some(DraftVrrp { settings, router_id, routers })
 }

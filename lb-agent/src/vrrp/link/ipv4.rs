@@ -26,13 +26,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn open(place: &Place, ends: Ends<Ipv4Addr>) -> Result<Self, LinkError> {
-        let socket = place.socket(Domain::IPV4)?;
-        place.done("set the TTL", socket.set_ttl_v4(TTL.into()))?;
-        place.done("set the TTL", socket.set_multicast_ttl_v4(TTL.into()))?;
-        place.done("set the TOS", socket.set_tos_v4(TRAFFIC_CLASS))?;
-        // After the TOS, which sets it too.
-        place.done("set the priority", socket.set_priority(QUEUE_PRIORITY))?;
-        place.done("turn the loop off", socket.set_multicast_loop_v4(false))?;
+        let socket = Self::socket(place)?;
         if let Some(group) = ends.group {
             let interface = InterfaceIndexOrAddress::Index(place.ifindex);
             place.done("join 224.0.0.18", socket.join_multicast_v4_n(&group, &interface))?;
@@ -40,6 +34,24 @@ impl Wire {
         let wire = Self { socket, ifindex: place.ifindex, ends };
         wire.bind(place)?;
         Ok(wire)
+    }
+
+    /// One that only sends, from an address that another interface has.
+    pub(super) fn outlet(place: &Place, ends: Ends<Ipv4Addr>) -> Result<Self, LinkError> {
+        let socket = Self::socket(place)?;
+        place.deafen(&socket)?;
+        Ok(Self { socket, ifindex: place.ifindex, ends })
+    }
+
+    fn socket(place: &Place) -> Result<Socket, LinkError> {
+        let socket = place.socket(Domain::IPV4)?;
+        place.done("set the TTL", socket.set_ttl_v4(TTL.into()))?;
+        place.done("set the TTL", socket.set_multicast_ttl_v4(TTL.into()))?;
+        place.done("set the TOS", socket.set_tos_v4(TRAFFIC_CLASS))?;
+        // After the TOS, which sets it too.
+        place.done("set the priority", socket.set_priority(QUEUE_PRIORITY))?;
+        place.done("turn the loop off", socket.set_multicast_loop_v4(false))?;
+        Ok(socket)
     }
 
     /// Fails where the interface or the source is not there. May be done again, to learn that.

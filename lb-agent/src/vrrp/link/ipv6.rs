@@ -26,12 +26,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn open(place: &Place, ends: Ends<Ipv6Addr>) -> Result<Self, LinkError> {
-        let socket = place.socket(Domain::IPV6)?;
-        place.done("set the hop limit", socket.set_unicast_hops_v6(TTL.into()))?;
-        place.done("set the hop limit", socket.set_multicast_hops_v6(TTL.into()))?;
-        place.done("set the traffic class", socket.set_tclass_v6(TRAFFIC_CLASS))?;
-        place.done("set the priority", socket.set_priority(QUEUE_PRIORITY))?;
-        place.done("turn the loop off", socket.set_multicast_loop_v6(false))?;
+        let socket = Self::socket(place)?;
         // Otherwise, unlike one of IPv4, it hears every group that anybody on this node joined,
         // although it is bound to another address.
         place.done("leave others' groups", socket.set_multicast_all_v6(false))?;
@@ -44,6 +39,24 @@ impl Wire {
         let wire = Self { socket, ifindex: place.ifindex, ends };
         wire.bind(place)?;
         Ok(wire)
+    }
+
+    /// One that only sends, from an address that another interface has.
+    pub(super) fn outlet(place: &Place, ends: Ends<Ipv6Addr>) -> Result<Self, LinkError> {
+        let socket = Self::socket(place)?;
+        place.deafen(&socket)?;
+        place.done("send from another's address", socket.set_freebind_v6(true))?;
+        Ok(Self { socket, ifindex: place.ifindex, ends })
+    }
+
+    fn socket(place: &Place) -> Result<Socket, LinkError> {
+        let socket = place.socket(Domain::IPV6)?;
+        place.done("set the hop limit", socket.set_unicast_hops_v6(TTL.into()))?;
+        place.done("set the hop limit", socket.set_multicast_hops_v6(TTL.into()))?;
+        place.done("set the traffic class", socket.set_tclass_v6(TRAFFIC_CLASS))?;
+        place.done("set the priority", socket.set_priority(QUEUE_PRIORITY))?;
+        place.done("turn the loop off", socket.set_multicast_loop_v6(false))?;
+        Ok(socket)
     }
 
     /// Fails where the interface or the source is not there. May be done again, to learn that.

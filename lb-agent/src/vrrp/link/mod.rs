@@ -61,6 +61,8 @@ pub struct Received {
 pub struct Link {
     place: Place,
     wire: Wire,
+    /// What sends, where that is another interface.
+    outlet: Option<Wire>,
     /// None where the system lets the process have no packet socket.
     origins: Option<Origins>,
 }
@@ -86,9 +88,26 @@ impl Link {
             IpAddr::V4(source) => Wire::V4(ipv4::Wire::open(&place, Ends::v4(source, reach)?)?),
             IpAddr::V6(source) => Wire::V6(ipv6::Wire::open(&place, Ends::v6(source, reach)?)?),
         };
-        let link = Self { place, wire, origins: Origins::open(ifindex).ok() };
+        let link = Self { place, wire, outlet: None, origins: Origins::open(ifindex).ok() };
         link.discard_early()?;
         Ok(link)
+    }
+
+    /// The same link, whose advertisements leave by another interface on the same wire, which has the
+    /// virtual router's MAC (RFC 9568, 7.2). The source stays this node's own, which need not be there.
+    pub fn send_from(
+        self,
+        interface: &str,
+        ifindex: u32,
+        source: IpAddr,
+        reach: &Reach,
+    ) -> Result<Self, LinkError> {
+        let place = Place::find(interface, ifindex, source)?;
+        let outlet = match source {
+            IpAddr::V4(source) => Wire::V4(ipv4::Wire::outlet(&place, Ends::v4(source, reach)?)?),
+            IpAddr::V6(source) => Wire::V6(ipv6::Wire::outlet(&place, Ends::v6(source, reach)?)?),
+        };
+        Ok(Self { outlet: Some(outlet), ..self })
     }
 
     /// Sends to the group, or to each peer. `payload` makes the bytes for a destination, which is a
@@ -96,7 +115,7 @@ impl Link {
     ///
     /// Tries every destination, whatever the others did, and fails with the first failure.
     pub fn send(&self, mut payload: impl FnMut(IpAddr) -> Vec<u8>) -> Result<(), LinkError> {
-        match &self.wire {
+        match self.outlet.as_ref().unwrap_or(&self.wire) {
             Wire::V4(wire) => self.each(wire.destinations(), |destination| {
                 wire.send(destination, &payload(destination.into()))
             }),

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use nix::net::if_::if_nametoindex;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::LinkError;
 use crate::vrrp::packet::PROTOCOL;
@@ -52,6 +52,13 @@ impl Place {
         let room = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
         self.done("set the size of the receive buffer", room)?;
         Ok(socket)
+    }
+
+    /// Has a socket hear nothing, so that what nobody reads does not fill its buffer.
+    pub(super) fn deafen(&self, socket: &Socket) -> Result<(), LinkError> {
+        /// Classic BPF: return 0, no byte of the packet (linux/bpf_common.h).
+        const NOTHING: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
+        self.done("hear nothing", socket.attach_filter(&NOTHING))
     }
 
     /// Binds a socket to what it is to hear, having made sure that the interface is still there and

@@ -62,6 +62,32 @@ fn a_sender_is_known_by_the_mac_of_its_frames() {
 }
 
 #[test]
+fn advertisements_leave_with_the_virtual_mac_from_the_node_s_own_address() {
+    between_nodes(|lab| {
+        for ([near, far, group], v4) in GROUPS.into_iter().zip([true, false]) {
+            let mac = lb_common::virtual_mac::virtual_mac(51, v4);
+            let parent = lab.near.ifindex("near");
+            let name = if v4 { "lb-v51" } else { "lb-v51-6" };
+            lab.near.configure(|netlink| async move {
+                netlink.add_virtual_link(name, parent, mac, v4).await.unwrap();
+            });
+            let ifindex = lab.near.ifindex(name);
+            let speaker = lab.near.multicast("near", near);
+            let speaker = lab
+                .near
+                .run(|| speaker.send_from(name, ifindex, ip(near), &Reach::Multicast).unwrap());
+            let mut listener = lab.far.multicast("far", far);
+            speaker.send(saying("hello")).unwrap();
+            assert_eq!(heard(&listener), packet("hello", near, group));
+            assert_eq!(listener.origin(ip(near)), Some(mac));
+            // It still hears where it is, also what has the MAC of its own virtual router.
+            listener.send(saying("answer")).unwrap();
+            assert_eq!(heard(&speaker), packet("answer", far, group));
+        }
+    });
+}
+
+#[test]
 fn unicast_reaches_the_peer() {
     between_nodes(|lab| {
         for [near, far] in PAIRS {

@@ -129,7 +129,7 @@ struct Thread {
 
 impl Thread {
     fn run(&mut self) {
-        if let Err(error) = realtime::request() {
+        if let Err(error) = realtime::request(realtime::PRIORITY) {
             tracing::info!(%error, "vrrp runs without real-time priority");
         }
         while !(self.stopping && self.running.iter().all(Running::has_handed_over)) {

@@ -11,7 +11,7 @@ pub mod link;
 pub mod machine;
 pub mod moment;
 pub mod packet;
-mod realtime;
+pub mod realtime;
 mod router;
 mod status;
 mod trouble;

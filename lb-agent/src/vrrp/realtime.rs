@@ -4,13 +4,16 @@
 
 use std::io;
 
-/// Above ordinary threads, below the kernel's own.
-const PRIORITY: i32 = 20;
+/// The advertisements': above ordinary threads, below the kernel's own.
+pub const PRIORITY: i32 = 20;
 
-/// Asks for it; where that is refused (no CAP_SYS_NICE, a limit of the cgroup) the thread goes on
-/// as it was.
-pub(super) fn request() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
+/// Asks for `SCHED_FIFO`; where that is refused (no CAP_SYS_NICE, a limit of the cgroup) the thread
+/// goes on as it was.
+///
+/// # Errors
+/// What the kernel says against it.
+pub fn request(priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: 0 is the calling thread; the parameters live as long as the call. New threads of this
     // one do not inherit the policy.
     let result = unsafe {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+use crate::client::Probe;
 use crate::scenario::failover::trial::{Fault, Trial, Turn};
-use crate::scenario::failover::{median, sorted_ms};
+use crate::scenario::failover::{longest_pause_ms, median, sorted_ms};
 use crate::scenario::shape::{down_interval, priority};
 use crate::scenario::stage::Stage;
 use crate::scenario::tally::rounded;
@@ -35,8 +36,26 @@ const RESIGN_MAX_MS: f64 = 5.0;
 struct Gaps {
     crash: Vec<Turn>,
     resign: Vec<Turn>,
-    peer_crash: Vec<Duration>,
-    peer_resign: Vec<Duration>,
+    peer_crash: Vec<Probe>,
+    peer_resign: Vec<Probe>,
+}
+
+impl Gaps {
+    fn probes(&self) -> impl Iterator<Item = Probe> + Clone {
+        self.crash.iter().chain(&self.resign).map(|turn| turn.probe)
+    }
+
+    fn peer_probes(&self) -> impl Iterator<Item = Probe> + Clone {
+        self.peer_crash.iter().chain(&self.peer_resign).copied()
+    }
+}
+
+/// What befell the pairs and the load beside the faults.
+struct Aside {
+    requests_failed: u64,
+    streams_broken: u64,
+    moved_before: usize,
+    peer_moved_before: usize,
 }
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
@@ -55,21 +74,24 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
             gaps.resign.push(trial.turn(stage, Fault::Resign)?);
             gaps.peer_resign.push(pair.turn(trial.cluster(), Fault::Resign)?);
         }
+        let (moved_before, peer_moved_before) = (trial.moved_before(), pair.moved_before());
         drop(pair);
         let tally = trial.end(stage)?;
-        judge(stage, name, interval, &gaps, (tally.failed(), tally.streams_broken()));
+        let (requests_failed, streams_broken) = (tally.failed(), tally.streams_broken());
+        let aside = Aside { requests_failed, streams_broken, moved_before, peer_moved_before };
+        judge(stage, name, interval, &gaps, &aside);
     }
     Ok(())
 }
 
-fn judge(stage: &mut Stage, name: &str, interval: Duration, gaps: &Gaps, broken: (u64, u64)) {
+fn judge(stage: &mut Stage, name: &str, interval: Duration, gaps: &Gaps, aside: &Aside) {
     // The shorter one of the pair's.
     let theory = down_interval(interval, priority(1));
     let theory_ms = theory.as_secs_f64() * 1e3;
-    let crash = sorted_ms(gaps.crash.iter().map(|turn| turn.gap));
-    let resign = sorted_ms(gaps.resign.iter().map(|turn| turn.gap));
-    let peer_crash = sorted_ms(gaps.peer_crash.iter().copied());
-    let peer_resign = sorted_ms(gaps.peer_resign.iter().copied());
+    let crash = sorted_ms(gaps.crash.iter().map(|turn| turn.probe.gap));
+    let resign = sorted_ms(gaps.resign.iter().map(|turn| turn.probe.gap));
+    let peer_crash = sorted_ms(gaps.peer_crash.iter().map(|probe| probe.gap));
+    let peer_resign = sorted_ms(gaps.peer_resign.iter().map(|probe| probe.gap));
     let [crash_ms, resign_ms, peer_crash_ms, peer_resign_ms] =
         [&crash, &resign, &peer_crash, &peer_resign].map(|all| median(all));
     let text = format!("{name}: a crash takes at most {CRASH_MAX} of three intervals and skew");
@@ -84,7 +106,6 @@ fn judge(stage: &mut Stage, name: &str, interval: Duration, gaps: &Gaps, broken:
     let text = format!("{name}: a resignation takes at most {RESIGN_MAX_MS} ms");
     let line = seen(resign_ms, &resign, RESIGN_MAX_MS, peer_resign_ms, &peer_resign);
     stage.claim(&text, resign_ms <= RESIGN_MAX_MS, line);
-    let (failed, streams_broken) = broken;
     let all = |values: &[f64]| values.iter().copied().map(rounded).collect::<Vec<_>>();
     let dual = sorted_ms(gaps.crash.iter().chain(&gaps.resign).map(|turn| turn.dual));
     stage.figure(
@@ -103,8 +124,13 @@ fn judge(stage: &mut Stage, name: &str, interval: Duration, gaps: &Gaps, broken:
             "keepalived_resign_gaps_ms": all(&peer_resign),
             "resign_of_keepalived": hundredths(resign_ms / peer_resign_ms),
             "dual_answer_max_ms": dual.last().copied().unwrap_or_default(),
-            "requests_failed": failed,
-            "streams_broken_other_backends": streams_broken,
+            "requests_failed": aside.requests_failed,
+            "streams_broken_other_backends": aside.streams_broken,
+            "moved_before": aside.moved_before,
+            "keepalived_moved_before": aside.peer_moved_before,
+            "prober_pause_max_ms": longest_pause_ms(gaps.probes()),
+            "keepalived_prober_pause_max_ms": longest_pause_ms(gaps.peer_probes()),
+            "prober_realtime": gaps.probes().chain(gaps.peer_probes()).all(|probe| probe.realtime),
         }),
     );
 }

@@ -4,6 +4,7 @@
 
 mod asker;
 mod connection;
+mod gap;
 mod load;
 mod ownership;
 mod prober;

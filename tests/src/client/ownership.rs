@@ -17,6 +17,15 @@ enum Said {
     Announced(Mac),
 }
 
+impl Said {
+    const fn answer(self) -> Option<Mac> {
+        match self {
+            Self::Answered(mac) => Some(mac),
+            _ => None,
+        }
+    }
+}
+
 /// All that was said, in order, with the moment of each.
 #[derive(Debug, Default)]
 pub struct Ownership {
@@ -60,6 +69,12 @@ impl Ownership {
         self.said.iter().find(|(_, said)| *said == Said::Announced(by)).map(|(at, _)| *at)
     }
 
+    /// Who gave the last answer before a moment.
+    pub fn owner(&self, before: Duration) -> Option<Mac> {
+        let earlier = self.said.iter().take_while(|(at, _)| *at < before);
+        earlier.filter_map(|(_, said)| said.answer()).last()
+    }
+
     /// The last answer of a machine.
     pub fn last_answer(&self, of: Mac) -> Option<Duration> {
         self.said.iter().rfind(|(_, said)| *said == Said::Answered(of)).map(|(at, _)| *at)
@@ -77,11 +92,7 @@ impl Ownership {
 
     /// Who answered, one after the other; each as often as it came to do so anew.
     pub fn owners(&self) -> Vec<Mac> {
-        let answers = self.said.iter().filter_map(|(_, said)| match said {
-            Said::Answered(mac) => Some(*mac),
-            _ => None,
-        });
-        let mut owners: Vec<Mac> = answers.collect();
+        let mut owners: Vec<Mac> = self.said.iter().filter_map(|(_, said)| said.answer()).collect();
         owners.dedup();
         owners
     }
@@ -143,6 +154,16 @@ mod tests {
         assert_eq!(clean.dual(), Duration::ZERO);
         assert_eq!(clean.owners(), [ONE, TWO]);
         assert_eq!(clean.questions(), 3);
+    }
+
+    #[test]
+    fn the_owner_at_a_moment_gave_the_last_answer_before_it() {
+        let frames =
+            vec![ask(0), answer(50, ONE), ask(1000), announce(1020, TWO), answer(1050, TWO)];
+        let seen = of(frames);
+        let owner = |at_us| seen.owner(Duration::from_micros(at_us));
+        assert_eq!([owner(50), owner(51)], [None, Some(ONE)]);
+        assert_eq!([owner(1050), owner(1051)], [Some(ONE), Some(TWO)]);
     }
 
     #[test]

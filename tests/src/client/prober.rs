@@ -1,6 +1,7 @@
-//! A prober: one datagram each millisecond, whatever became of the earlier ones, and the longest
-//! silence between two answers. The clock of the answers is the kernel's, so that a reader that waits
-//! for a core makes no silence.
+//! A prober: one datagram each millisecond, whatever became of the earlier ones, and the longest time
+//! that nobody answered. The clock of the answers is the kernel's, so that a reader that waits for a core
+//! delays none, and the sender has real-time priority where the system lets it. [`super::gap`] says what
+//! counts.
 
 use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -8,20 +9,26 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use lb_agent::vrrp::realtime;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
+use super::gap::{Asked, gap};
 use crate::lab::Host;
 
+/// Of its sender: below the agent's own, which it must not hold up.
+const PRIORITY: i32 = realtime::PRIORITY / 2;
 /// From one datagram to the next.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// For answers that wait for the reader.
 const BUFFER_BYTES: usize = 4 << 20;
+/// Of the number in a datagram.
+const DIGITS: usize = 16;
 /// How long a read waits before it looks whether to stop.
 const WAIT: Duration = Duration::from_millis(20);
 /// Between two looks at how many answers have come.
@@ -34,10 +41,14 @@ const LAST_ANSWERS: Duration = Duration::from_millis(50);
 pub struct Probe {
     pub sent: u64,
     pub answered: u64,
-    /// The longest time between two answers.
-    pub silence: Duration,
+    /// The longest time that nobody answered; its own pauses are none ([`super::gap`]).
+    pub gap: Duration,
+    /// The longest time between a datagram and its own answer, were later ones answered before or not.
+    pub slowest: Duration,
     /// The longest time between two datagrams: how far the prober itself was late.
     pub pause: Duration,
+    /// Whether it had real-time priority.
+    pub realtime: bool,
 }
 
 /// A running prober. It ends when it is stopped or dropped.
@@ -45,8 +56,24 @@ pub struct Probe {
 pub struct Prober {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    sender: JoinHandle<(u64, Duration)>,
-    receiver: JoinHandle<Result<Vec<Duration>>>,
+    sender: JoinHandle<Result<Sent>>,
+    receiver: JoinHandle<Result<Received>>,
+}
+
+/// What the sender did.
+#[derive(Debug)]
+struct Sent {
+    /// When, by the clock of the answers.
+    moments: Vec<Duration>,
+    pause: Duration,
+    realtime: bool,
+}
+
+/// The answers, each with the number of its datagram, and when no more were awaited.
+#[derive(Debug)]
+struct Received {
+    answers: Vec<(u64, Duration)>,
+    end: Duration,
 }
 
 impl Prober {
@@ -94,48 +121,70 @@ impl Prober {
     pub fn stop(self) -> Result<Probe> {
         self.stop.store(true, Ordering::Relaxed);
         let rejoin = |panic| -> ! { std::panic::resume_unwind(panic) };
-        let (sent, pause) = self.sender.join().unwrap_or_else(|panic| rejoin(panic));
-        let answers = self.receiver.join().unwrap_or_else(|panic| rejoin(panic))?;
-        let answered = answers.len() as u64;
-        Ok(Probe { sent, answered, silence: longest_silence(answers), pause })
+        let sent = self.sender.join().unwrap_or_else(|panic| rejoin(panic))?;
+        let received = self.receiver.join().unwrap_or_else(|panic| rejoin(panic))?;
+        Ok(probe(&sent, &received))
     }
 }
 
-/// The longest time between two of these moments.
-fn longest_silence(mut moments: Vec<Duration>) -> Duration {
-    moments.sort();
-    let pairs = moments.windows(2).map(|pair| pair[1] - pair[0]);
-    pairs.max().unwrap_or_default()
+fn probe(sent: &Sent, received: &Received) -> Probe {
+    let moments = sent.moments.iter();
+    let mut asked: Vec<_> = moments.map(|&sent| Asked { sent, answered: None }).collect();
+    for &(number, at) in &received.answers {
+        let place = usize::try_from(number).ok().and_then(|number| asked.get_mut(number));
+        // The first of several.
+        let Some(asked) = place else { continue };
+        asked.answered = Some(asked.answered.map_or(at, |first| first.min(at)));
+    }
+    let waits = asked.iter().filter_map(|asked| Some(asked.answered?.saturating_sub(asked.sent)));
+    Probe {
+        sent: asked.len() as u64,
+        answered: waits.clone().count() as u64,
+        gap: gap(&asked, received.end),
+        slowest: waits.max().unwrap_or_default(),
+        pause: sent.pause,
+        realtime: sent.realtime,
+    }
 }
 
-fn send(socket: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> (u64, Duration) {
-    let (mut sent, mut pause) = (0_u64, Duration::ZERO);
-    let (mut last, mut due) = (Instant::now(), Instant::now());
+fn send(socket: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> Result<Sent> {
+    let realtime = realtime::request(PRIORITY).is_ok();
+    let (mut moments, mut pause) = (Vec::new(), Duration::ZERO);
+    let mut due = Instant::now();
+    let mut last = due;
     while !stop.load(Ordering::Relaxed) {
+        let number = moments.len();
+        let begun = Instant::now();
+        moments.push(wall_clock()?);
         // One that cannot be sent is one that is not answered.
-        let _ = socket.send_to(format!("{sent:016x}").as_bytes(), target);
-        let now = Instant::now();
-        pause = pause.max(now - last);
-        (sent, last) = (sent + 1, now);
+        let _ = socket.send_to(format!("{number:0DIGITS$x}").as_bytes(), target);
+        pause = pause.max(begun - last);
+        last = begun;
         due += PROBE_INTERVAL;
+        let now = Instant::now();
         match due.checked_duration_since(now) {
             Some(rest) => sleep(rest),
             // What it was late for is not made up by a burst.
             None => due = now,
         }
     }
-    (sent, pause)
+    Ok(Sent { moments, pause, realtime })
+}
+
+/// The clock that the kernel stamps packets by.
+fn wall_clock() -> Result<Duration> {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("a clock before 1970")
 }
 
 /// When each answer arrived, by the kernel's clock.
-fn receive(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64) -> Result<Vec<Duration>> {
-    let mut arrivals = Vec::new();
+fn receive(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64) -> Result<Received> {
+    let mut answers = Vec::new();
     let mut last = None;
     loop {
         if stop.load(Ordering::Relaxed) {
             let until = *last.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
             if Instant::now() >= until {
-                return Ok(arrivals);
+                return Ok(Received { answers, end: wall_clock()? });
             }
         }
         let mut bytes = [0; 2048];
@@ -152,19 +201,51 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64) -> Result<V
             ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
             _ => None,
         });
-        arrivals.push(at.context("an answer without a time")?);
+        let at = at.context("an answer without a time")?;
+        let length = message.bytes;
+        let number = number(&bytes[..length]).context("an answer to nothing that was asked")?;
+        answers.push((number, at));
         count.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// An echo begins with the datagram itself.
+fn number(answer: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(answer.get(..DIGITS)?).ok()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn milliseconds(all: &[u64]) -> Vec<Duration> {
+        all.iter().copied().map(Duration::from_millis).collect()
+    }
+
     #[test]
-    fn the_longest_silence_is_found_whatever_order_the_answers_were_read_in() {
-        let moments = [5, 1, 2, 30, 31, 4].map(Duration::from_millis);
-        assert_eq!(longest_silence(moments.to_vec()), Duration::from_millis(25));
-        assert_eq!(longest_silence(Vec::new()), Duration::ZERO);
+    fn answers_belong_to_their_datagrams_whatever_order_they_were_read_in() {
+        let moments = milliseconds(&[10, 11, 12, 40]);
+        let sent = Sent { moments, pause: Duration::from_millis(28), realtime: true };
+        let at = Duration::from_millis;
+        // The third is lost, the second answered twice, a fifth was never sent.
+        let answers = vec![(3, at(41)), (1, at(19)), (0, at(10)), (1, at(12)), (4, at(99))];
+        let seen = probe(&sent, &Received { answers, end: at(100) });
+        let expected = Probe {
+            sent: 4,
+            answered: 3,
+            gap: at(41 - 11),
+            slowest: at(1),
+            pause: at(28),
+            realtime: true,
+        };
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn an_answer_names_its_datagram() {
+        assert_eq!(number(b"000000000000002a\n{}"), Some(42));
+        assert_eq!(number(b"000000000000002"), None);
+        assert_eq!(number(b"00000000000000zz\n{}"), None);
     }
 }

@@ -123,12 +123,13 @@ fn play(stage: &mut Stage) -> Result<()> {
 /// How long the VIP was away, beside what the protocol takes.
 fn gap(stage: &mut Stage, probe: &Probe, next: usize) -> Result<()> {
     let theory_ms = milliseconds(down_interval(INTERVAL, priority(u8::try_from(next + 1)?)));
-    let (gap_ms, bound_ms) = (milliseconds(probe.silence), TAKEOVER_MAX * theory_ms);
+    let (gap_ms, bound_ms) = (milliseconds(probe.gap), TAKEOVER_MAX * theory_ms);
     let seen = format!("{gap_ms:.0} ms, three intervals and the skew are {theory_ms:.0} ms");
     let text = "the VIP is back when VRRP's timer lets it be";
     stage.claim(text, gap_ms <= bound_ms, seen);
     stage.figure("gap_ms", rounded(gap_ms));
     stage.figure("theory_ms", rounded(theory_ms));
+    stage.figure("prober_pause_ms", rounded(milliseconds(probe.pause)));
     Ok(())
 }
 

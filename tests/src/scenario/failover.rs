@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::stage::Stage;
 use super::tally::rounded;
+use crate::client::Probe;
 use trial::{Fault, Trial, Turn};
 
 pub(crate) mod trial;
@@ -41,13 +42,14 @@ fn run(stage: &mut Stage, fault: Fault) -> Result<()> {
         stage.step(&format!("run {number} of {RUNS}"));
         turns.push(trial.turn(stage, fault)?);
     }
+    stage.figure("moved_before", trial.moved_before());
     trial.end(stage)?;
     judge(stage, fault, interval, &turns);
     Ok(())
 }
 
 fn judge(stage: &mut Stage, fault: Fault, interval: Duration, turns: &[Turn]) {
-    let gaps_ms = sorted_ms(turns.iter().map(|turn| turn.gap));
+    let gaps_ms = sorted_ms(turns.iter().map(|turn| turn.probe.gap));
     let theory_ms = median(&sorted_ms(turns.iter().map(|turn| turn.theory)));
     let gap_ms = median(&gaps_ms);
     // A crash waits for the others' timers. Whatever leaves the data path alone waits for none: the
@@ -72,6 +74,14 @@ fn judge(stage: &mut Stage, fault: Fault, interval: Duration, turns: &[Turn]) {
     stage.figure("dual_answer_max_ms", dual_ms.last().copied().unwrap_or_default());
     stage.figure("interval_ms", milliseconds(interval));
     stage.figure("runs", turns.len());
+    let probes = turns.iter().map(|turn| turn.probe);
+    stage.figure("prober_pause_max_ms", longest_pause_ms(probes.clone()));
+    stage.figure("prober_realtime", probes.clone().all(|probe| probe.realtime));
+}
+
+/// How late the probers themselves were.
+pub(crate) fn longest_pause_ms(probes: impl Iterator<Item = Probe>) -> f64 {
+    rounded(milliseconds(probes.map(|probe| probe.pause).max().unwrap_or_default()))
 }
 
 /// In order.

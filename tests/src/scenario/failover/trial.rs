@@ -1,14 +1,14 @@
 //! The cluster of a failover: under load, with one Active node that a fault strikes, turn after turn.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use lb_agent::control::api::Role;
+use lb_agent::control::api::{Role, VirtualRouter};
 use nix::sys::signal::Signal;
 
 use crate::backend::Mode;
-use crate::client::{Arguments, Asker, Load, Ownership, Prober};
+use crate::client::{Arguments, Asker, Load, Ownership, Probe, Prober};
 use crate::lab::Mac;
 use crate::scenario::cluster::{Cluster, SETTLE};
 use crate::scenario::shape::{
@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PAIR: [usize; 2] = [0, 1];
 /// Answers that a prober has before the fault, and after it is over.
 const ANSWERS: u64 = 150;
+/// How often one fault is made again because the VIP had moved before it. At 10 ms a node that stands
+/// still for 20 ms is enough for that.
+const REPEATS_MAX: usize = 3;
 /// A request that waits for a takeover is sent again by TCP at growing intervals.
 const TIMEOUT_INTERVALS: u32 = 10;
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,8 +47,7 @@ pub(crate) enum Fault {
 /// What one fault cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
-    /// The prober's longest silence.
-    pub(crate) gap: Duration,
+    pub(crate) probe: Probe,
     /// What the protocol itself takes until the successor's timer fires.
     pub(crate) theory: Duration,
     /// For how long two nodes answered ARP.
@@ -61,6 +63,8 @@ pub(crate) struct Trial {
     cluster: Cluster,
     interval: Duration,
     active: usize,
+    /// How often the VIPs, or one of them, had moved by themselves before a fault.
+    moved_before: usize,
 }
 
 impl Trial {
@@ -79,22 +83,37 @@ impl Trial {
         let [active, _] = PAIR;
         cluster.elect(active, &PAIR)?;
         let loads = load(&cluster, interval)?;
-        Ok(Self { loads, cluster, interval, active })
+        Ok(Self { loads, cluster, interval, active, moved_before: 0 })
     }
 
     pub(crate) const fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Strikes the Active node, measures, and waits until all is well again.
+    /// Strikes the Active node, measures, and waits until all is well again; anew where the VIP had
+    /// moved before, which says nothing about the fault.
     ///
     /// # Errors
-    /// Where no other node becomes Active, or the struck one does not come back.
+    /// Where no other node becomes Active, or the struck one does not come back, or the VIP moves before
+    /// the fault again and again.
     pub(crate) fn turn(&mut self, stage: &mut Stage, fault: Fault) -> Result<Turn> {
+        for _ in 0..=REPEATS_MAX {
+            self.find_active(stage)?;
+            if let Some(turn) = self.attempt(stage, fault)? {
+                return Ok(turn);
+            }
+            self.note_move(stage, "right before the fault")?;
+        }
+        bail!("the VIP moved before the fault {} times in a row", REPEATS_MAX + 1)
+    }
+
+    /// None where the VIP had moved before.
+    fn attempt(&mut self, stage: &mut Stage, fault: Fault) -> Result<Option<Turn>> {
         let (struck, next) = (self.active, self.other());
+        let asker = ask(&self.cluster)?;
         let prober = Prober::start(self.cluster.host("client2")?, target(Mode::Udp, Family::V4))?;
         prober.wait_for_answers(ANSWERS, LIMIT)?;
-        let asker = ask(&self.cluster)?;
+        let struck_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         self.strike(fault)?;
         self.cluster.await_active(&[next])?;
         prober.wait_for_answers(ANSWERS, LIMIT)?;
@@ -106,12 +125,50 @@ impl Trial {
         let probe = prober.stop()?;
         stage.say(&format!("{fault:?} of {}: {probe:?}", self.cluster.name_of(struck)));
         self.known_to_clients(stage, next)?;
-        self.recover(fault)?;
-        self.active = next;
-        let owner = self.cluster.nodes[next].host.mac(NIC)?;
+        self.recover(stage, fault)?;
+        let mac = |node: usize| self.cluster.nodes[node].host.mac(NIC);
+        let (former, owner) = (mac(struck)?, mac(next)?);
+        if seen.owner(struck_at) != Some(former) {
+            return Ok(None);
+        }
         let answers = answers(&seen, owner)?;
         let theory = down_interval(self.interval, successor_priority(next)?);
-        Ok(Turn { gap: probe.silence, theory, dual: seen.dual(), answers })
+        Ok(Some(Turn { probe, theory, dual: seen.dual(), answers }))
+    }
+
+    /// Who is Active now: since the last fault the VIPs may have moved.
+    fn find_active(&mut self, stage: &Stage) -> Result<()> {
+        match self.cluster.active(&PAIR)?[..] {
+            [one] if one == self.active => {}
+            [one] => {
+                self.active = one;
+                self.note_move(stage, "since the fault before")?;
+            }
+            // One of the virtual routers alone.
+            _ => {
+                self.note_move(stage, "in one family, since the fault before")?;
+                self.cluster.elect(self.active, &PAIR)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_move(&mut self, stage: &Stage, when: &str) -> Result<()> {
+        self.moved_before += 1;
+        stage.say(&format!("the VIP moved by itself, {when}"));
+        for node in PAIR {
+            for router in self.cluster.nodes[node].agent()?.vrrp()? {
+                let VirtualRouter { address, state, reason, .. } = router;
+                let name = self.cluster.name_of(node);
+                stage.say(&format!("{name} ({address}): {state:?}, {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How often the VIPs, or one of them, had moved by themselves before a fault.
+    pub(crate) const fn moved_before(&self) -> usize {
+        self.moved_before
     }
 
     /// Ends the load: no request failed, no stream broke.
@@ -148,14 +205,27 @@ impl Trial {
         Ok(())
     }
 
-    fn recover(&mut self, fault: Fault) -> Result<()> {
-        let struck = self.active;
+    fn recover(&mut self, stage: &Stage, fault: Fault) -> Result<()> {
+        let (struck, next) = (self.active, self.other());
         match fault {
             Fault::Crash => self.cluster.boot(struck)?,
             Fault::AgentKill => self.cluster.start_agents()?,
             Fault::AgentStop | Fault::Resign => {}
         }
-        self.cluster.nodes[struck].agent_mut()?.wait_until(
+        self.active = next;
+        let calm = self.calm();
+        if calm.is_ok() || self.cluster.active(&PAIR)?[..] == [next] {
+            return calm;
+        }
+        self.note_move(stage, "while the struck node came back")?;
+        self.cluster.elect(next, &PAIR)?;
+        self.calm()
+    }
+
+    /// All is well: one node of the pair is Active, the other one Backup.
+    fn calm(&mut self) -> Result<()> {
+        let backup = self.other();
+        self.cluster.nodes[backup].agent_mut()?.wait_until(
             "it is Backup again",
             SETTLE,
             |status| {

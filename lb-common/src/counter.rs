@@ -154,6 +154,8 @@ verdicts! {
     VirtualMacNoLease = "virtual_mac_no_lease", Drop;
     /// ARP or neighbour discovery of this node for a VIP, with another MAC than its virtual router's.
     AnnounceOtherMac = "announce_other_mac", Drop;
+    /// An ICMP error about a translated packet, translated for who sent that.
+    IcmpNat = "icmp_nat", Forward;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

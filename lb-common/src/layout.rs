@@ -25,8 +25,10 @@ pub mod map {
     pub const HOST_ORIGINS: &str = "host_origins";
 
     pub const RUNTIME: &str = "runtime";
+    pub const XDP_STAGES: &str = "xdp_stages";
+    pub const TC_STAGES: &str = "tc_stages";
 
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 16] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -41,7 +43,15 @@ pub mod map {
         UDP_REPLIES,
         HOST_ORIGINS,
         RUNTIME,
+        XDP_STAGES,
+        TC_STAGES,
     ];
+}
+
+/// Elements of `xdp_stages` and `tc_stages`: programs that the steering ones go on with.
+pub mod stage {
+    /// For frames that are rare.
+    pub const RARE: u32 = 0;
 }
 
 /// Sizes that the object is compiled with; the agent may raise those marked so when it loads.
@@ -58,4 +68,6 @@ pub mod size {
     pub const NAT_FLOWS: usize = 131_072;
     pub const UDP_REPLIES: usize = 65_536;
     pub const HOST_ORIGINS: usize = 65_536;
+    /// Room for programs to come.
+    pub const STAGES: usize = 8;
 }

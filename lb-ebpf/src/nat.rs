@@ -258,7 +258,7 @@ fn correct<F: Frame>(
 }
 
 #[inline(always)]
-const fn difference(sum: Difference, old: &Address, new: &Address) -> Difference {
+pub(crate) const fn difference(sum: Difference, old: &Address, new: &Address) -> Difference {
     // The first three words are equal for two mapped IPv4 addresses and cancel out.
     sum.long(old.words[0], new.words[0])
         .long(old.words[1], new.words[1])

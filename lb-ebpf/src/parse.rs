@@ -1,6 +1,7 @@
 //! Where the headers of a frame are, and the tuple that they name.
 
 use lb_common::Address;
+use lb_common::counter::Verdict;
 use lb_common::flow::FlowKey;
 
 use crate::environment::Frame;
@@ -19,9 +20,8 @@ pub enum Parsed {
     },
     /// TCP or UDP to an address that passed the filter.
     Packet(Packet),
-    /// An ICMP error to an address that passed the filter; the tuple is the quoted packet's,
-    /// turned round: what the client sent.
-    Error(Packet),
+    /// An ICMP or ICMPv6 error to an address that passed the filter.
+    Error(Outer),
     /// Neither ARP nor IP.
     NotIp,
     /// To an address that the filter excludes.
@@ -61,6 +61,30 @@ impl Packet {
     pub const fn is_new(&self) -> bool {
         self.is_udp() || self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
     }
+}
+
+/// The headers of an ICMP error.
+#[derive(Clone, Copy)]
+pub struct Outer {
+    /// Offset of the IPv4 or IPv6 header.
+    pub network: usize,
+    /// Offset of the ICMP header.
+    pub transport: usize,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4, rather than IPv6.
+    pub v4: bool,
+}
+
+/// The packet that an ICMP error complains about.
+#[derive(Clone, Copy)]
+pub struct Quoted {
+    /// Offset of its IPv4 or IPv6 header.
+    pub network: usize,
+    /// Offset of its TCP or UDP header, of which at least the ports are there.
+    pub transport: usize,
+    /// Its tuple, turned round: what its receiver sends.
+    pub flow: FlowKey,
 }
 
 /// An IPv4 or IPv6 header, in one form.
@@ -232,35 +256,41 @@ const fn packet(header: &Header, flow: FlowKey, tcp_flags: u8) -> Packet {
     }
 }
 
-/// An ICMP error quotes the packet that it complains about: ours, from the VIP to the client.
 #[inline(always)]
 fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
     let Some(icmp) = frame.load::<Icmp>(header.transport) else { return Parsed::Truncated };
-    let quoted = header.transport + size_of::<Icmp>();
-    let quoted = if header.v4 {
-        if !matches!(icmp.kind, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER_PROBLEM) {
-            return Parsed::OtherIcmp;
-        }
-        ipv4(frame, quoted)
+    let error = if header.v4 {
+        matches!(icmp.kind, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER_PROBLEM)
     } else {
-        if icmp.kind > ICMPV6_LAST_ERROR {
-            return nd(frame, header).unwrap_or(Parsed::OtherIcmp);
-        }
-        ipv6(frame, quoted)
+        icmp.kind <= ICMPV6_LAST_ERROR
     };
-    let Some(quoted) = quoted else { return Parsed::Truncated };
-    let whole = quoted.valid && !quoted.fragment;
-    if !whole || !matches!(quoted.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
-        return Parsed::OtherIcmp;
+    let Header { network, transport, ttl, v4, .. } = *header;
+    if error {
+        return Parsed::Error(Outer { network, transport, ttl, v4 });
     }
-    let Some(ports) = frame.load::<Ports>(quoted.transport) else { return Parsed::Truncated };
+    if v4 { Parsed::OtherIcmp } else { nd(frame, header).unwrap_or(Parsed::OtherIcmp) }
+}
+
+/// The packet that an ICMP error quotes, or why nothing can be said of it.
+#[inline(always)]
+pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
+    let network = outer.transport + size_of::<Icmp>();
+    let header = if outer.v4 { ipv4(frame, network) } else { ipv6(frame, network) };
+    let Some(header) = header else { return Err(Verdict::Truncated) };
+    let whole = header.valid && !header.fragment;
+    if !whole || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+        return Err(Verdict::IcmpOther);
+    }
+    let Some(ports) = frame.load::<Ports>(header.transport) else {
+        return Err(Verdict::Truncated);
+    };
     let flow = FlowKey {
-        source: quoted.destination,
-        destination: quoted.source,
+        source: header.destination,
+        destination: header.source,
         source_port_be: ports.destination_be,
         destination_port_be: ports.source_be,
-        protocol: quoted.protocol,
+        protocol: header.protocol,
         padding: [0; 3],
     };
-    Parsed::Error(packet(header, flow, TCP_ACK))
+    Ok(Quoted { network, transport: header.transport, flow })
 }

@@ -8,13 +8,16 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::Address;
 use lb_common::counter::{Outcome, Verdict};
+use lb_common::layout::stage;
 use lb_ebpf::deliver::deliver;
 use lb_ebpf::egress::{is_dropped, leave};
 use lb_ebpf::environment::{Frame, Node};
 use lb_ebpf::parse::{Parsed, parse, parse_network};
+use lb_ebpf::rare::steer_rare;
 use lb_ebpf::steer::{Steered, steer};
 use lb_ebpf::virtual_mac;
 
+use crate::kernel::maps::{TC_STAGES, XDP_STAGES, go_on};
 use crate::kernel::memory::{SkbFrame, XdpFrame};
 use crate::kernel::node::Kernel;
 
@@ -29,6 +32,23 @@ pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
     let node = Kernel::new(&context.ctx);
     let mut frame = XdpFrame { context: context.ctx };
     let steered = steer(&mut frame, &node);
+    if steered.is_rare() {
+        go_on(&XDP_STAGES, &context, stage::RARE);
+    }
+    answer_xdp(&frame, &node, steered)
+}
+
+/// Goes on at XDP with a frame that `lb_xdp` left to it.
+#[xdp(frags)]
+pub(crate) fn lb_xdp_rare(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let steered = steer_rare(&mut frame, &node);
+    answer_xdp(&frame, &node, steered)
+}
+
+#[inline(always)]
+fn answer_xdp(frame: &XdpFrame, node: &impl Node, steered: Steered) -> u32 {
     node.count(steered.verdict);
     match steered.verdict.outcome() {
         Outcome::Forward if steered.interface == frame.interface_index() => XDP_TX,
@@ -45,6 +65,24 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
     let node = Kernel::new(&raw);
     let mut frame = SkbFrame::new(raw);
     let steered = steer(&mut frame, &node);
+    if steered.is_rare() {
+        go_on(&TC_STAGES, &context, stage::RARE);
+    }
+    answer_tc(&node, steered)
+}
+
+/// Goes on at tc ingress with a frame that `lb_tc_steer` left to it.
+#[classifier]
+pub(crate) fn lb_tc_rare(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::new(raw);
+    let steered = steer_rare(&mut frame, &node);
+    answer_tc(&node, steered)
+}
+
+#[inline(always)]
+fn answer_tc(node: &impl Node, steered: Steered) -> i32 {
     node.count(steered.verdict);
     match steered.verdict.outcome() {
         Outcome::Forward => redirect(steered),

@@ -22,10 +22,24 @@ pub struct Steered {
     pub interface: u32,
 }
 
+/// Says, instead of an interface, that another program has the last word.
+const ANOTHER_PROGRAM: u32 = u32::MAX;
+
 impl Steered {
     #[inline(always)]
     pub const fn here(verdict: Verdict) -> Self {
         Self { verdict, interface: 0 }
+    }
+
+    /// The program for what is [rare](crate::rare) decides; this is the verdict where it is not there.
+    #[inline(always)]
+    const fn again(verdict: Verdict) -> Self {
+        Self { verdict, interface: ANOTHER_PROGRAM }
+    }
+
+    #[inline(always)]
+    pub const fn is_rare(&self) -> bool {
+        self.interface == ANOTHER_PROGRAM
     }
 }
 
@@ -54,7 +68,7 @@ fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
     }
     let verdict = match parsed {
         Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
-        Parsed::Error(packet) => return icmp_error(frame, node, &packet),
+        Parsed::Error(_) => return Steered::again(Verdict::IcmpOther),
         Parsed::NotOurs => Verdict::NotOurs,
         Parsed::Arp(offset) => neighbour::arp(frame, node, offset),
         Parsed::Nd { transport, .. } => neighbour::nd(frame, node, transport),
@@ -90,7 +104,7 @@ fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> 
 
 /// A flooded frame, or one that a promiscuous card picked up, belongs to another machine.
 #[inline(always)]
-fn addressed_to_us<F: Frame, N: Node>(frame: &F, node: &N, ethernet: &Ethernet) -> bool {
+pub(crate) fn addressed_to_us<F: Frame, N: Node>(frame: &F, node: &N, ethernet: &Ethernet) -> bool {
     node.interface(frame.interface_index())
         .is_some_and(|interface| Mac::from_bytes(interface.mac).same(ethernet.destination))
 }
@@ -147,7 +161,7 @@ pub const fn hash(service: &Service, packet: &Packet) -> u64 {
 }
 
 #[inline(always)]
-fn is_from_peer<N: Node>(node: &N, settings: &Settings, ethernet: &Ethernet) -> bool {
+pub(crate) fn is_from_peer<N: Node>(node: &N, settings: &Settings, ethernet: &Ethernet) -> bool {
     settings.peers & peer_bit(&ethernet.source.bytes()) != 0 && node.is_peer(ethernet.source)
 }
 
@@ -191,7 +205,7 @@ fn to_service<F: Frame, N: Node>(
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be taken apart again")]
-fn forward<F: Frame, N: Node>(
+pub(crate) fn forward<F: Frame, N: Node>(
     frame: &mut F,
     node: &N,
     packet: &Packet,
@@ -237,36 +251,4 @@ fn translate_new<F: Frame, N: Node>(
     };
     node.count_backend(index, frame.length(), true);
     nat::translate(frame, packet, entry, Verdict::NatNew)
-}
-
-/// An ICMP error goes where the packet that it quotes came from.
-#[inline(always)]
-fn icmp_error<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
-    let Some(settings) = node.settings() else { return Steered::here(Verdict::NotReady) };
-    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
-    if !addressed_to_us(frame, node, &ethernet) {
-        return Steered::here(Verdict::OtherHost);
-    }
-    let Some(service) = node.service(&service_key(packet)) else {
-        return Steered::here(Verdict::IcmpOther);
-    };
-    let from_peer = is_from_peer(node, settings, &ethernet);
-    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
-    else {
-        return Steered::here(Verdict::Inconsistent);
-    };
-    let choice = if packet.is_udp() {
-        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
-    } else {
-        choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, false)
-    };
-    match choice {
-        Choice::Direct { index, ttl, .. } => {
-            forward(frame, node, packet, index, Verdict::IcmpDirect, ttl, from_peer, false)
-        }
-        Choice::Here { .. } | Choice::Pass(Verdict::LocalEstablished) => {
-            Steered::here(Verdict::IcmpLocal)
-        }
-        _ => Steered::here(Verdict::IcmpOther),
-    }
 }

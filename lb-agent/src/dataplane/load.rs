@@ -20,6 +20,7 @@ use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
 use super::pins::{Pins, Shape};
+use super::stages::connect_stages;
 
 /// The object of crate lb-ebpf, as the build script made it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
@@ -94,6 +95,7 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
     for (name, program) in object.programs_mut() {
         load_program(name, program)?;
     }
+    connect_stages(&mut object)?;
     Ok(object)
 }
 
@@ -171,7 +173,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 14] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 16] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -195,5 +197,7 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 14] {
         (map::UDP_REPLIES, shape::<FlowKey, Endpoint>(size::UDP_REPLIES)),
         (map::HOST_ORIGINS, shape::<OriginKey, Endpoint>(size::HOST_ORIGINS)),
         (map::RUNTIME, shape::<u32, Runtime>(1)),
+        (map::XDP_STAGES, shape::<u32, u32>(size::STAGES)),
+        (map::TC_STAGES, shape::<u32, u32>(size::STAGES)),
     ]
 }

@@ -14,6 +14,7 @@ mod load;
 mod maps;
 mod nat;
 mod pins;
+mod stages;
 mod state;
 mod trial;
 
@@ -34,6 +35,7 @@ pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use nat::{NatTimeouts, Sweep};
 pub use pins::Pins;
+pub use stages::connect_stages;
 pub use trial::TrialError;
 
 use crate::config::Mode;

@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "references into maps")]
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
 use lb_common::backend::{Backend, BackendCounters};
@@ -59,6 +60,19 @@ pub(crate) static HOST_ORIGINS: LruHashMap<OriginKey, Endpoint, { size::HOST_ORI
     LruHashMap::new();
 #[btf_map(name = "runtime")]
 pub(crate) static RUNTIME: Array<Runtime, 1> = Array::new();
+#[btf_map(name = "xdp_stages")]
+pub(crate) static XDP_STAGES: Stages = ProgramArray::new();
+#[btf_map(name = "tc_stages")]
+pub(crate) static TC_STAGES: Stages = ProgramArray::new();
+
+pub(crate) type Stages = ProgramArray<{ size::STAGES }>;
+
+/// Goes on with another program, and does not come back. Returns where that one is not there.
+#[inline(always)]
+pub(crate) fn go_on<C: EbpfContext>(stages: &Stages, context: &C, stage: u32) {
+    // SAFETY: what this program leaves behind has no destructor.
+    unsafe { stages.tail_call(context, stage) }
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

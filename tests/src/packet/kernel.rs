@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader, Pod};
+use lb_agent::dataplane::connect_stages;
 use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
@@ -82,6 +83,7 @@ impl Kernel {
             };
             result.with_context(|| format!("cannot load the program {name}"))?;
         }
+        connect_stages(&mut object)?;
         Ok(Self { object, sockets: Sockets::default() })
     }
 

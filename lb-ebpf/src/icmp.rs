@@ -1,0 +1,192 @@
+//! ICMP and ICMPv6 errors: they go where the packet came from that they quote. Path MTU discovery
+//! depends on them (RFC 1191, RFC 8201).
+
+use lb_common::Address;
+use lb_common::bucket::slot;
+use lb_common::checksum::Difference;
+use lb_common::counter::Verdict;
+use lb_common::nat::NatEntry;
+
+use crate::carry::address;
+use crate::choose::{self, Choice};
+use crate::environment::{Frame, Node};
+use crate::nat::difference;
+use crate::parse::{Outer, Packet, Quoted, quoted};
+use crate::steer::{Steered, addressed_to_us, forward, hash, is_from_peer, service_key};
+use crate::wire::*;
+
+/// Decides on an error.
+#[inline(always)]
+pub fn error<F: Frame, N: Node>(frame: &mut F, node: &N, outer: &Outer) -> Steered {
+    if node.settings().is_none() {
+        return Steered::here(Verdict::NotReady);
+    }
+    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
+    if !addressed_to_us(frame, node, &ethernet) {
+        return Steered::here(Verdict::OtherHost);
+    }
+    let quoted = match quoted(frame, outer) {
+        Ok(quoted) => quoted,
+        Err(verdict) => return Steered::here(verdict),
+    };
+    if let Some(entry) = node.nat_entry(&quoted.flow) {
+        return translate(frame, outer, &quoted, entry);
+    }
+    to_owner(frame, node, outer, &quoted, &ethernet)
+}
+
+/// About a packet from the VIP to a client: whoever has the client's connection sent it.
+#[inline(always)]
+fn to_owner<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    outer: &Outer,
+    quoted: &Quoted,
+    ethernet: &Ethernet,
+) -> Steered {
+    let packet = &Packet {
+        network: outer.network,
+        transport: outer.transport,
+        flow: quoted.flow,
+        tcp_flags: if quoted.flow.protocol == PROTOCOL_UDP { 0 } else { TCP_ACK },
+        ttl: outer.ttl,
+        v4: outer.v4,
+    };
+    let Some(service) = node.service(&service_key(packet)) else {
+        return Steered::here(Verdict::IcmpOther);
+    };
+    let from_peer = node.settings().is_some_and(|settings| is_from_peer(node, settings, ethernet));
+    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
+    else {
+        return Steered::here(Verdict::Inconsistent);
+    };
+    let choice = if packet.is_udp() {
+        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
+    } else {
+        choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, false)
+    };
+    match choice {
+        Choice::Direct { index, ttl, .. } => {
+            forward(frame, node, packet, index, Verdict::IcmpDirect, ttl, from_peer, false)
+        }
+        Choice::Here { .. } | Choice::Pass(Verdict::LocalEstablished) => {
+            Steered::here(Verdict::IcmpLocal)
+        }
+        _ => Steered::here(Verdict::IcmpOther),
+    }
+}
+
+/// About a translated packet. Its sender knows neither the quoted tuple nor, perhaps, who complains:
+/// the quotation becomes what it sent, and the error comes from whom it sent that to (RFC 5508, 4.2).
+#[inline(always)]
+fn translate<F: Frame>(frame: &mut F, outer: &Outer, quoted: &Quoted, entry: &NatEntry) -> Steered {
+    if outer.ttl <= 1 {
+        return Steered::here(Verdict::TtlExceeded);
+    }
+    let done = translate_quoted(frame, outer.v4, quoted, entry)
+        .and_then(|change| readdress(frame, outer, &entry.source, &entry.destination, change))
+        .and_then(|()| {
+            address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac))
+        });
+    match done {
+        Some(()) => Steered { verdict: Verdict::IcmpNat, interface: entry.ifindex },
+        None => Steered::here(Verdict::Truncated),
+    }
+}
+
+/// Turns the quotation back into the packet as it was sent. Returns what that changes in a sum over it.
+#[inline(always)]
+fn translate_quoted<F: Frame>(
+    frame: &mut F,
+    v4: bool,
+    quoted: &Quoted,
+    entry: &NatEntry,
+) -> Option<Difference> {
+    let flow = &quoted.flow;
+    let (source, destination) = (&entry.destination, &entry.source);
+    let addresses = difference(
+        difference(Difference::ZERO, &flow.destination, source),
+        &flow.source,
+        destination,
+    );
+    let ports =
+        Ports { source_be: entry.destination_port_be, destination_be: entry.source_port_be };
+    let change = addresses
+        .word(flow.destination_port_be, ports.source_be)
+        .word(flow.source_port_be, ports.destination_be);
+    frame.store(quoted.transport, ports)?;
+    let change = correct_quoted(frame, quoted, change);
+    if !v4 {
+        frame.store(quoted.network + core::mem::offset_of!(Ipv6, source), source.words)?;
+        frame
+            .store(quoted.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
+        return Some(change);
+    }
+    let ip = frame.load::<Ipv4>(quoted.network)?;
+    let checksum = addresses.apply(ip.checksum);
+    let header =
+        Ipv4 { checksum, source: source.v4_word(), destination: destination.v4_word(), ..ip };
+    frame.store(quoted.network, header)?;
+    Some(change.word(ip.checksum, checksum))
+}
+
+/// Corrects the quoted packet's own checksum, where the quotation reaches so far. Returns the whole
+/// change with that.
+#[inline(always)]
+fn correct_quoted<F: Frame>(frame: &mut F, quoted: &Quoted, change: Difference) -> Difference {
+    let udp = quoted.flow.protocol == PROTOCOL_UDP;
+    let field = if udp {
+        core::mem::offset_of!(Udp, checksum)
+    } else {
+        core::mem::offset_of!(Tcp, checksum)
+    };
+    let offset = quoted.transport + field;
+    match frame.load::<u16>(offset) {
+        Some(old) if !(udp && old == 0) => {
+            let new = match change.apply(old) {
+                // Zero means "no checksum" (RFC 768).
+                0 if udp => 0xffff,
+                new => new,
+            };
+            match frame.store(offset, new) {
+                Some(()) => change.word(old, new),
+                None => change,
+            }
+        }
+        _ => change,
+    }
+}
+
+/// Readdresses the error itself; `change` is what its body changed by.
+#[inline(always)]
+fn readdress<F: Frame>(
+    frame: &mut F,
+    outer: &Outer,
+    source: &Address,
+    destination: &Address,
+    change: Difference,
+) -> Option<()> {
+    let ttl = outer.ttl - 1;
+    let mut change = change;
+    if outer.v4 {
+        let ip = frame.load::<Ipv4>(outer.network)?;
+        let (from, to) = (source.v4_word(), destination.v4_word());
+        let checksum = Difference::ZERO
+            .long(ip.source, from)
+            .long(ip.destination, to)
+            .word(u16::from_ne_bytes([ip.ttl, ip.protocol]), u16::from_ne_bytes([ttl, ip.protocol]))
+            .apply(ip.checksum);
+        frame.store(outer.network, Ipv4 { ttl, checksum, source: from, destination: to, ..ip })?;
+    } else {
+        // Its checksum covers the addresses too (RFC 4443, 2.3).
+        let ip = frame.load::<Ipv6>(outer.network)?;
+        let was = [Address { words: ip.source }, Address { words: ip.destination }];
+        change = difference(difference(change, &was[0], source), &was[1], destination);
+        frame.store(outer.network + core::mem::offset_of!(Ipv6, hop_limit), ttl)?;
+        frame.store(outer.network + core::mem::offset_of!(Ipv6, source), source.words)?;
+        frame.store(outer.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
+    }
+    let offset = outer.transport + core::mem::offset_of!(Icmp, checksum);
+    let checksum = change.apply(frame.load(offset)?);
+    frame.store(offset, checksum)
+}

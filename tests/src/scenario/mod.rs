@@ -14,6 +14,7 @@ mod flap;
 mod host_clients;
 mod migrate;
 mod modes;
+mod mtu;
 mod nat;
 mod notify;
 mod owner;
@@ -64,6 +65,11 @@ pub static ALL: &[Scenario] = &[
         name: "nat",
         about: "backends that run nothing of ours, TCP and UDP, IPv4 and IPv6",
         run: nat::run,
+    },
+    Scenario {
+        name: "mtu",
+        about: "servers learn of a narrow path by ICMP errors, on other nodes and behind NAT",
+        run: mtu::run,
     },
     Scenario {
         name: "udp",

@@ -28,6 +28,7 @@ const TC_ACT_REDIRECT: i32 = 7;
 
 /// Steers at XDP.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
     let node = Kernel::new(&context.ctx);
     let mut frame = XdpFrame { context: context.ctx };
@@ -60,6 +61,7 @@ fn answer_xdp(frame: &XdpFrame, node: &impl Node, steered: Steered) -> u32 {
 
 /// Steers at tc ingress, where XDP is not to be had. `lb_tc_deliver` comes after it.
 #[classifier]
+#[inline(always)]
 pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
@@ -93,6 +95,7 @@ fn answer_tc(node: &impl Node, steered: Steered) -> i32 {
 
 /// Delivers at tc ingress what steering left here.
 #[classifier]
+#[inline(always)]
 pub(crate) fn lb_tc_deliver(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
@@ -108,6 +111,7 @@ pub(crate) fn lb_tc_deliver(context: TcContext) -> i32 {
 /// length of the link header on the way (`skb_pp_cow_data` does not copy `mac_len`; seen with
 /// 6.18), so that tc finds the network header where it expects the link header.
 #[classifier]
+#[inline(always)]
 pub(crate) fn lb_tc_deliver_g(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
@@ -135,6 +139,7 @@ fn hand_over(
 
 /// Guards what leaves, at tc egress.
 #[classifier]
+#[inline(always)]
 pub(crate) fn lb_tc_egress(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);

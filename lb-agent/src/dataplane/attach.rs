@@ -8,9 +8,10 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::pin::PinError;
 use aya::programs::links::{FdLink, LinkError};
-use aya::programs::tc::TcAttachOptions;
+use aya::programs::tc::{TcAttachOptions, TcError};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 
+use super::clsact::{self, Filter};
 use super::error::DataPlaneError;
 use super::links;
 use super::pins::Pins;
@@ -31,6 +32,10 @@ const fn pin_name(mode: Mode) -> &'static str {
     }
 }
 
+/// The programs on tc, by the name of their pin.
+const TC_PINS: [(&str, Filter); 3] =
+    [("tc", Filter::STEER), ("deliver", Filter::DELIVER), ("egress", Filter::EGRESS)];
+
 /// An interface that the programs are attached to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attached {
@@ -46,6 +51,8 @@ pub struct Attached {
 pub(super) enum LinkFailure {
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error(transparent)]
+    Tc(#[from] TcError),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
@@ -66,8 +73,8 @@ pub(super) fn attach(
     fs::create_dir_all(&folder).map_err(|e| DataPlaneError::file("making", &folder, e))?;
     let result = attach_all(object, &folder, index, name, modes);
     if result.is_err() {
-        // Nothing half attached: what was pinned goes, and with it the link.
-        let _ = fs::remove_dir_all(&folder);
+        // Nothing half attached. The error that matters is the first.
+        let _ = detach(pins, index);
     }
     result
 }
@@ -85,9 +92,8 @@ fn attach_all(
     };
     // Delivery and guard first: steering sends packets to them.
     let deliver = folder.join("deliver");
-    tc(object, DELIVER, name, TcAttachType::Ingress, LinkOrder::default(), &deliver)
-        .map_err(|e| failed("tc ingress", &e))?;
-    tc(object, EGRESS, name, TcAttachType::Egress, LinkOrder::default(), &folder.join("egress"))
+    tc(object, DELIVER, name, Filter::DELIVER, &deliver).map_err(|e| failed("tc ingress", &e))?;
+    tc(object, EGRESS, name, Filter::EGRESS, &folder.join("egress"))
         .map_err(|e| failed("tc egress", &e))?;
     let mut tried = Vec::new();
     for &mode in modes {
@@ -95,11 +101,11 @@ fn attach_all(
         let result = match mode {
             Mode::Native => xdp(object, index, XdpMode::Driver, &pin),
             Mode::Generic => xdp(object, index, XdpMode::Skb, &pin),
-            Mode::Tc => tc(object, STEER, name, TcAttachType::Ingress, LinkOrder::first(), &pin),
+            Mode::Tc => tc(object, STEER, name, Filter::STEER, &pin),
         };
         match result {
             Ok(()) => {
-                put(object, deliver_program(mode), &deliver)
+                put(object, deliver_program(mode), name, Filter::DELIVER, &deliver)
                     .map_err(|e| failed("tc ingress", &e))?;
                 let reason = reason(mode, &tried);
                 return Ok(Attached { index, name: name.to_owned(), mode, reason });
@@ -137,15 +143,23 @@ fn xdp(object: &mut Ebpf, index: u32, mode: XdpMode, pin: &Path) -> Result<(), L
     Ok(())
 }
 
+/// Attaches a tc program, by a link where the kernel has them.
 fn tc(
     object: &mut Ebpf,
     name: &str,
     interface: &str,
-    direction: TcAttachType,
-    order: LinkOrder,
+    filter: Filter,
     pin: &Path,
 ) -> Result<(), LinkFailure> {
     let program: &mut SchedClassifier = program(object, name)?;
+    if clsact::is_needed(interface) {
+        return clsact::attach(program, interface, filter, pin);
+    }
+    let (direction, order) = match filter {
+        Filter::STEER => (TcAttachType::Ingress, LinkOrder::first()),
+        Filter::EGRESS => (TcAttachType::Egress, LinkOrder::default()),
+        _ => (TcAttachType::Ingress, LinkOrder::default()),
+    };
     let options = TcAttachOptions::TcxOrder(order);
     let id = program.attach_with_options(interface, direction, options)?;
     let link = FdLink::try_from(program.take_link(id)?)?;
@@ -174,11 +188,14 @@ pub(super) fn take_over(
         return Ok(None);
     };
     let steering = if mode == Mode::Tc { STEER } else { XDP };
-    let deliver = deliver_program(mode);
-    for (program, pin) in [(deliver, "deliver"), (EGRESS, "egress"), (steering, pin_name(mode))] {
-        put(object, program, &folder.join(pin)).map_err(|error| DataPlaneError::Attach {
-            name: name.to_owned(),
-            tried: format!("taking over the pinned link {pin}: {}", explain(&error)),
+    for (program, pin, filter) in [
+        (deliver_program(mode), "deliver", Filter::DELIVER),
+        (EGRESS, "egress", Filter::EGRESS),
+        (steering, pin_name(mode), Filter::STEER),
+    ] {
+        put(object, program, name, filter, &folder.join(pin)).map_err(|error| {
+            let tried = format!("taking over the pinned link {pin}: {}", explain(&error));
+            DataPlaneError::Attach { name: name.to_owned(), tried }
         })?;
     }
     Ok(Some(Attached {
@@ -197,8 +214,17 @@ const fn deliver_program(mode: Mode) -> &'static str {
     }
 }
 
-/// Puts a program into a pinned link.
-fn put(object: &Ebpf, name: &str, pin: &Path) -> Result<(), LinkFailure> {
+/// Puts a program into a pinned link, or the filter that stands for one.
+fn put(
+    object: &mut Ebpf,
+    name: &str,
+    interface: &str,
+    filter: Filter,
+    pin: &Path,
+) -> Result<(), LinkFailure> {
+    if clsact::is_marked(pin) {
+        return clsact::replace(program(object, name)?, interface, filter);
+    }
     let program = object.program(name).ok_or(ProgramError::NotLoaded)?;
     Ok(links::replace(pin, program.fd()?.as_fd())?)
 }
@@ -207,13 +233,24 @@ fn put(object: &Ebpf, name: &str, pin: &Path) -> Result<(), LinkFailure> {
 pub(super) fn detach(pins: &Pins, index: u32) -> Result<(), DataPlaneError> {
     let folder = pins.interface(index);
     // Steering first, so that no packet is sent to a delivery that is gone.
-    for mode in [Mode::Native, Mode::Generic, Mode::Tc] {
+    for mode in [Mode::Native, Mode::Generic] {
         let _ = fs::remove_file(folder.join(pin_name(mode)));
     }
+    detach_filters(&folder, index);
+    let _ = fs::remove_file(folder.join(pin_name(Mode::Tc)));
     fs::remove_dir_all(&folder).map_err(|e| DataPlaneError::file("removing", &folder, e))
 }
 
-fn errno(error: &LinkFailure) -> Option<i32> {
+/// Deletes the filters that have marks in an interface's folder.
+pub(super) fn detach_filters(folder: &Path, index: u32) {
+    for (pin, filter) in TC_PINS {
+        if clsact::is_marked(&folder.join(pin)) {
+            clsact::detach(index, filter);
+        }
+    }
+}
+
+pub(super) fn errno(error: &LinkFailure) -> Option<i32> {
     if let LinkFailure::Io(io) = error {
         return io.raw_os_error();
     }

@@ -19,7 +19,7 @@ pub enum DataPlaneError {
     NotPermitted,
 
     #[error(
-        "this kernel has no bpf system call: the load balancer needs Linux 6.6 or later with CONFIG_BPF_SYSCALL"
+        "this kernel has no bpf system call: the load balancer needs Linux 6.1 or later with CONFIG_BPF_SYSCALL"
     )]
     NoBpf,
 

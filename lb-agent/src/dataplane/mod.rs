@@ -5,6 +5,7 @@
 
 mod attach;
 mod batch;
+mod clsact;
 mod counters;
 mod error;
 mod hooks;

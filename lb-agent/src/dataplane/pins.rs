@@ -8,6 +8,7 @@ use aya::maps::MapData;
 use lb_common::layout::LAYOUT_VERSION;
 use nix::sys::statfs::statfs;
 
+use super::attach;
 use super::error::DataPlaneError;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -51,11 +52,7 @@ impl Pins {
 
     /// The interface indexes with pinned links.
     pub(super) fn interfaces(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir(self.links()) else { return Vec::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("if")?.parse().ok())
-            .collect()
+        interfaces(&self.links()).map(|(index, _)| index).collect()
     }
 
     /// Makes the folders, on a BPF file system, and refuses another layout's remains.
@@ -100,9 +97,14 @@ impl Pins {
         Err(DataPlaneError::NoBpfFileSystem { path: self.base.clone() })
     }
 
-    /// Removes every pin of every layout version: unpinned links detach, maps go with their last
-    /// user.
+    /// Removes every pin of every layout version: unpinned links detach, filters are deleted, maps
+    /// go with their last user.
     pub fn purge(&self) -> io::Result<()> {
+        for version in fs::read_dir(&self.base).into_iter().flatten().flatten() {
+            for (index, folder) in interfaces(&version.path().join("links")) {
+                attach::detach_filters(&folder, index);
+            }
+        }
         match fs::remove_dir_all(&self.base) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -141,6 +143,14 @@ impl Pins {
             expected: expected.to_string(),
         })
     }
+}
+
+/// The interfaces with a folder among the links, by index.
+fn interfaces(links: &Path) -> impl Iterator<Item = (u32, PathBuf)> {
+    fs::read_dir(links).into_iter().flatten().flatten().filter_map(|entry| {
+        let index = entry.file_name().to_str()?.strip_prefix("if")?.parse().ok()?;
+        Some((index, entry.path()))
+    })
 }
 
 fn is_bpf_file_system(path: &Path) -> bool {

@@ -11,6 +11,7 @@ pub mod control;
 pub mod dataplane;
 pub mod health;
 mod hysteresis;
+pub mod kernel;
 pub mod metrics;
 pub mod netlink;
 pub mod notify;

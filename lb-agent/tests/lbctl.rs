@@ -637,10 +637,29 @@ async fn help_teaches_by_example() {
     for part in ["Examples:", "lbctl attach ens33", "Exit status:", "completions"] {
         assert!(help.out.contains(part), "no `{part}` in:\n{}", help.out);
     }
-    for verb in ["attach", "detach", "backends", "role", "check", "completions"] {
+    for verb in ["attach", "detach", "backends", "role", "check", "doctor", "completions"] {
         let help = lbctl(&scratch.path("none"), &[verb, "--help"]).await;
         assert!(help.out.contains("Example"), "{verb}:\n{}", help.out);
     }
+}
+
+#[tokio::test]
+async fn doctor_judges_this_kernel_without_an_agent() {
+    let scratch = Scratch::new();
+    let people = lbctl(&scratch.path("none"), &["doctor"]).await;
+    let program = lbctl(&scratch.path("none"), &["doctor", "-o", "json"]).await;
+    // Whatever the kernel is: both say the same of it.
+    assert_eq!(people.outcome, program.outcome, "{}", people.out);
+    let answer: Value = serde_json::from_str(&program.out).expect("JSON");
+    let findings = answer["findings"].as_array().expect("findings");
+    assert!(findings.len() > 10, "{answer}");
+    for finding in findings {
+        let subject = finding["subject"].as_str().expect("a subject");
+        let good = finding["severity"] == "good";
+        assert_eq!(people.row(subject)[1] == "ok", good, "{subject} in:\n{}", people.out);
+        assert_eq!(finding["remedy"].is_null(), good, "{finding}");
+    }
+    assert!(people.out.contains(answer["summary"].as_str().expect("a summary")));
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ use crate::config::Config;
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Pins};
 use crate::health::Checker;
+use crate::kernel::{Knowledge, Severity};
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
 use crate::plan::Tables;
@@ -72,6 +73,7 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
         warn!("{remark}");
     }
     dataplane::permitted()?;
+    introduce(&Knowledge::gather());
     // Before anything is there to be left behind, and before the socket says that we are here.
     let stop = stop_signals()?;
     // Subscribed before the first snapshot, so that nothing falls between the two.
@@ -103,6 +105,17 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     // The listener is gone with the runtime; a socket that stays would only mislead.
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+/// One sentence about the kernel. What is required and missing is said by whoever fails without it,
+/// and here before that.
+fn introduce(kernel: &Knowledge) {
+    let worst = kernel.findings.iter().map(|finding| finding.severity).max();
+    let summary = kernel.summary();
+    match worst {
+        None | Some(Severity::Good) => info!("{summary}"),
+        Some(_) => warn!("{summary} (`lbctl doctor` says more)"),
+    }
 }
 
 fn this_node(options: &Options, config: &Config, network: &Network) -> Result<String, AgentError> {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, role, vrrp};
+use super::{attach, backends, check, completions, detach, doctor, role, vrrp};
 
 const EXAMPLES: &str = "\
 Examples:
   lbctl check lb.toml            is the file right, and what does it mean?
+  lbctl doctor                   has this machine's kernel what it takes?
   lbctl attach ens33             begin to balance what arrives on ens33
   lbctl status                   role, virtual addresses, interfaces, what became of packets
   lbctl backends                 who serves, who does not, and why
@@ -58,6 +59,7 @@ pub enum Verb {
     Role(role::Arguments),
     Vrrp(vrrp::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Completions(completions::Arguments),
 }
 

@@ -9,6 +9,7 @@ mod backends;
 mod check;
 mod completions;
 mod detach;
+mod doctor;
 mod failure;
 mod figures;
 mod nodes;
@@ -110,6 +111,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,
         Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
+        Verb::Doctor(_) => return doctor::run(screen),
         Verb::Check(arguments) => return check::run(arguments, screen),
         Verb::Completions(arguments) => completions::run(arguments, screen)?,
     }

@@ -1,0 +1,203 @@
+//! What is found about a kernel, each with what follows from it and what to do. Pure: [`probe`](super::probe) asks.
+
+use serde::Serialize;
+
+use super::feature::{FEATURES, Feature, LOWEST, Need, Question};
+use super::release::Release;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Good,
+    /// It works, with something worse.
+    Doubtful,
+    /// It does not work.
+    Bad,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    pub subject: String,
+    pub severity: Severity,
+    /// What was found, and how.
+    pub found: String,
+    /// What to do; nothing where nothing is to be done.
+    pub remedy: Option<String>,
+}
+
+/// What the system says beside the kernel's features.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    /// Where cgroup2 is mounted.
+    pub cgroup2: Option<String>,
+    /// Where a BPF file system is mounted, or can be.
+    pub bpf: Option<String>,
+    /// `net.core.bpf_jit_enable`; nothing where the kernel does not say.
+    pub jit: Option<u8>,
+}
+
+/// Everything, in the order in which kernels learnt it.
+pub(super) fn findings(
+    release: &str,
+    ask: impl Fn(Question) -> Option<bool>,
+    surroundings: &Surroundings,
+) -> Vec<Finding> {
+    let number = Release::read(release);
+    let mut findings = vec![version(release, number)];
+    findings.extend(FEATURES.iter().map(|feature| {
+        let found = judge(feature, number, ask(feature.question));
+        let severity = match (found.0, feature.need) {
+            (true, _) => Severity::Good,
+            (false, Need::Better) => Severity::Doubtful,
+            (false, Need::Required) => Severity::Bad,
+        };
+        let lacking = severity != Severity::Good;
+        let upgrade =
+            format!("kernels have it from {} on (commit {})", feature.since, feature.commit);
+        Finding {
+            subject: feature.name.to_owned(),
+            severity,
+            found: match lacking {
+                true => format!("missing ({}): {}", found.1, feature.without),
+                false => found.1,
+            },
+            remedy: lacking.then_some(upgrade),
+        }
+    }));
+    findings.extend(mounted(surroundings));
+    findings
+}
+
+fn version(release: &str, number: Option<Release>) -> Finding {
+    let (severity, found) = match number {
+        Some(number) if number >= LOWEST => {
+            (Severity::Good, format!("Linux {release}; {LOWEST} and later are supported"))
+        }
+        Some(_) => (
+            Severity::Doubtful,
+            format!("Linux {release} is older than {LOWEST}, the oldest that is tested"),
+        ),
+        None => (Severity::Doubtful, format!("`{release}` is no release that is known")),
+    };
+    let remedy = (severity != Severity::Good).then(|| format!("run Linux {LOWEST} or later"));
+    Finding { subject: "version".to_owned(), severity, found, remedy }
+}
+
+/// Whether it is there, and how that is known.
+fn judge(feature: &Feature, number: Option<Release>, answer: Option<bool>) -> (bool, String) {
+    match (answer, number) {
+        (Some(answer), _) => (answer, "asked".to_owned()),
+        (None, Some(number)) => (number >= feature.since, format!("by version: {}", feature.since)),
+        (None, None) => (false, "neither asked nor known by version".to_owned()),
+    }
+}
+
+fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
+    let finding = |subject: &str, place: &Option<String>, without: Severity, words: [&str; 2]| {
+        let (severity, found) = match place {
+            Some(place) => (Severity::Good, place.clone()),
+            None => (without, words[0].to_owned()),
+        };
+        let remedy = place.is_none().then(|| words[1].to_owned());
+        Finding { subject: subject.to_owned(), severity, found, remedy }
+    };
+    let jit = match surroundings.jit {
+        Some(0) => (Severity::Doubtful, "off: each packet costs several times as much"),
+        Some(_) => (Severity::Good, "on"),
+        // Kernels that always compile have no switch for everybody to read.
+        None => (Severity::Good, "the kernel does not say"),
+    };
+    let jit_remedy = jit.0 != Severity::Good;
+    [
+        finding(
+            "cgroup2",
+            &surroundings.cgroup2,
+            Severity::Doubtful,
+            [
+                "not mounted: this node's own processes reach the VIP only where it is held",
+                "mount -t cgroup2 none /sys/fs/cgroup/unified",
+            ],
+        ),
+        finding(
+            "BPF file system",
+            &surroundings.bpf,
+            Severity::Bad,
+            ["neither mounted nor possible at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"],
+        ),
+        Finding {
+            subject: "compiler for programs".to_owned(),
+            severity: jit.0,
+            found: jit.1.to_owned(),
+            remedy: jit_remedy.then(|| "sysctl -w net.core.bpf_jit_enable=1".to_owned()),
+        },
+    ]
+}
+
+/// One sentence about all: for a log, and for programs.
+pub(super) fn summary(release: &str, findings: &[Finding]) -> String {
+    let named = |severity| -> Vec<&str> {
+        let found = findings.iter().filter(|finding| finding.severity == severity);
+        found.map(|finding| finding.subject.as_str()).collect()
+    };
+    let (bad, doubtful) = (named(Severity::Bad), named(Severity::Doubtful));
+    if !bad.is_empty() {
+        return format!("Linux {release} lacks what is required: {}", bad.join(", "));
+    }
+    if !doubtful.is_empty() {
+        return format!("Linux {release} will do, but for: {}", doubtful.join(", "));
+    }
+    format!("Linux {release} has everything")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: Surroundings = Surroundings { cgroup2: None, bpf: None, jit: Some(1) };
+
+    fn complete() -> Surroundings {
+        let place = |text: &str| Some(text.to_owned());
+        Surroundings {
+            cgroup2: place("/sys/fs/cgroup"),
+            bpf: place("/sys/fs/bpf"),
+            ..COMPLETE.clone()
+        }
+    }
+
+    fn told(release: &str, answer: Option<bool>) -> String {
+        summary(release, &findings(release, |_| answer, &complete()))
+    }
+
+    #[test]
+    fn a_kernel_lacks_what_came_later() {
+        assert_eq!(told("6.18.44", None), "Linux 6.18.44 has everything");
+        assert_eq!(
+            told("6.1.0-56-amd64", None),
+            "Linux 6.1.0-56-amd64 will do, but for: tcx, assigning sockets with SO_REUSEPORT"
+        );
+        assert_eq!(
+            told("5.15.0", None),
+            "Linux 5.15.0 lacks what is required: XDP on frames of several buffers"
+        );
+    }
+
+    #[test]
+    fn the_kernels_own_answer_counts_more_than_its_version() {
+        // Features that nothing asks for go by version.
+        let only_tcx = |question| (question != Question::None).then_some(question != Question::Tcx);
+        let found = findings("6.12.0", only_tcx, &complete());
+        assert_eq!(summary("6.12.0", &found), "Linux 6.12.0 will do, but for: tcx");
+        let backported = |question| (question != Question::None).then_some(true);
+        let found = findings("5.14.0-503.el9", backported, &complete());
+        assert!(found.iter().all(|finding| finding.severity != Severity::Bad), "{found:?}");
+    }
+
+    #[test]
+    fn everything_that_is_not_good_has_a_remedy() {
+        let bare = Surroundings { cgroup2: None, bpf: None, jit: Some(0) };
+        for finding in findings("4.19.0", |_| None, &bare) {
+            let is_good = finding.severity == Severity::Good;
+            assert_eq!(finding.remedy.is_none(), is_good, "{finding:?}");
+        }
+    }
+}

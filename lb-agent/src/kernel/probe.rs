@@ -1,0 +1,157 @@
+//! Asking the running kernel what it can do, with programs of two instructions that are gone at once.
+
+#![expect(unsafe_code, reason = "bpf(2), for flags that aya has no question for")]
+
+use std::fs;
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use aya::sys::{BpfHelper, is_helper_supported};
+
+use super::feature::Question;
+use super::finding::{Finding, Surroundings, findings, summary};
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+// include/uapi/linux/bpf.h
+const XDP: u32 = 6;
+const CGROUP_SOCK_ADDR: u32 = 18;
+const XDP_HAS_FRAGS: u32 = 1 << 5;
+const INET4_GETPEERNAME: u32 = 29;
+
+/// What is known of this kernel.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    pub release: String,
+    pub findings: Vec<Finding>,
+}
+
+impl Knowledge {
+    /// Asks. Without root, features are judged by version.
+    pub fn gather() -> Self {
+        let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
+        let mounts = read("/proc/self/mounts").unwrap_or_default();
+        let jit = read("/proc/sys/net/core/bpf_jit_enable");
+        let surroundings = Surroundings {
+            cgroup2: mount_of(&mounts, "cgroup2"),
+            bpf: mount_of(&mounts, "bpf").or_else(|| {
+                let place = Path::new("/sys/fs/bpf");
+                place.is_dir().then(|| format!("the agent mounts one at {}", place.display()))
+            }),
+            jit: jit.and_then(|text| text.parse().ok()),
+        };
+        let findings = findings(&release, ask, &surroundings);
+        Self { release, findings }
+    }
+
+    /// One sentence.
+    pub fn summary(&self) -> String {
+        summary(&self.release, &self.findings)
+    }
+}
+
+/// Nothing where the kernel gives no answer: not permitted, or no question.
+fn ask(question: Question) -> Option<bool> {
+    let helper = |kind, helper| is_helper_supported(kind, helper).ok();
+    match question {
+        Question::None => None,
+        Question::XdpFragments => loads(XDP, 0, XDP_HAS_FRAGS),
+        Question::SocketLookupInXdp => helper(ProgramType::Xdp, BpfHelper::BPF_FUNC_skc_lookup_tcp),
+        Question::SocketAssign => {
+            helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_sk_assign)
+        }
+        Question::CoarseClock => helper(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+        Question::PeerNameHook => loads(CGROUP_SOCK_ADDR, INET4_GETPEERNAME, 0),
+        // Who may not load may not query either.
+        Question::Tcx => {
+            loads(XDP, 0, 0)?;
+            Some(SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok())
+        }
+    }
+}
+
+/// The member of `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
+#[repr(C)]
+struct LoadAttributes {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+/// Whether the kernel takes a program that only returns 1; nothing where it takes none from us.
+fn loads(kind: u32, attach_type: u32, flags: u32) -> Option<bool> {
+    // r0 = 1; exit
+    let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+    let attributes = LoadAttributes {
+        kind,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags,
+        name: [0; 16],
+        ifindex: 0,
+        attach_type,
+    };
+    // SAFETY: the attributes are the command's member of `union bpf_attr`, of which the kernel takes
+    // the rest as zero; what they point to outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            std::ptr::from_ref(&attributes),
+            size_of::<LoadAttributes>(),
+        )
+    };
+    match i32::try_from(result) {
+        Ok(fd) if fd >= 0 => {
+            // SAFETY: a new descriptor that nobody else owns.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            Some(true)
+        }
+        _ => match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EINVAL | libc::E2BIG) => Some(false),
+            _ => None,
+        },
+    }
+}
+
+fn read(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// The first place where a file system of this kind is mounted.
+fn mount_of(mounts: &str, kind: &str) -> Option<String> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        (fields.next()? == kind).then(|| place.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_their_kind() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\nbpf /sys/fs/bpf bpf rw 0 0\n";
+        assert_eq!(mount_of(mounts, "cgroup2").as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(mount_of(mounts, "bpf").as_deref(), Some("/sys/fs/bpf"));
+        assert_eq!(mount_of("proc /proc proc rw 0 0\n", "bpf"), None);
+    }
+}

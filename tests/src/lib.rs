@@ -4,7 +4,9 @@
 pub mod backend;
 pub mod bench;
 pub mod client;
+pub mod guest;
 pub mod lab;
 pub mod packet;
 pub mod scenario;
 pub mod simulation;
+pub mod verifier;

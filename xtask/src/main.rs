@@ -14,6 +14,7 @@ mod progress;
 mod setup;
 mod test;
 mod tidy;
+mod verifier;
 mod workspace;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Verb {
     Lab(lab::Arguments),
     /// Measure, beside a floor measured in the same run (root)
     Bench(bench::Arguments),
+    /// Show what the kernel's verifier goes through for each program; fail where one nears a limit
+    Verifier(verifier::Arguments),
     /// Make up what others may send, and look what becomes of it
     Fuzz(fuzz::Arguments),
     /// Check the house rules that a machine can check
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Lab(arguments) => lab::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Verifier(arguments) => verifier::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Tidy => tidy::run(),
     };

@@ -95,6 +95,7 @@ fn lab(tally: &mut Tally) {
     let mut tests = limited(cargo().args(tests), LAB_TESTS_LIMIT);
     tally.tests("tests that need root", &mut tests);
     let Some(program) = program else { return };
+    tally.check("verifier", || scenario(&program, &["verifier"]));
 
     let mut names = Vec::new();
     tally.check("list of the scenarios", || {

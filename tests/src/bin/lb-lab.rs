@@ -1,15 +1,17 @@
 //! `lb-lab`: runs scenarios and the demo in simulated machines, and is the servers and clients in
 //! them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use lb_tests::packet::fixture;
 use lb_tests::scenario::stage::{Audience, Setting};
 use lb_tests::scenario::{self, demo};
-use lb_tests::{backend, bench, client, lab, simulation};
+use lb_tests::verifier::Report;
+use lb_tests::{backend, bench, client, guest, lab, simulation};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Scenarios of the load balancer in simulated machines (network namespaces). Needs root.
@@ -52,6 +54,12 @@ enum Verb {
     },
     /// Run VRRP routers in virtual time under faults, and check what must always hold
     Simulate(simulation::command::Arguments),
+    /// Say what the kernel's verifier goes through for each program; fail where one nears a limit
+    Verifier {
+        /// Print the report as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the three masters of the demo and keep them until Ctrl-C, to look around in
     Up {
         #[command(flatten)]
@@ -59,6 +67,16 @@ enum Verb {
     },
     /// Remove what a crashed run left behind
     Clean,
+    /// Run a directory's packet fixtures on this kernel (`kernels` starts this)
+    #[command(hide = true)]
+    Fixtures {
+        directory: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Be a guest's first process (`kernels` starts this in virtual machines)
+    #[command(hide = true)]
+    Guest,
     /// Be a server (the lab starts these)
     #[command(hide = true)]
     Backend(backend::Arguments),
@@ -129,11 +147,16 @@ fn run(arguments: Arguments) -> Result<bool> {
             return bench.run(&Setting { interval, ..face.setting()? });
         }
         Verb::Simulate(arguments) => return simulation::command::run(&arguments),
+        Verb::Verifier { json } => return verify(json),
         Verb::Up { face } => return up(face),
         Verb::Clean => {
             let swept = lab::sweep()?;
             println!("{} runs cleaned up {}", swept.len(), swept.join(" "));
         }
+        Verb::Fixtures { directory, json } => return run_fixtures(&directory, json),
+        // Nothing is mounted yet that would tell more.
+        Verb::Guest if std::process::id() == 1 => guest::inside::run(),
+        Verb::Guest => bail!("this is no guest of `lb-lab run kernels`"),
         Verb::Backend(arguments) => block_on(backend::serve(arguments))?,
         Verb::Receiver(arguments) => block_on(backend::receiver::serve(arguments))?,
         Verb::Client(arguments) => block_on(client::run(arguments))?,
@@ -175,6 +198,35 @@ fn interval(text: &str) -> Result<Duration> {
         Some(ms @ 10..=40_950) if ms % 10 == 0 => Ok(Duration::from_millis(ms)),
         _ => bail!("`{text}` is not 10ms to 40950ms in steps of 10 ms"),
     }
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the program's own face")]
+fn verify(json: bool) -> Result<bool> {
+    let report = Report::of_this_kernel()?;
+    let warnings = report.warnings();
+    if json {
+        println!("{}", serde_json::json!({ "ok": warnings.is_empty(), "report": report }));
+    } else {
+        print!("on Linux {}:\n{}", report.kernel, report.table());
+    }
+    for warning in &warnings {
+        eprintln!("{warning}");
+    }
+    Ok(warnings.is_empty())
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the program's own face")]
+fn run_fixtures(directory: &Path, json: bool) -> Result<bool> {
+    let (runs, failures) = fixture::run_all(directory)?;
+    for failure in &failures {
+        eprintln!("{failure}");
+    }
+    if json {
+        println!("{}", serde_json::json!({ "runs": runs, "failed": failures.len() }));
+    } else {
+        println!("{runs} runs, {} failed", failures.len());
+    }
+    Ok(runs > 0 && failures.is_empty())
 }
 
 fn up(face: Face) -> Result<bool> {

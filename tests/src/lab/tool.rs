@@ -38,7 +38,7 @@ pub fn ip_batch(namespace: &str, batch: &str) -> Result<()> {
 
 fn missing(program: &str) -> String {
     let package = match program {
-        "ip" => "iproute2",
+        "ip" | "tc" => "iproute2",
         other => other,
     };
     format!("cannot run `{program}`: install the package {package}")

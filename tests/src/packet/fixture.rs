@@ -102,6 +102,33 @@ impl Place {
     }
 }
 
+/// Runs every file of a directory in a network namespace of its own, and returns how many runs there
+/// were and what failed.
+///
+/// # Errors
+/// Where one cannot be read, or the programs cannot be loaded.
+pub fn run_all(directory: &Path) -> Result<(usize, Vec<String>)> {
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let mut files = Vec::new();
+    for path in paths {
+        files.push(File::read(&path)?);
+    }
+    ensure!(!files.is_empty(), "no fixtures in {}", directory.display());
+    files.sort_by(|one, other| one.about.cmp(&other.about));
+    kernel::apart(|| {
+        let mut kernel = Kernel::load()?;
+        let (mut runs, mut failures) = (0, Vec::new());
+        for file in &files {
+            let (of_file, wrong) = file.run(&mut kernel);
+            runs += of_file;
+            failures.extend(wrong);
+        }
+        Ok((runs, failures))
+    })
+}
+
 impl File {
     /// # Errors
     /// Where the file cannot be read, or says something that fixtures don't know.

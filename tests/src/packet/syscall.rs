@@ -1,12 +1,20 @@
-//! bpf(2) where aya has no call, or none that fits: test runs of one frame, and tables.
+//! bpf(2) where aya has no call, or none that fits: test runs of one frame, tables, and what the
+//! verifier says of a program that it takes.
 
 #![expect(unsafe_code, reason = "bpf(2) by hand")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+
+/// `BPF_LOG_STATS` (include/linux/bpf_verifier.h): figures, not every step.
+const LOG_STATISTICS: u32 = 4;
+/// Figures take some lines, a refusal many: its last ones are cut off then.
+const LOG_BYTES: usize = 1 << 16;
 
 /// `BPF_MAP_TYPE_ARRAY`.
 pub const ARRAY: u32 = 2;
@@ -44,6 +52,36 @@ struct MapAttributes {
     map_flags: u32,
 }
 
+/// The member of `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
+#[repr(C)]
+struct LoadAttributes {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+/// A program for the verifier, with its maps and functions in place.
+#[derive(Debug)]
+pub struct ToVerify<'a> {
+    /// `enum bpf_prog_type`.
+    pub kind: u32,
+    /// `enum bpf_attach_type`.
+    pub attach_type: u32,
+    pub flags: u32,
+    /// Eight bytes each.
+    pub instructions: Vec<u8>,
+    pub license: &'a CStr,
+}
+
 /// What a run of a program did.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -78,6 +116,40 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Run> {
     }
     out.truncate(attributes.data_size_out as usize);
     Ok(Run { action: attributes.retval, frame: out })
+}
+
+/// Has the kernel verify a program, and returns what the verifier counted. The program is gone when
+/// this returns.
+///
+/// # Errors
+/// Where it is refused; the error holds the verifier's words.
+pub fn verify(program: &ToVerify<'_>) -> io::Result<String> {
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut attributes = LoadAttributes {
+        kind: program.kind,
+        instruction_count: (program.instructions.len() / 8) as u32,
+        instructions: program.instructions.as_ptr() as u64,
+        license: program.license.as_ptr() as u64,
+        log_level: LOG_STATISTICS,
+        log_size: log.len() as u32,
+        log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: program.flags,
+        name: [0; 16],
+        ifindex: 0,
+        attach_type: program.attach_type,
+    };
+    let result = call(BPF_PROG_LOAD, &mut attributes);
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    let log = String::from_utf8_lossy(&log[..end]).into_owned();
+    match result {
+        Ok(fd) => {
+            // SAFETY: the kernel has just made this descriptor for us.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            Ok(log)
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{error}: {}", log.trim()))),
+    }
 }
 
 /// Makes a map with keys of four bytes.

@@ -2,6 +2,7 @@
 //! file for each; their names are what `lb-lab run` takes.
 
 mod agent_kill;
+mod attach;
 pub mod cluster;
 pub mod demo;
 mod direct;
@@ -12,6 +13,7 @@ pub(crate) mod failover;
 mod false_verdict;
 mod flap;
 mod host_clients;
+mod kernels;
 mod migrate;
 mod modes;
 mod mtu;
@@ -29,6 +31,7 @@ pub(crate) mod tally;
 mod udp;
 mod vip_deleted;
 mod vip_taken;
+mod virtio;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
@@ -36,6 +39,7 @@ mod vrrp_three;
 mod vrrp_track;
 mod vrrp_trouble;
 mod vrrp_virtual_mac;
+mod vrrp_vlan;
 mod wire;
 
 use std::time::Duration;
@@ -90,6 +94,16 @@ pub static ALL: &[Scenario] = &[
         name: "tc-only",
         about: "no XDP at all, with the cards' offloads as they come",
         run: modes::tc_only,
+    },
+    Scenario {
+        name: "attach",
+        about: "native XDP, generic XDP and tc, each on its own node and on the Active one",
+        run: attach::run,
+    },
+    Scenario {
+        name: "kernels",
+        about: "the same binaries on this kernel and on those that the registries offer, in QEMU",
+        run: kernels::run,
     },
     Scenario {
         name: "stale-neighbour",
@@ -167,6 +181,11 @@ pub static ALL: &[Scenario] = &[
         run: vrrp_routers::run,
     },
     Scenario {
+        name: "vrrp-vlan",
+        about: "a virtual router in each of two VLANs of one wire, each on its own node",
+        run: vrrp_vlan::run,
+    },
+    Scenario {
         name: "vrrp-trouble",
         about: "wrong, forged and strange advertisements are counted and said, and change nothing",
         run: vrrp_trouble::run,
@@ -218,11 +237,16 @@ pub static ALL: &[Scenario] = &[
     },
 ];
 
+/// They take the whole machine, so that only guests run them.
+static IN_GUESTS: &[Scenario] =
+    &[Scenario { name: "virtio", about: "native XDP on a virtio network card", run: virtio::run }];
+
 /// # Errors
 /// Where there is none of that name; the message lists them.
 pub fn find(name: &str) -> Result<&'static Scenario> {
     let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
     ALL.iter()
+        .chain(IN_GUESTS)
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario `{name}`; there are {}", names.join(", ")))
 }

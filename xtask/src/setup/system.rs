@@ -30,7 +30,7 @@ impl Program {
     }
 }
 
-pub(crate) const PROGRAMS: [Program; 10] = [
+pub(crate) const PROGRAMS: [Program; 11] = [
     Program::new("ip", "iproute2", "for the lab's namespaces"),
     Program::new("ethtool", "ethtool", "for the lab's offloads"),
     Program::new("nft", "nftables", "for the lab's faults and peers"),
@@ -38,6 +38,7 @@ pub(crate) const PROGRAMS: [Program; 10] = [
     Program::new("tcpdump", "tcpdump", "to look into the lab"),
     Program::new("curl", "curl", "to speak to the agent's socket"),
     Program::new("c++", "g++", "to build libFuzzer"),
+    Program::new("qemu-system-x86_64", "qemu-system-x86", "for the lab's other kernels"),
     Program::new("keepalived", "keepalived", "the lab's peer in VRRP").with_service("keepalived"),
     Program::new("/usr/lib/frr/vrrpd", "frr", "another peer in VRRP").with_service("frr"),
     // The package brings nginx too.

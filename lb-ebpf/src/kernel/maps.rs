@@ -27,6 +27,12 @@ const REPLACED: usize = BPF_F_NO_PREALLOC as usize;
 /// Lets the tables in `tables` have different sizes (kernel 5.10).
 const ANY_SIZE: usize = 1 << 12;
 
+/// A [`Bucket`].
+type BucketWords = [u64; 2];
+
+const _: () = assert!(size_of::<Bucket>() == size_of::<BucketWords>());
+const _: () = assert!(align_of::<Bucket>() <= align_of::<BucketWords>());
+
 #[btf_map(name = "settings")]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "address_filter")]
@@ -40,9 +46,11 @@ pub(crate) static PEERS: HashMap<PeerKey, u32, { size::PEERS }, REPLACED> = Hash
 #[btf_map(name = "services")]
 pub(crate) static SERVICES: HashMap<ServiceKey, Service, { size::SERVICES }, REPLACED> =
     HashMap::new();
+/// Of words, not of buckets: before 6.2 (kernel commit db559117828d) a table fits only if it says as much
+/// of its values as this does, and those that the agent makes say nothing. Of a struct the kernel
+/// notes that it holds no timer, of an array nothing.
 #[btf_map(name = "tables")]
-pub(crate) static TABLES: ArrayOfMaps<Array<Bucket, 1, ANY_SIZE>, { size::TABLES }> =
-    ArrayOfMaps::new();
+static TABLES: ArrayOfMaps<Array<BucketWords, 1, ANY_SIZE>, { size::TABLES }> = ArrayOfMaps::new();
 #[btf_map(name = "backends")]
 pub(crate) static BACKENDS: Array<Backend, { size::BACKENDS }> = Array::new();
 #[btf_map(name = "bkd_counters")]
@@ -111,6 +119,13 @@ pub(crate) fn is_peer(key: &PeerKey) -> bool {
 pub(crate) fn service(key: &ServiceKey) -> Option<&'static Service> {
     // SAFETY: as in `vip`.
     unsafe { SERVICES.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn bucket(table: u32, slot: u32) -> Option<&'static Bucket> {
+    let words: &BucketWords = TABLES.get_value(table, &slot)?;
+    // SAFETY: as large and as aligned, and any bytes are a bucket.
+    Some(unsafe { &*core::ptr::from_ref(words).cast() })
 }
 
 #[inline(always)]

@@ -116,7 +116,7 @@ impl<C: Context> Node for Kernel<'_, C> {
 
     #[inline(always)]
     fn bucket(&self, table: u32, slot: u32) -> Option<&Bucket> {
-        maps::TABLES.get_value(table, &slot)
+        maps::bucket(table, slot)
     }
 
     #[inline(always)]

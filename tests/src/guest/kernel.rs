@@ -60,20 +60,27 @@ pub struct Unpacked {
     directory: PathBuf,
 }
 
-/// Unpacks a package below `cache`, which it fetches where it is not there yet.
+/// Unpacks a package below `cache`, which it fetches where it is not there yet. Where it cannot be had,
+/// one of the same series that was fetched before will do.
 ///
 /// # Errors
-/// Where it cannot be fetched or unpacked.
+/// Where there is none either.
 pub fn unpack(offer: &Offer, cache: &Path) -> Result<Unpacked> {
-    let directory = cache.join(&offer.package);
-    if !directory.join("boot").is_dir() {
-        fetch(offer, cache, &directory)?;
+    let mut directory = cache.join(&offer.package);
+    if !directory.join("boot").is_dir()
+        && let Err(error) = fetch(offer, cache, &directory)
+    {
+        let names = fs::read_dir(cache).into_iter().flatten().flatten();
+        let names: Vec<String> =
+            names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let before = newest(&names.join("\n")).into_iter().find(|one| one.series == offer.series);
+        directory = cache.join(before.ok_or(error)?.package);
     }
     let images = fs::read_dir(directory.join("boot")).context("the package has no /boot")?;
     let mut images = images.flatten().map(|entry| entry.path());
     let image = images
         .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
-        .with_context(|| format!("{} holds no kernel", offer.package))?;
+        .with_context(|| format!("{} holds no kernel", directory.display()))?;
     Ok(Unpacked { image, directory })
 }
 

@@ -1,7 +1,10 @@
 //! `attach`: each way to an interface on a node of its own, and each of these nodes Active in turn.
 //! Small, since it also runs on emulated machines (`kernels`).
 
-use anyhow::Result;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 
 use super::cluster::Cluster;
 use super::shape::{Family, NIC, Shape, sources, target};
@@ -9,13 +12,15 @@ use super::stage::Stage;
 use super::tally::{Tally, untranslated};
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections};
-use crate::lab::agent::Agent;
+use crate::lab::agent::{Agent, binary};
 use crate::lab::{Host, tool};
 
 /// By node.
 const MODES: [&[&str]; 3] = [&["native"], &["generic"], &["tc"]];
 /// Connections of a client in each family.
 const COUNT: u64 = 32;
+/// How long the kernel may take to detach what nobody refers to.
+const DETACHED: Duration = Duration::from_secs(5);
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let shape = Shape { clients: 1, ..Shape::masters(&[Mode::Tcp]) };
@@ -52,12 +57,19 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         attached(stage, &cluster, index, modes)?;
     }
     ask(stage, &cluster, &mut tally, "with programs taken over")?;
-    for node in &mut cluster.nodes {
-        if let Some(agent) = node.agent.take() {
+    for (node, modes) in cluster.nodes.iter_mut().zip(MODES) {
+        let Some(agent) = node.agent.take() else { continue };
+        let name = node.host.name();
+        // Filters are nobody's who died, unlike links, so that of tc it is tried.
+        let text = if modes == ["tc"] {
+            agent.kill()?;
+            purge(&node.host)?;
+            format!("purging leaves nothing of a killed agent on {name}")
+        } else {
             agent.stop()?;
-        }
-        let left = left(&node.host)?;
-        let text = format!("an agent that ends leaves nothing on {}", node.host.name());
+            format!("an agent that ends leaves nothing on {name}")
+        };
+        let left = await_none_left(&node.host)?;
         stage.claim(&text, left.is_empty(), format!("{left:?}"));
     }
     tally.figures(stage);
@@ -90,6 +102,29 @@ fn ask(stage: &mut Stage, cluster: &Cluster, tally: &mut Tally, when: &str) -> R
         untranslated(stage, &who, &report, target(Mode::Tcp, family));
     }
     Ok(())
+}
+
+/// Removes what an agent left, as a person would.
+fn purge(host: &Host) -> Result<()> {
+    let mut command = Command::new(binary("lb-agent")?);
+    command.arg("--purge").arg("--config").arg(host.directory().join("lb.toml"));
+    command.arg("--bpf-dir").arg(host.bpf_directory());
+    let mut process = host.spawn("purge", command)?;
+    let status = process.wait(DETACHED)?;
+    ensure!(status.success(), "lb-agent --purge failed ({status}): {}", process.log());
+    Ok(())
+}
+
+/// The kernel detaches a link some time after its last reference went (`bpf_link_put`).
+fn await_none_left(host: &Host) -> Result<Vec<String>> {
+    let deadline = Instant::now() + DETACHED;
+    loop {
+        let left = left(host)?;
+        if left.is_empty() || Instant::now() > deadline {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Programs on the interface that `tc` and `ip` list.

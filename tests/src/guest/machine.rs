@@ -59,7 +59,7 @@ impl Processor {
     pub const fn limit(&self) -> Duration {
         match self {
             Self::Hardware => Duration::from_secs(90),
-            Self::Emulated(_) => Duration::from_secs(150),
+            Self::Emulated(_) => Duration::from_secs(170),
         }
     }
 }

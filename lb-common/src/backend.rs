@@ -74,7 +74,8 @@ impl Backend {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BackendCounters {
-    /// New connections (SYNs, or the first datagram of a NAT flow) steered to it by this node.
+    /// New connections (SYNs, and datagrams but those of a NAT flow that has its entry) steered to it by
+    /// this node.
     pub connections: u64,
     /// Packets steered to it by this node, the SYNs among them.
     pub packets: u64,

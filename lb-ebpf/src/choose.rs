@@ -241,8 +241,8 @@ pub fn for_owner<N: Node>(
     let next = ranks.direct & alive & turns;
     let local = ranks.local & turns;
     let mut verdict = Verdict::DirectEstablished;
-    if from_peer || (local != 0 && (next == 0 || lowest(local) < lowest(next))) {
-        // Whatever the health check says: a socket of ours is ours.
+    if from_peer || next == 0 || (local != 0 && lowest(local) < lowest(next)) {
+        // Whatever the health check and the table say: a socket of ours is ours.
         if let Some(choice) = owned(node, packet, service, bucket, local, may_be_cookie) {
             return choice;
         }
@@ -264,7 +264,7 @@ pub fn for_owner<N: Node>(
     let back = ranks.direct & ranks.sender;
     let unranked = if local == 0 { back } else { 0 };
     let set = first_of([others & alive, unranked, others, back]);
-    let translated = ranks.nat & alive & turns;
+    let translated = ranks.nat & ranks.alive & turns;
     if set == 0 && translated != 0 {
         // No entry here: it was lost, or another node made it. The keyed port hash rebuilds most.
         return Choice::Nat { index: index_at(service, bucket, lowest(translated)) };

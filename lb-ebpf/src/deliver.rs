@@ -52,15 +52,8 @@ fn tcp<N: Node + Assign>(
     cookie: bool,
 ) -> Option<Verdict> {
     let backend = own_backend(node, packet, service, |backend| {
-        if cookie {
-            node.tcp_cookie(packet, backend)
-        } else {
-            backend.state & ACCEPTS != 0 && node.tcp_listener(packet, backend)
-        }
-    });
-    let Some(backend) = backend else {
-        return if cookie { None } else { Some(Verdict::AssignFailed) };
-    };
+        if cookie { node.tcp_cookie(packet, backend) } else { backend.state & ACCEPTS != 0 }
+    })?;
     if node.assign_listener(packet, backend) {
         Some(Verdict::Assigned)
     } else {

@@ -69,9 +69,11 @@ fn to_owner<F: Frame, N: Node>(
         Choice::Direct { index, ttl, .. } => {
             forward(frame, node, packet, index, Verdict::IcmpDirect, ttl, from_peer, false)
         }
-        Choice::Here { .. } | Choice::Pass(Verdict::LocalEstablished) => {
+        Choice::Here { index, .. } => {
+            node.count_backend(index, frame.length(), false);
             Steered::here(Verdict::IcmpLocal)
         }
+        Choice::Pass(Verdict::LocalEstablished) => Steered::here(Verdict::IcmpLocal),
         _ => Steered::here(Verdict::IcmpOther),
     }
 }

@@ -25,19 +25,23 @@ const ATTEMPTS: u32 = 16;
 #[inline(always)]
 pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Option<Steered> {
     let entry = node.nat_entry(&packet.flow)?;
-    let begins = packet.is_new() && !packet.is_udp();
+    let from_client = entry.direction == FROM_CLIENT;
+    let begins = from_client && packet.is_new() && !packet.is_udp();
     if begins && !accepts(node, entry) {
         // A client that opens a new connection from an old port is free to go elsewhere.
         node.nat_remove(&packet.flow);
         node.nat_remove(&partner(entry, packet.flow.protocol));
         return None;
     }
+    if packet.ttl <= 1 {
+        // Before it keeps the flow alive, or ends it.
+        return Some(Steered::here(Verdict::TtlExceeded));
+    }
     node.nat_touch(entry, seen(packet), node.now_ns(), begins);
-    if entry.direction == FROM_CLIENT {
+    if from_client {
         node.count_backend(entry.backend, frame.length(), begins);
     }
-    let verdict =
-        if entry.direction == FROM_CLIENT { Verdict::NatForward } else { Verdict::NatReturn };
+    let verdict = if from_client { Verdict::NatForward } else { Verdict::NatReturn };
     Some(translate(frame, packet, entry, verdict))
 }
 
@@ -164,7 +168,7 @@ fn pair<N: Node>(
     }
 }
 
-/// Rewrites the packet as the entry says.
+/// Rewrites the packet, which has a hop left, as the entry says.
 #[inline(always)]
 pub fn translate<F: Frame>(
     frame: &mut F,
@@ -172,9 +176,6 @@ pub fn translate<F: Frame>(
     entry: &NatEntry,
     verdict: Verdict,
 ) -> Steered {
-    if packet.ttl <= 1 {
-        return Steered::here(Verdict::TtlExceeded);
-    }
     let done = rewrite(
         frame,
         packet,
@@ -182,7 +183,7 @@ pub fn translate<F: Frame>(
         entry.source_port_be,
         &entry.destination,
         entry.destination_port_be,
-        packet.ttl - 1,
+        packet.ttl.wrapping_sub(1),
     )
     .and_then(|()| address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac)));
     match done {

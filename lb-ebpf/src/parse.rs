@@ -74,6 +74,16 @@ pub struct Outer {
     pub ttl: u8,
     /// IPv4, rather than IPv6.
     pub v4: bool,
+    /// As in a [`Header`].
+    last: i32,
+}
+
+impl Outer {
+    /// Whether the message has so many bytes; behind them lies the link's padding.
+    #[inline(always)]
+    const fn reaches(&self, bytes: usize) -> bool {
+        self.last >= bytes as i32 - 1
+    }
 }
 
 /// The packet that an ICMP error complains about.
@@ -106,11 +116,17 @@ struct Header {
 }
 
 impl Header {
-    /// Whether the payload has room for a `T`. What lies behind it is the link's padding, and may
-    /// look like anything.
+    /// Whether the payload has room for a `T`.
     #[inline(always)]
     const fn holds<T>(&self) -> bool {
-        self.last >= size_of::<T>() as i32 - 1
+        self.reaches(size_of::<T>())
+    }
+
+    /// Whether the payload has so many bytes. What lies behind it is the link's padding, and may
+    /// look like anything.
+    #[inline(always)]
+    const fn reaches(&self, bytes: usize) -> bool {
+        self.last >= bytes as i32 - 1
     }
 }
 
@@ -205,16 +221,19 @@ fn ipv6<F: Frame>(frame: &F, network: usize) -> Option<Header> {
 /// Solicitations go to a multicast address, which no filter knows.
 #[inline(always)]
 fn not_ours<F: Frame>(frame: &F, header: &Header) -> Parsed {
-    if header.protocol == PROTOCOL_ICMPV6 && !header.v4 {
+    if header.protocol == PROTOCOL_ICMPV6 && !header.v4 && header.valid {
         return nd(frame, header).unwrap_or(Parsed::NotOurs);
     }
     Parsed::NotOurs
 }
 
+/// A neighbour solicitation or advertisement that is whole, up to its target.
 #[inline(always)]
 fn nd<F: Frame>(frame: &F, header: &Header) -> Option<Parsed> {
     let icmp = frame.load::<Icmp>(header.transport)?;
-    matches!(icmp.kind, ND_SOLICITATION | ND_ADVERTISEMENT)
+    frame.load::<[u32; 4]>(header.transport + size_of::<Icmp>())?;
+    let whole = header.reaches(size_of::<Icmp>() + size_of::<[u32; 4]>());
+    (whole && matches!(icmp.kind, ND_SOLICITATION | ND_ADVERTISEMENT))
         .then_some(Parsed::Nd { network: header.network, transport: header.transport })
 }
 
@@ -258,15 +277,18 @@ const fn packet(header: &Header, flow: FlowKey, tcp_flags: u8) -> Packet {
 
 #[inline(always)]
 fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
-    let Some(icmp) = frame.load::<Icmp>(header.transport) else { return Parsed::Truncated };
+    let icmp = match frame.load::<Icmp>(header.transport) {
+        Some(icmp) if header.holds::<Icmp>() => icmp,
+        _ => return Parsed::Truncated,
+    };
     let error = if header.v4 {
         matches!(icmp.kind, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER_PROBLEM)
     } else {
-        icmp.kind <= ICMPV6_LAST_ERROR
+        matches!(icmp.kind, 1..=ICMPV6_LAST_ERROR)
     };
-    let Header { network, transport, ttl, v4, .. } = *header;
+    let Header { network, transport, ttl, v4, last, .. } = *header;
     if error {
-        return Parsed::Error(Outer { network, transport, ttl, v4 });
+        return Parsed::Error(Outer { network, transport, ttl, v4, last });
     }
     if v4 { Parsed::OtherIcmp } else { nd(frame, header).unwrap_or(Parsed::OtherIcmp) }
 }
@@ -276,13 +298,20 @@ fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
 pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
     let network = outer.transport + size_of::<Icmp>();
     let header = if outer.v4 { ipv4(frame, network) } else { ipv6(frame, network) };
-    let Some(header) = header else { return Err(Verdict::Truncated) };
+    let least = size_of::<Icmp>() + if outer.v4 { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
+    let header = match header {
+        Some(header) if outer.reaches(least) => header,
+        _ => return Err(Verdict::Truncated),
+    };
     let whole = header.valid && !header.fragment;
     if !whole || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
         return Err(Verdict::IcmpOther);
     }
-    let Some(ports) = frame.load::<Ports>(header.transport) else {
-        return Err(Verdict::Truncated);
+    let ports = match frame.load::<Ports>(header.transport) {
+        Some(ports) if outer.reaches(header.transport + size_of::<Ports>() - outer.transport) => {
+            ports
+        }
+        _ => return Err(Verdict::Truncated),
     };
     let flow = FlowKey {
         source: header.destination,

@@ -249,6 +249,6 @@ fn translate_new<F: Frame, N: Node>(
     let Some(entry) = node.nat_entry(&packet.flow) else {
         return Steered::here(Verdict::Inconsistent);
     };
-    node.count_backend(index, frame.length(), true);
+    node.count_backend(index, frame.length(), packet.is_new());
     nat::translate(frame, packet, entry, Verdict::NatNew)
 }

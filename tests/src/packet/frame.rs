@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::checksum;
 use super::names::{self, Mac};
 
 /// What a frame holds behind its Ethernet header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     #[default]
@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 /// Fields of a frame; what a fixture does not name is a SYN of the client to the VIP's service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Frame {
     pub kind: Kind,
@@ -71,6 +71,8 @@ pub struct Frame {
     pub operation: u16,
     pub sender: String,
     pub target: String,
+    /// Bytes that are others than they ought to be: at this offset, this value.
+    pub replaced: Vec<(usize, u8)>,
     /// Only so many bytes arrive.
     pub cut: Option<usize>,
 }
@@ -107,6 +109,7 @@ impl Default for Frame {
             operation: 1,
             sender: "client".to_owned(),
             target: "vip".to_owned(),
+            replaced: Vec::new(),
             cut: None,
         }
     }
@@ -134,11 +137,29 @@ impl Frame {
         };
         bytes.extend(self.ethertype.unwrap_or(ethertype).to_be_bytes());
         bytes.extend(packet);
+        for (at, value) in &self.replaced {
+            let length = bytes.len();
+            let byte = bytes.get_mut(*at);
+            *byte.with_context(|| format!("replaced byte {at}, but the frame has {length}"))? =
+                *value;
+        }
         if let Some(length) = self.cut {
             ensure!(length <= bytes.len(), "cut = {length}, but the frame has {}", bytes.len());
             bytes.truncate(length);
         }
         Ok(bytes)
+    }
+
+    /// The fields that are not the usual ones, as a fixture writes them.
+    pub fn fields(&self) -> toml::Table {
+        let table = |frame: &Self| toml::Table::try_from(frame).unwrap_or_default();
+        let usual = table(&Self::default());
+        let mut fields = table(self);
+        fields.retain(|name, value| usual.get(name) != Some(value));
+        if let Some(quoted) = &self.quote {
+            fields.insert("quote".to_owned(), quoted.fields().into());
+        }
+        fields
     }
 
     /// From the IP header on.
@@ -170,6 +191,9 @@ impl Frame {
             1 | 58 => 2,
             _ => return body,
         };
+        if body.len() < at + 2 {
+            return body;
+        }
         let mut sum = if protocol == 1 {
             checksum::of(&[&body])
         } else {

@@ -9,7 +9,7 @@ pub type Mac = [u8; 6];
 
 /// Name, and the last number of its MAC (02:00:00:00:00:n) and addresses (192.168.139.n,
 /// fd00:139::n in hexadecimal digits of the same look).
-const MACHINES: [(&str, u8, u8); 8] = [
+const MACHINES: [(&str, u8, u8); 10] = [
     ("client", 0x10, 10),
     ("client2", 0x11, 11),
     ("stranger", 0x77, 77),
@@ -17,7 +17,9 @@ const MACHINES: [(&str, u8, u8); 8] = [
     ("master2", 0x02, 134),
     ("master3", 0x03, 135),
     ("server", 0x40, 140),
+    ("server2", 0x41, 141),
     ("vip", 0x00, 150),
+    ("vip2", 0x0f, 151),
 ];
 
 /// The MAC of a machine, or one written out.

@@ -72,8 +72,29 @@ impl VirtualMac {
     }
 }
 
+impl Way {
+    pub(crate) const fn delivery(self) -> Delivery {
+        match self {
+            Self::Local => Delivery::Local,
+            Self::Direct => Delivery::Direct,
+            Self::Nat => Delivery::Nat,
+            Self::Unresolved => Delivery::None,
+        }
+    }
+}
+
+impl State {
+    pub(crate) const fn flags(self) -> u8 {
+        match self {
+            Self::Up => ALIVE | ACCEPTS,
+            Self::Draining => ALIVE,
+            Self::Down => 0,
+        }
+    }
+}
+
 /// A backend; its place in the scene's list is its rank.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SceneBackend {
     pub name: String,
@@ -181,23 +202,12 @@ impl Scene {
 }
 
 impl SceneBackend {
-    fn entry(&self, family: u8) -> Result<Backend> {
-        let state = match self.state {
-            State::Up => ALIVE | ACCEPTS,
-            State::Draining => ALIVE,
-            State::Down => 0,
-        };
-        let delivery = match self.delivery {
-            Way::Local => Delivery::Local,
-            Way::Direct => Delivery::Direct,
-            Way::Nat => Delivery::Nat,
-            Way::Unresolved => Delivery::None,
-        };
+    pub(crate) fn entry(&self, family: u8) -> Result<Backend> {
         Ok(Backend {
             address: names::address(&self.name, family)?.into(),
             mac: names::mac(&self.name)?,
-            delivery: delivery as u8,
-            state,
+            delivery: self.delivery.delivery() as u8,
+            state: self.state.flags(),
             port_be: BACKEND_PORT.to_be(),
             source_mac: names::mac("master1")?,
             ifindex: self.interface,
@@ -222,7 +232,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// A connection with both ends in this namespace; its listener is gone when this returns.
-fn connection(client: SocketAddr, server: SocketAddr) -> Result<(TcpStream, TcpStream)> {
+pub(crate) fn connection(client: SocketAddr, server: SocketAddr) -> Result<(TcpStream, TcpStream)> {
     let listener = listen(server)?;
     let family = match client.ip() {
         IpAddr::V4(_) => socket::AddressFamily::Inet,

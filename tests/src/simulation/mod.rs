@@ -15,7 +15,7 @@ pub mod command;
 mod lease;
 mod link;
 mod model;
-mod random;
+pub(crate) mod random;
 mod router;
 pub mod runner;
 mod scenario;

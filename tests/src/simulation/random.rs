@@ -7,13 +7,13 @@ use lb_common::hash::mix;
 /// The golden ratio as a fraction of 2^64: neighbouring seeds and counts are far apart (SplitMix).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-pub(super) struct Random {
+pub(crate) struct Random {
     base: u64,
     drawn: u64,
 }
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self { base: mix(seed.wrapping_add(GOLDEN)), drawn: 0 }
     }
 
@@ -23,25 +23,25 @@ impl Random {
     }
 
     /// 0 to `limit - 1`; 0 where `limit` is.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         let scaled = u128::from(self.draw()) * limit as u128;
         (scaled >> 64) as usize
     }
 
-    pub(super) fn between(&mut self, least: u8, most: u8) -> u8 {
+    pub(crate) fn between(&mut self, least: u8, most: u8) -> u8 {
         least + self.below(usize::from(most - least) + 1) as u8
     }
 
-    pub(super) fn chance(&mut self, percent: u8) -> bool {
+    pub(crate) fn chance(&mut self, percent: u8) -> bool {
         percent > 0 && self.below(100) < usize::from(percent)
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
     /// From nothing to `most`, both included.
-    pub(super) fn time(&mut self, most: Duration) -> Duration {
+    pub(crate) fn time(&mut self, most: Duration) -> Duration {
         let most_ns = most.as_nanos() as usize;
         Duration::from_nanos(self.below(most_ns + 1) as u64)
     }

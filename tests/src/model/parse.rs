@@ -1,0 +1,250 @@
+//! What is in a frame: the rows of "Steering" that look at the frame alone.
+
+use lb_common::Address;
+use lb_common::counter::Verdict;
+use lb_common::flow::FlowKey;
+use lb_common::service::{TCP, UDP};
+
+use super::state::Mac;
+
+pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// 802.1Q and 802.1ad.
+const TAGS: [u16; 2] = [0x8100, 0x88a8];
+
+const ICMP: u8 = 1;
+pub(super) const ICMPV6: u8 = 58;
+const IPV6_FRAGMENT: u8 = 44;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+pub(super) fn byte(frame: &[u8], at: usize) -> Option<u8> {
+    frame.get(at).copied()
+}
+
+pub(super) fn word(frame: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([byte(frame, at)?, byte(frame, at + 1)?]))
+}
+
+fn mac(frame: &[u8], at: usize) -> Option<Mac> {
+    frame.get(at..at + 6)?.try_into().ok()
+}
+
+pub(super) fn address_v4(frame: &[u8], at: usize) -> Option<Address> {
+    Some(Address::from_v4(frame.get(at..at + 4)?.try_into().ok()?))
+}
+
+pub(super) fn address_v6(frame: &[u8], at: usize) -> Option<Address> {
+    Some(Address::from_v6(frame.get(at..at + 16)?.try_into().ok()?))
+}
+
+/// The Ethernet header and its tags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) to: Mac,
+    pub(super) from: Mac,
+    pub(super) ethertype: u16,
+    /// Where the next header begins.
+    pub(super) end: usize,
+}
+
+/// "Too short for an Ethernet, VLAN [..] header [..]. Up to two VLAN tags are read."
+pub(super) fn link(frame: &[u8]) -> Option<Link> {
+    let (to, from) = (mac(frame, 0)?, mac(frame, 6)?);
+    let mut at = 12;
+    let mut ethertype = word(frame, at)?;
+    for _ in 0..2 {
+        if TAGS.contains(&ethertype) {
+            at += 4;
+            ethertype = word(frame, at)?;
+        }
+    }
+    Some(Link { to, from, ethertype, end: at + 2 })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+/// An IP header without its options.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ip {
+    pub(super) family: Family,
+    /// Where it begins.
+    pub(super) at: usize,
+    pub(super) source: Address,
+    pub(super) destination: Address,
+    /// Protocol or next header.
+    pub(super) protocol: u8,
+    /// TTL or hop limit.
+    pub(super) ttl: u8,
+}
+
+/// The header at `at`, which the ethertype calls one of this family; nothing where it is cut.
+pub(super) fn ip(frame: &[u8], at: usize, family: Family) -> Option<Ip> {
+    let header = match family {
+        Family::V4 => Ip {
+            family,
+            at,
+            source: address_v4(frame, at + 12)?,
+            destination: address_v4(frame, at + 16)?,
+            protocol: byte(frame, at + 9)?,
+            ttl: byte(frame, at + 8)?,
+        },
+        Family::V6 => Ip {
+            family,
+            at,
+            source: address_v6(frame, at + 8)?,
+            destination: address_v6(frame, at + 24)?,
+            protocol: byte(frame, at + 6)?,
+            ttl: byte(frame, at + 7)?,
+        },
+    };
+    Some(header)
+}
+
+/// Where the transport header begins and the packet ends, as the IP header says. "A length of 0
+/// stands for more than the field can say." "Bad version or header length": nothing.
+fn extent(frame: &[u8], ip: &Ip) -> Option<(usize, usize)> {
+    let first = byte(frame, ip.at)?;
+    match ip.family {
+        Family::V4 => {
+            let length = usize::from(first & 0x0f) * 4;
+            let end = match word(frame, ip.at + 2)? {
+                0 => usize::MAX,
+                total => ip.at + usize::from(total),
+            };
+            (first >> 4 == 4 && length >= 20).then_some((ip.at + length, end))
+        }
+        Family::V6 => {
+            let end = match word(frame, ip.at + 4)? {
+                0 => usize::MAX,
+                payload => ip.at + 40 + usize::from(payload),
+            };
+            (first >> 4 == 6).then_some((ip.at + 40, end))
+        }
+    }
+}
+
+/// Where the transport header begins, and the frame up to the packet's end: behind it "lies padding".
+/// Nothing where the IP header is bad.
+pub(super) fn inside<'a>(frame: &'a [u8], ip: &Ip) -> Option<(usize, &'a [u8])> {
+    let (transport, end) = extent(frame, ip)?;
+    Some((transport, &frame[..end.clamp(ip.at, frame.len())]))
+}
+
+/// "An IPv4 fragment, or an IPv6 fragment header directly behind the IPv6 header."
+fn is_fragment(frame: &[u8], ip: &Ip) -> bool {
+    match ip.family {
+        // More fragments, or an offset.
+        Family::V4 => word(frame, ip.at + 6).is_some_and(|word| word & 0x3fff != 0),
+        Family::V6 => ip.protocol == IPV6_FRAGMENT,
+    }
+}
+
+/// What a packet is, as far as choosing is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// A SYN without ACK and RST.
+    Syn,
+    /// Any other segment.
+    Segment,
+    Datagram,
+    /// An ICMP error; the tuple is the quoted one, turned round.
+    Error,
+}
+
+/// A TCP, UDP or ICMP packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    pub(super) link: Link,
+    pub(super) ip: Ip,
+    pub(super) kind: Kind,
+    /// The tuple that chooses; its protocol is TCP or UDP.
+    pub(super) tuple: FlowKey,
+    /// Where the transport header begins.
+    pub(super) transport: usize,
+    /// Flags of a segment.
+    pub(super) fin: bool,
+    pub(super) rst: bool,
+    /// An acknowledgement that neither opens nor resets.
+    pub(super) may_be_cookie: bool,
+}
+
+impl Packet {
+    /// Whether it counts as a new connection: "a SYN"; "each datagram counts as a new connection".
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.kind, Kind::Syn | Kind::Datagram)
+    }
+}
+
+/// The rows from "bad version or header length" to "ICMP that is no error".
+pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict> {
+    let (transport, inside) = inside(frame, &ip).ok_or(Verdict::Truncated)?;
+    if is_fragment(frame, &ip) {
+        return Err(Verdict::Fragment);
+    }
+    let frame = inside;
+    let needs = match (ip.protocol, ip.family) {
+        (TCP, _) => 20,
+        (UDP, _) | (ICMP, Family::V4) | (ICMPV6, Family::V6) => 8,
+        _ => return Err(Verdict::OtherProtocol),
+    };
+    if transport + needs > frame.len() {
+        return Err(Verdict::Truncated);
+    }
+    let flags = match ip.protocol {
+        TCP => frame[transport + 13],
+        _ => 0,
+    };
+    let has = |flag| flags & flag != 0;
+    let kind = match ip.protocol {
+        TCP if has(SYN) && !has(ACK) && !has(RST) => Kind::Syn,
+        TCP => Kind::Segment,
+        UDP => Kind::Datagram,
+        _ => Kind::Error,
+    };
+    let tuple = match kind {
+        Kind::Error => quoted(frame, &ip, transport)?.reversed(),
+        _ => tuple(frame, &ip, transport).ok_or(Verdict::Truncated)?,
+    };
+    let (fin, rst) = (has(FIN), has(RST));
+    let may_be_cookie = has(ACK) && !has(SYN) && !rst;
+    Ok(Packet { link, ip, kind, tuple, transport, fin, rst, may_be_cookie })
+}
+
+/// Addresses, and the ports at `transport`.
+fn tuple(frame: &[u8], ip: &Ip, transport: usize) -> Option<FlowKey> {
+    Some(FlowKey {
+        source: ip.source,
+        destination: ip.destination,
+        source_port_be: word(frame, transport)?.to_be(),
+        destination_port_be: word(frame, transport + 2)?.to_be(),
+        protocol: ip.protocol,
+        padding: [0; 3],
+    })
+}
+
+/// The tuple that an ICMP error quotes. "Shorter than its [..] ICMP header, for an error with what it
+/// quotes up to the ports"; "ICMP that is no error, or that quotes neither TCP nor UDP, or a fragment".
+fn quoted(frame: &[u8], ip: &Ip, message: usize) -> Result<FlowKey, Verdict> {
+    let is_error = match ip.family {
+        Family::V4 => [3, 11, 12].contains(&frame[message]),
+        Family::V6 => (1..=4).contains(&frame[message]),
+    };
+    if !is_error {
+        return Err(Verdict::IcmpOther);
+    }
+    let inner = self::ip(frame, message + 8, ip.family).ok_or(Verdict::Truncated)?;
+    let (transport, _) = extent(frame, &inner).ok_or(Verdict::IcmpOther)?;
+    if ![TCP, UDP].contains(&inner.protocol) || is_fragment(frame, &inner) {
+        return Err(Verdict::IcmpOther);
+    }
+    tuple(frame, &inner, transport).ok_or(Verdict::Truncated)
+}

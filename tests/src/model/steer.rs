@@ -1,0 +1,148 @@
+//! "Steering: XDP, or tc ingress": the table, from its first row to its last. The first row that
+//! fits decides.
+
+use lb_common::counter::Verdict;
+use lb_common::service::{HAS_NAT, Service, ServiceKey};
+use lb_common::settings::DROP_UNKNOWN_PORTS;
+
+use super::choose::{self, Choice};
+use super::parse::{self, Family, Kind, Packet};
+use super::state::State;
+use super::{Outcome, carry, nat, neighbour};
+
+/// What becomes of a frame that came in on `interface`.
+pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
+    // "Too short for an Ethernet, VLAN or IP header; neither ARP, IPv4 nor IPv6."
+    let Some(link) = parse::link(frame) else { return Outcome::passed(Verdict::NotIp, frame) };
+    let family = match link.ethertype {
+        parse::ETHERTYPE_ARP => return neighbour::arp_arrives(state, frame, link.end),
+        parse::ETHERTYPE_IPV4 => Family::V4,
+        parse::ETHERTYPE_IPV6 => Family::V6,
+        _ => return Outcome::passed(Verdict::NotIp, frame),
+    };
+    let Some(ip) = parse::ip(frame, link.end, family) else {
+        return Outcome::passed(Verdict::NotIp, frame);
+    };
+    // "Neighbour solicitation for a VIP", "any other [..] neighbour solicitation or advertisement".
+    if let Some(outcome) = neighbour::discovery_arrives(state, frame, &ip) {
+        return outcome;
+    }
+    // "Its destination misses the address filter."
+    if !state.filter.may_contain(&ip.destination) {
+        return Outcome::passed(Verdict::NotOurs, frame);
+    }
+    match parse::packet(frame, link, ip) {
+        Ok(packet) => unless_trial(steer_packet(state, frame, &packet, interface), &packet, frame),
+        Err(verdict) => Outcome::passed(verdict, frame),
+    }
+}
+
+/// "What would end as `ttl_exceeded` or `nobody` and comes from this node to itself [..] is the agent's
+/// synthetic packet: it is dropped."
+fn unless_trial(outcome: Outcome, packet: &Packet, frame: &[u8]) -> Outcome {
+    match outcome.verdict {
+        Some(Verdict::TtlExceeded | Verdict::Nobody) if packet.link.from == packet.link.to => {
+            Outcome::dropped(Verdict::Trial, frame)
+        }
+        _ => outcome,
+    }
+}
+
+fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32) -> Outcome {
+    // "Carries another machine's MAC, or came in on an interface that the maps do not know."
+    if state.interface(interface).is_none_or(|own| own.mac != packet.link.to) {
+        return Outcome::passed(Verdict::OtherHost, frame);
+    }
+    let key = ServiceKey {
+        address: packet.tuple.destination,
+        port_be: packet.tuple.destination_port_be,
+        protocol: packet.tuple.protocol,
+        padding: 0,
+    };
+    let service = state.services.get(&key).copied();
+    // "An ICMP error: goes where the quoted packet came from."
+    if packet.kind == Kind::Error {
+        return match service {
+            Some(service) => steer_error(state, frame, packet, &service),
+            None => Outcome::passed(Verdict::IcmpOther, frame),
+        };
+    }
+    // "TCP or UDP to a NAT port, with an entry"; "to a NAT port of a VIP, no entry".
+    if state.is_nat_port(u16::from_be(packet.tuple.destination_port_be)) {
+        if let Some(outcome) = nat::from_backend(state, frame, packet) {
+            return outcome;
+        }
+        if state.is_vip(&packet.tuple.destination) {
+            return Outcome::dropped(Verdict::NatUnknown, frame);
+        }
+    }
+    // "To an address and port that no service has: no VIP / a VIP."
+    let Some(service) = service else { return without_service(state, frame, packet) };
+    // "To a service with NAT backends, and the flow has an entry."
+    if service.flags & HAS_NAT != 0
+        && let Some(outcome) = nat::from_client(state, frame, packet)
+    {
+        return outcome;
+    }
+    // "Anything else to a service."
+    let choice = match choose::ranked(state, &service, packet) {
+        Some(ranked) => choose::choose(state, packet, &ranked),
+        None => return Outcome::passed(Verdict::Inconsistent, frame),
+    };
+    carry_out(state, frame, packet, interface, choice)
+}
+
+fn without_service(state: &State, frame: &[u8], packet: &Packet) -> Outcome {
+    if !state.is_vip(&packet.tuple.destination) {
+        Outcome::passed(Verdict::NotOurs, frame)
+    } else if state.settings.flags & DROP_UNKNOWN_PORTS != 0 {
+        Outcome::dropped(Verdict::NoServiceDropped, frame)
+    } else {
+        Outcome::passed(Verdict::NoService, frame)
+    }
+}
+
+fn carry_out(
+    state: &mut State,
+    frame: &[u8],
+    packet: &Packet,
+    interface: u32,
+    choice: Choice,
+) -> Outcome {
+    match choice {
+        Choice::Here { verdict, backend } => {
+            if let Some(backend) = backend {
+                state.count_backend(backend, frame, packet.is_new());
+            }
+            if verdict == Verdict::LocalCookie {
+                state.runtime.cookie_seen_ns = state.now_ns;
+            }
+            Outcome::passed(verdict, frame)
+        }
+        Choice::Carry { verdict, backend, ttl_limit } => {
+            carry::carry(state, frame, packet, verdict, backend, ttl_limit)
+        }
+        Choice::Translate { backend } => nat::open(state, frame, packet, interface, backend),
+        Choice::Nobody(verdict) => Outcome::passed(verdict, frame),
+    }
+}
+
+/// "Passed to the socket here"; "carried to the node that owns the connection"; "quotes no service,
+/// or nobody owns it". Errors for NAT flows are not translated ("Known limits").
+fn steer_error(state: &mut State, frame: &[u8], packet: &Packet, service: &Service) -> Outcome {
+    let Some(ranked) = choose::ranked(state, service, packet) else {
+        return Outcome::passed(Verdict::Inconsistent, frame);
+    };
+    match choose::choose(state, packet, &ranked) {
+        Choice::Here { backend, .. } => {
+            if let Some(backend) = backend {
+                state.count_backend(backend, frame, false);
+            }
+            Outcome::passed(Verdict::IcmpLocal, frame)
+        }
+        Choice::Carry { backend, ttl_limit, .. } => {
+            carry::carry(state, frame, packet, Verdict::IcmpDirect, backend, ttl_limit)
+        }
+        Choice::Translate { .. } | Choice::Nobody(_) => Outcome::passed(Verdict::IcmpOther, frame),
+    }
+}

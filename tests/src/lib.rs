@@ -4,8 +4,10 @@
 pub mod backend;
 pub mod bench;
 pub mod client;
+pub mod differential;
 pub mod guest;
 pub mod lab;
+pub mod model;
 pub mod packet;
 pub mod scenario;
 pub mod simulation;

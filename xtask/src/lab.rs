@@ -45,6 +45,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Run sequences of frames and changes through the programs, and hold them against the model (root)
+    Model {
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        sequences: u64,
+        /// Of the first; the others follow
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Print the result as one JSON object, the last line of standard output
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the demo's nodes and keep them until Ctrl-C, to look around in (root)
     Up,
     /// Remove what a crashed run left behind (root)
@@ -67,6 +79,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             lab.args(["simulate", "--scenarios"]).arg(scenarios.to_string());
             lab.args(seed.map(|seed| format!("--seed={seed}")));
             become_it(lab.args(json.then_some("--json")))
+        }
+        Verb::Model { sequences, seed, json } => {
+            let sequences = sequences.to_string();
+            let seed = seed.map(|seed| format!("--seed={seed}"));
+            let mut words = vec!["model", "--sequences", &sequences];
+            words.extend(seed.as_deref());
+            hand_over("the model", &words, *json)
         }
         Verb::Up => hand_over("the lab", &["up"], false),
         Verb::Clean => hand_over("cleaning up", &["clean"], false),

@@ -11,7 +11,7 @@ use lb_tests::packet::fixture;
 use lb_tests::scenario::stage::{Audience, Setting};
 use lb_tests::scenario::{self, demo};
 use lb_tests::verifier::Report;
-use lb_tests::{backend, bench, client, guest, lab, simulation};
+use lb_tests::{backend, bench, client, differential, guest, lab, simulation};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Scenarios of the load balancer in simulated machines (network namespaces). Needs root.
@@ -60,6 +60,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Run sequences of frames and changes through the programs, and hold them against the model
+    Model(differential::command::Arguments),
     /// Make the three masters of the demo and keep them until Ctrl-C, to look around in
     Up {
         #[command(flatten)]
@@ -148,6 +150,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         }
         Verb::Simulate(arguments) => return simulation::command::run(&arguments),
         Verb::Verifier { json } => return verify(json),
+        Verb::Model(arguments) => return differential::command::run(&arguments),
         Verb::Up { face } => return up(face),
         Verb::Clean => {
             let swept = lab::sweep()?;

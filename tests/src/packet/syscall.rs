@@ -7,6 +7,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use aya::Pod;
+
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
@@ -179,4 +181,86 @@ fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
         Ok(value) if value >= 0 => Ok(value),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// The member of `union bpf_attr` for one element.
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The member `batch` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Sets an element. The types must be the map's.
+///
+/// # Errors
+/// Where the kernel does not take it.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let (key, value) = (std::ptr::from_ref(key) as u64, std::ptr::from_ref(value) as u64);
+    let mut attributes = ElementAttributes { map: raw(map), padding: 0, key, value, flags: 0 };
+    call(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Removes an element of a hash map.
+///
+/// # Errors
+/// Where there is none.
+pub fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let key = std::ptr::from_ref(key) as u64;
+    let mut attributes = ElementAttributes { map: raw(map), padding: 0, key, value: 0, flags: 0 };
+    call(BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
+}
+
+/// All elements of a map of at most `most`, in one call; `cpus` values for each key.
+///
+/// # Errors
+/// Where the kernel has no such call for the map.
+pub fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    most: usize,
+    cpus: usize,
+) -> io::Result<(Vec<K>, Vec<V>)> {
+    let (mut keys, mut values) = (Vec::<K>::with_capacity(most), Vec::<V>::new());
+    values.reserve_exact(most * cpus);
+    let mut position = [0u64; 8];
+    let mut attributes = BatchAttributes {
+        out_batch: position.as_mut_ptr() as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: most as u32,
+        map: raw(map),
+        ..BatchAttributes::default()
+    };
+    match call(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        // The end of the map.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        other => drop(other?),
+    }
+    let count = (attributes.count as usize).min(most);
+    // SAFETY: the kernel wrote as many keys, and as many values for each CPU.
+    unsafe {
+        keys.set_len(count);
+        values.set_len(count * cpus);
+    }
+    Ok((keys, values))
 }

@@ -114,6 +114,16 @@ impl Stage {
         }
     }
 
+    /// A bar to be moved up to `most`.
+    pub fn bar(&self, most: u64) -> ProgressBar {
+        let template = "  {spinner} {elapsed} {wide_bar} {human_pos} of {human_len}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.progress.set_style(style);
+        }
+        self.progress.set_length(most);
+        self.progress.clone()
+    }
+
     /// A claim and what was seen.
     pub fn claim(&mut self, text: &str, holds: bool, seen: impl std::fmt::Display) {
         let sign = if holds { "ok  " } else { "FAIL" };

@@ -4,7 +4,7 @@ use super::rules::code;
 use super::{Complaint, File};
 
 /// Places and what their code, tests apart, may not name, with the reason.
-const LAYERS: [Layer; 11] = [
+const LAYERS: [Layer; 12] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
@@ -93,6 +93,11 @@ const LAYERS: [Layer; 11] = [
         places: &["lb-common/src/"],
         banned: &["std::", "alloc::"],
         reason: "the kernel side has only core",
+    },
+    Layer {
+        places: &["tests/src/model/"],
+        banned: &["lb_ebpf", "lb_agent", "aya::", "std::fs", "libc::", "nix::", "Difference"],
+        reason: "the model is written from docs/packet-path.md, and shares the contract only",
     },
     Layer {
         places: &["lb-agent/src/", "lb-common/src/", "lb-ebpf/src/", "bpf-build/src/"],

@@ -1,0 +1,344 @@
+//! A set of loaded programs with maps of their own, filled from the model's state and read back.
+//!
+//! The programs read the real clock. What is stored of times is therefore moved into the past
+//! where time is to pass, and compared by the second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use aya::programs::Program;
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader, Pod};
+use lb_agent::dataplane::connect_stages;
+use lb_common::Address;
+use lb_common::backend::{Backend, BackendCounters};
+use lb_common::bucket::Bucket;
+use lb_common::counter::COUNTERS;
+use lb_common::filter::AddressFilter;
+use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::interface::{Interface, SLOTS};
+use lb_common::layout::map;
+use lb_common::nat::NatEntry;
+use lb_common::service::{Service, ServiceKey};
+use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::vip::Vip;
+use nix::time::{ClockId, clock_gettime};
+
+use super::cast::{self, BACKENDS, NAT_CAPACITY, SERVICES, TABLE_SLOTS};
+use super::step::SECOND_NS;
+use crate::model::state::State;
+use crate::packet::syscall::{self, Run};
+
+/// Replies that are remembered: far more than a sequence makes, so that none is pushed out.
+const UDP_REPLIES: u32 = 1024;
+
+pub(super) struct Machine {
+    object: Ebpf,
+    tables: BTreeMap<u32, Array<MapData, Bucket>>,
+    /// What the maps hold.
+    held: Held,
+    /// The real clock when the model's began.
+    began_ns: u64,
+    counted: BTreeMap<u32, BackendCounters>,
+}
+
+/// What was last written, so that only differences are.
+#[derive(Default)]
+struct Held {
+    settings: Option<Settings>,
+    filter: Option<AddressFilter>,
+    vips: HashMap<Address, Vip>,
+    interfaces: HashMap<u32, Interface>,
+    peers: HashMap<PeerKey, u32>,
+    services: HashMap<ServiceKey, Service>,
+    tables: BTreeMap<u32, Vec<Bucket>>,
+    backends: Vec<Backend>,
+}
+
+impl Machine {
+    pub(super) fn load() -> Result<Self> {
+        let mut object = EbpfLoader::new()
+            .map_max_entries(map::NAT_FLOWS, NAT_CAPACITY as u32)
+            .map_max_entries(map::UDP_REPLIES, UDP_REPLIES)
+            .map_max_entries(map::BACKENDS, BACKENDS)
+            .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
+            .load(lb_agent::dataplane::object())
+            .context("cannot load the kernel object; this needs root (CAP_BPF, CAP_NET_ADMIN)")?;
+        for (name, program) in object.programs_mut() {
+            let result = match program {
+                Program::Xdp(program) => program.load(),
+                Program::SchedClassifier(program) => program.load(),
+                _ => continue,
+            };
+            result.with_context(|| format!("cannot load the program {name}"))?;
+        }
+        connect_stages(&mut object)?;
+        let tables = Self::make_tables(&mut object)?;
+        let mut machine =
+            Self { object, tables, held: Held::default(), began_ns: 0, counted: BTreeMap::new() };
+        machine.held.backends = vec![Backend::EMPTY; BACKENDS as usize];
+        Ok(machine)
+    }
+
+    /// Every table that a sequence may need. To put one into the map of tables takes the kernel
+    /// tens of milliseconds; to fill one takes none.
+    fn make_tables(object: &mut Ebpf) -> Result<BTreeMap<u32, Array<MapData, Bucket>>> {
+        let mut tables = BTreeMap::new();
+        let outer = object.map_mut(map::TABLES).context("no map of tables")?;
+        let mut outer = ArrayOfMaps::<&mut MapData, Array<MapData, Bucket>>::try_from(outer)?;
+        for index in 0..2 * SERVICES.len() as u32 {
+            let slots = TABLE_SLOTS[index as usize % 2];
+            let size = size_of::<Bucket>() as u32;
+            let fd = syscall::map(syscall::ARRAY, size, slots, syscall::INNER_MAP)?;
+            let table = Map::from_map_data(MapData::from_fd(fd)?)?;
+            let table = Array::<MapData, Bucket>::try_from(table)?;
+            outer.set(index, &table, 0)?;
+            tables.insert(index, table);
+        }
+        Ok(tables)
+    }
+
+    /// Forgets what the programs wrote, and begins again with the model's state.
+    pub(super) fn begin(&mut self, state: &State) -> Result<()> {
+        for key in self.nat_flows(state)?.into_keys() {
+            self.remove(map::NAT_FLOWS, &key)?;
+        }
+        for key in self.udp_replies()?.into_keys() {
+            self.remove(map::UDP_REPLIES, &key)?;
+        }
+        self.set(map::RUNTIME, 0, Runtime::default())?;
+        self.counted = self.all_backend_counters()?;
+        self.began_ns = now_ns()?;
+        self.follow(state)
+    }
+
+    /// How long the sequence has taken by the real clock.
+    pub(super) fn elapsed_ns(&self) -> Result<u64> {
+        Ok(now_ns()? - self.began_ns)
+    }
+
+    /// Writes what the agent writes, as far as it differs from what is there.
+    pub(super) fn follow(&mut self, state: &State) -> Result<()> {
+        if self.held.settings != Some(state.settings) {
+            self.set(map::SETTINGS, 0, state.settings)?;
+            self.held.settings = Some(state.settings);
+        }
+        if self.held.filter != Some(state.filter) {
+            self.set(map::ADDRESS_FILTER, 0, state.filter)?;
+            self.held.filter = Some(state.filter);
+        }
+        let real = |it: &Vip| Vip { lease_until_ns: self.real_ns(state, it.lease_until_ns) };
+        let vips = state.vips.iter().map(|(key, vip)| (*key, real(vip))).collect();
+        let held = std::mem::take(&mut self.held.vips);
+        self.held.vips = self.replace(map::VIPS, held, vips)?;
+        let peers = state.peers.iter().map(|mac| (PeerKey { mac: *mac, padding: [0; 2] }, 1u32));
+        let held = std::mem::take(&mut self.held.peers);
+        self.held.peers = self.replace(map::PEERS, held, peers.collect())?;
+        let held = std::mem::take(&mut self.held.services);
+        self.held.services = self.replace(map::SERVICES, held, state.services.clone())?;
+        for index in 0..SLOTS {
+            let wanted = state.interfaces.get(&index).copied().unwrap_or_default();
+            if self.held.interfaces.get(&index).copied().unwrap_or_default() != wanted {
+                self.set(map::INTERFACES, index, wanted)?;
+                self.held.interfaces.insert(index, wanted);
+            }
+        }
+        for (index, buckets) in &state.tables {
+            if self.held.tables.get(index) == Some(buckets) {
+                continue;
+            }
+            let table = self.tables.get_mut(index).context("a table that was not made")?;
+            for (slot, bucket) in buckets.iter().enumerate() {
+                table.set(slot as u32, bucket, 0)?;
+            }
+            self.held.tables.insert(*index, buckets.clone());
+        }
+        for (index, backend) in state.backends.iter().enumerate() {
+            if self.held.backends[index] != *backend {
+                self.set(map::BACKENDS, index as u32, *backend)?;
+                self.held.backends[index] = *backend;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a hash map from one content to another.
+    fn replace<K: Pod + Eq + std::hash::Hash, V: Pod + PartialEq>(
+        &mut self,
+        name: &str,
+        held: HashMap<K, V>,
+        wanted: HashMap<K, V>,
+    ) -> Result<HashMap<K, V>> {
+        for key in held.keys().filter(|key| !wanted.contains_key(key)) {
+            self.remove(name, key)?;
+        }
+        for (key, value) in wanted.iter().filter(|(key, value)| held.get(key) != Some(value)) {
+            syscall::update(self.map(name)?, key, value)
+                .with_context(|| format!("the map {name}"))?;
+        }
+        Ok(wanted)
+    }
+
+    /// Lets time pass for what the programs wrote. Leases are written anew by
+    /// [`follow`](Self::follow).
+    pub(super) fn wait(&mut self, seconds: u64) -> Result<()> {
+        let past_ns = seconds * SECOND_NS;
+        for (key, mut entry) in self.entries::<FlowKey, NatEntry>(map::NAT_FLOWS, NAT_CAPACITY)? {
+            let last_ns = entry.last_seen_ns.checked_sub(past_ns);
+            entry.last_seen_ns = last_ns.context("this machine was started too recently")?;
+            syscall::update(self.map(map::NAT_FLOWS)?, &key, &entry)?;
+        }
+        let mut runtime = self.runtime_as_it_is()?;
+        if runtime.cookie_seen_ns != 0 {
+            runtime.cookie_seen_ns = runtime.cookie_seen_ns.saturating_sub(past_ns).max(1);
+            self.set(map::RUNTIME, 0, runtime)?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries that the model has not.
+    pub(super) fn forget(&mut self, state: &State) -> Result<()> {
+        for key in self.nat_flows(state)?.into_keys() {
+            if !state.nat_flows.contains_key(&key) {
+                self.remove(map::NAT_FLOWS, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a program once on a frame. Nothing where the kernel gives no run of such a frame: tc has
+    /// none for one that ends within the IP header that its ethertype promises.
+    pub(super) fn run(&self, program: &str, frame: &[u8]) -> Result<Option<Run>> {
+        let fd = self.object.program(program).with_context(|| format!("no program {program}"))?;
+        let fd = fd.fd()?.as_fd();
+        match syscall::test_run(fd, frame) {
+            Ok(run) => Ok(Some(run)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && is_short(frame) => Ok(None),
+            Err(error) => Err(error)
+                .with_context(|| format!("the kernel does not run {program} on {frame:02x?}")),
+        }
+    }
+
+    /// The verdicts' counters, summed over the CPUs.
+    pub(super) fn counters(&self) -> Result<Vec<u64>> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let (_, values) =
+            syscall::lookup_batch::<u32, u64>(self.map(map::COUNTERS)?, COUNTERS, cpus)?;
+        Ok(values.chunks(cpus).map(|values| values.iter().sum()).collect())
+    }
+
+    fn all_backend_counters(&self) -> Result<BTreeMap<u32, BackendCounters>> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let fd = self.map(map::BACKEND_COUNTERS)?;
+        let (keys, values) =
+            syscall::lookup_batch::<u32, BackendCounters>(fd, BACKENDS as usize, cpus)?;
+        let sum = |values: &[BackendCounters]| BackendCounters {
+            connections: values.iter().map(|it| it.connections).sum(),
+            packets: values.iter().map(|it| it.packets).sum(),
+            bytes: values.iter().map(|it| it.bytes).sum(),
+        };
+        Ok(keys.into_iter().zip(values.chunks(cpus).map(sum)).collect())
+    }
+
+    /// What was added since the sequence began, where anything was.
+    pub(super) fn backend_counters(&self) -> Result<BTreeMap<u32, BackendCounters>> {
+        let mut all = self.all_backend_counters()?;
+        for (index, it) in &mut all {
+            let before = self.counted.get(index).copied().unwrap_or_default();
+            it.connections -= before.connections;
+            it.packets -= before.packets;
+            it.bytes -= before.bytes;
+        }
+        all.retain(|_, it| *it != BackendCounters::default());
+        Ok(all)
+    }
+
+    /// Entries with their times by the model's clock, in whole seconds.
+    pub(super) fn nat_flows(&self, state: &State) -> Result<HashMap<FlowKey, NatEntry>> {
+        let mut entries = self.entries::<FlowKey, NatEntry>(map::NAT_FLOWS, NAT_CAPACITY)?;
+        for entry in entries.values_mut() {
+            entry.last_seen_ns = self.model_ns(state, entry.last_seen_ns);
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn udp_replies(&self) -> Result<HashMap<FlowKey, Endpoint>> {
+        self.entries(map::UDP_REPLIES, UDP_REPLIES as usize)
+    }
+
+    /// With its time by the model's clock, in whole seconds.
+    pub(super) fn runtime(&self, state: &State) -> Result<Runtime> {
+        let mut runtime = self.runtime_as_it_is()?;
+        runtime.cookie_seen_ns = self.model_ns(state, runtime.cookie_seen_ns);
+        Ok(runtime)
+    }
+
+    fn runtime_as_it_is(&self) -> Result<Runtime> {
+        let map = self.object.map(map::RUNTIME).context("no map runtime")?;
+        Ok(Array::<&MapData, Runtime>::try_from(map)?.get(&0, 0)?)
+    }
+
+    /// A time of the model's clock by the real one; 0 is never with both.
+    fn real_ns(&self, state: &State, time_ns: u64) -> u64 {
+        let real_ns = (time_ns + self.began_ns).saturating_sub(state.now_ns);
+        if time_ns == 0 { 0 } else { real_ns.max(1) }
+    }
+
+    /// The other way round, in whole seconds since the model's clock began.
+    fn model_ns(&self, state: &State, time_ns: u64) -> u64 {
+        let since_start_ns = state.now_ns - cast::START_NS;
+        match time_ns {
+            0 => 0,
+            _ => {
+                cast::START_NS
+                    + (time_ns + since_start_ns).saturating_sub(self.began_ns) / SECOND_NS
+                        * SECOND_NS
+            }
+        }
+    }
+
+    fn entries<K: Pod + Eq + std::hash::Hash, V: Pod>(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<HashMap<K, V>> {
+        let (keys, values) = syscall::lookup_batch::<K, V>(self.map(name)?, most, 1)
+            .with_context(|| format!("the map {name}"))?;
+        Ok(keys.into_iter().zip(values).collect())
+    }
+
+    fn set<V: Pod>(&self, name: &str, index: u32, value: V) -> Result<()> {
+        syscall::update(self.map(name)?, &index, &value).with_context(|| format!("the map {name}"))
+    }
+
+    fn remove<K: Pod>(&self, name: &str, key: &K) -> Result<()> {
+        syscall::delete(self.map(name)?, key).with_context(|| format!("the map {name}"))
+    }
+
+    fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let map = self.object.map(name).with_context(|| format!("no map {name}"))?;
+        let data = match map {
+            Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
+            Map::PerCpuArray(data) => data,
+            _ => anyhow::bail!("the map {name} is of a kind that is not written here"),
+        };
+        Ok(data.fd().as_fd())
+    }
+}
+
+/// Whether the frame ends within the header that its ethertype promises.
+fn is_short(frame: &[u8]) -> bool {
+    let needs = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 14 + 20,
+        Some([0x86, 0xdd]) => 14 + 40,
+        _ => return false,
+    };
+    frame.len() < needs
+}
+
+fn now_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    Ok(now.tv_sec().cast_unsigned() * SECOND_NS + now.tv_nsec().cast_unsigned())
+}

@@ -48,6 +48,30 @@ pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> O
     Some(outcome)
 }
 
+/// An ICMP error "that quotes a packet of a translated flow, either way: the quotation becomes what its
+/// sender sent, and the error comes from the VIP". Nothing where there is no entry. The entry is that
+/// of the quoted packet's receiver, and leads to its sender.
+pub(super) fn error(
+    state: &State,
+    frame: &[u8],
+    packet: &Packet,
+    quoted: &Packet,
+) -> Option<Outcome> {
+    let entry = state.nat_flows.get(&quoted.tuple)?;
+    if packet.ip.ttl <= 1 {
+        return Some(Outcome::dropped(Verdict::TtlExceeded, frame));
+    }
+    let mut out = frame.to_vec();
+    rewrite::macs(&mut out, entry.mac, entry.source_mac);
+    rewrite::error(&mut out, packet, |out| {
+        rewrite::source(out, quoted, &entry.destination, entry.destination_port_be);
+        rewrite::destination(out, quoted, &entry.source, entry.source_port_be);
+    });
+    rewrite::error_addresses(&mut out, packet, &entry.source, &entry.destination);
+    rewrite::ttl(&mut out, &packet.ip, packet.ip.ttl - 1);
+    Some(Outcome::sent(Verdict::IcmpNat, entry.ifindex, out))
+}
+
 /// The key of the other entry: the tuple that the packet gets, reversed.
 fn partner(key: &FlowKey, entry: &NatEntry) -> FlowKey {
     FlowKey {

@@ -156,7 +156,7 @@ pub(super) enum Kind {
     /// Any other segment.
     Segment,
     Datagram,
-    /// An ICMP error; the tuple is the quoted one, turned round.
+    /// An ICMP error; the tuple is the quoted one, turned round, once that is read.
     Error,
 }
 
@@ -210,8 +210,11 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict
         UDP => Kind::Datagram,
         _ => Kind::Error,
     };
+    if kind == Kind::Error && !is_error(frame, &ip, transport) {
+        return Err(Verdict::IcmpOther);
+    }
     let tuple = match kind {
-        Kind::Error => quoted(frame, &ip, transport)?.reversed(),
+        Kind::Error => FlowKey::default(),
         _ => tuple(frame, &ip, transport).ok_or(Verdict::Truncated)?,
     };
     let (fin, rst) = (has(FIN), has(RST));
@@ -231,20 +234,23 @@ fn tuple(frame: &[u8], ip: &Ip, transport: usize) -> Option<FlowKey> {
     })
 }
 
-/// The tuple that an ICMP error quotes. "Shorter than its [..] ICMP header, for an error with what it
-/// quotes up to the ports"; "ICMP that is no error, or that quotes neither TCP nor UDP, or a fragment".
-fn quoted(frame: &[u8], ip: &Ip, message: usize) -> Result<FlowKey, Verdict> {
-    let is_error = match ip.family {
+/// "ICMP destination unreachable, time exceeded, parameter problem; ICMPv6 types 1 to 4."
+fn is_error(frame: &[u8], ip: &Ip, message: usize) -> bool {
+    match ip.family {
         Family::V4 => [3, 11, 12].contains(&frame[message]),
         Family::V6 => (1..=4).contains(&frame[message]),
-    };
-    if !is_error {
+    }
+}
+
+/// The packet that an ICMP error quotes: its headers, and its tuple turned round. "Cut before the ports
+/// of what it quotes"; "that quotes neither TCP nor UDP, or a fragment".
+pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Result<Packet, Verdict> {
+    let (message, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
+    let ip = self::ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
+    let (transport, _) = extent(frame, &ip).ok_or(Verdict::IcmpOther)?;
+    if ![TCP, UDP].contains(&ip.protocol) || is_fragment(frame, &ip) {
         return Err(Verdict::IcmpOther);
     }
-    let inner = self::ip(frame, message + 8, ip.family).ok_or(Verdict::Truncated)?;
-    let (transport, _) = extent(frame, &inner).ok_or(Verdict::IcmpOther)?;
-    if ![TCP, UDP].contains(&inner.protocol) || is_fragment(frame, &inner) {
-        return Err(Verdict::IcmpOther);
-    }
-    tuple(frame, &inner, transport).ok_or(Verdict::Truncated)
+    let tuple = tuple(frame, &ip, transport).ok_or(Verdict::Truncated)?.reversed();
+    Ok(Packet { ip, tuple, transport, ..*packet })
 }

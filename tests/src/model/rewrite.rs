@@ -33,6 +33,36 @@ pub(super) fn destination(frame: &mut [u8], packet: &Packet, address: &Address, 
     endpoint(frame, packet, at, address, packet.transport + 2, port_be);
 }
 
+/// Changes what an ICMP error quotes, and the error's checksum.
+pub(super) fn error(frame: &mut [u8], packet: &Packet, change: impl FnOnce(&mut [u8])) {
+    let (message, at) = (packet.transport, packet.transport + 2);
+    let before = sum_without(&frame[message..], 2);
+    change(frame);
+    let new = moved(field(frame, at), before, sum_without(&frame[message..], 2));
+    frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
+}
+
+/// Replaces an ICMP error's own addresses. ICMPv6 has them in its checksum (RFC 4443, 2.3).
+pub(super) fn error_addresses(frame: &mut [u8], packet: &Packet, from: &Address, to: &Address) {
+    let (ip, at) = (&packet.ip, packet.transport + 2);
+    let octets = [from.octets(), to.octets()];
+    match ip.family {
+        Family::V4 => with_header_checksum(frame, ip, |frame| {
+            frame[ip.at + 12..ip.at + 16].copy_from_slice(&octets[0][12..]);
+            frame[ip.at + 16..ip.at + 20].copy_from_slice(&octets[1][12..]);
+        }),
+        Family::V6 => {
+            let addresses = ip.at + 8..ip.at + 40;
+            let before = sum_without(&frame[addresses.clone()], usize::MAX);
+            frame[ip.at + 8..ip.at + 24].copy_from_slice(&octets[0]);
+            frame[ip.at + 24..ip.at + 40].copy_from_slice(&octets[1]);
+            let after = sum_without(&frame[addresses], usize::MAX);
+            let new = moved(field(frame, at), before, after);
+            frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        }
+    }
+}
+
 fn endpoint(
     frame: &mut [u8],
     packet: &Packet,
@@ -81,6 +111,10 @@ fn with_transport_checksum(frame: &mut [u8], packet: &Packet, change: impl FnOnc
         let body = sum_without(&frame[packet.transport..], at - packet.transport);
         fold(u64::from(body) + u64::from(sum_without(&frame[addresses.clone()], usize::MAX)))
     };
+    // A quotation may end before its checksum.
+    if at + 2 > frame.len() {
+        return change(frame);
+    }
     let before = sum(frame);
     let old = field(frame, at);
     change(frame);

@@ -37,11 +37,12 @@ pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
     }
 }
 
-/// "What would end as `ttl_exceeded` or `nobody` and comes from this node to itself [..] is the agent's
-/// synthetic packet: it is dropped."
+/// "A segment or datagram that would end as `ttl_exceeded` or `nobody` and comes from this node to itself
+/// [..] is the agent's synthetic packet: it is dropped."
 fn unless_trial(outcome: Outcome, packet: &Packet, frame: &[u8]) -> Outcome {
+    let to_itself = packet.link.from == packet.link.to && packet.kind != Kind::Error;
     match outcome.verdict {
-        Some(Verdict::TtlExceeded | Verdict::Nobody) if packet.link.from == packet.link.to => {
+        Some(Verdict::TtlExceeded | Verdict::Nobody) if to_itself => {
             Outcome::dropped(Verdict::Trial, frame)
         }
         _ => outcome,
@@ -53,20 +54,14 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
     if state.interface(interface).is_none_or(|own| own.mac != packet.link.to) {
         return Outcome::passed(Verdict::OtherHost, frame);
     }
-    let key = ServiceKey {
-        address: packet.tuple.destination,
-        port_be: packet.tuple.destination_port_be,
-        protocol: packet.tuple.protocol,
-        padding: 0,
-    };
-    let service = state.services.get(&key).copied();
-    // "An ICMP error: goes where the quoted packet came from."
+    // "An ICMP error."
     if packet.kind == Kind::Error {
-        return match service {
-            Some(service) => steer_error(state, frame, packet, &service),
-            None => Outcome::passed(Verdict::IcmpOther, frame),
+        return match parse::quoted(frame, packet) {
+            Ok(quoted) => steer_error(state, frame, packet, &quoted),
+            Err(verdict) => Outcome::passed(verdict, frame),
         };
     }
+    let service = service(state, packet);
     // "TCP or UDP to a NAT port, with an entry"; "to a NAT port of a VIP, no entry".
     if state.is_nat_port(u16::from_be(packet.tuple.destination_port_be)) {
         if let Some(outcome) = nat::from_backend(state, frame, packet) {
@@ -90,6 +85,16 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
         None => return Outcome::passed(Verdict::Inconsistent, frame),
     };
     carry_out(state, frame, packet, interface, choice)
+}
+
+fn service(state: &State, packet: &Packet) -> Option<Service> {
+    let key = ServiceKey {
+        address: packet.tuple.destination,
+        port_be: packet.tuple.destination_port_be,
+        protocol: packet.tuple.protocol,
+        padding: 0,
+    };
+    state.services.get(&key).copied()
 }
 
 fn without_service(state: &State, frame: &[u8], packet: &Packet) -> Outcome {
@@ -127,10 +132,18 @@ fn carry_out(
     }
 }
 
-/// "Passed to the socket here"; "carried to the node that owns the connection"; "quotes no service,
-/// or nobody owns it". Errors for NAT flows are not translated ("Known limits").
-fn steer_error(state: &mut State, frame: &[u8], packet: &Packet, service: &Service) -> Outcome {
-    let Some(ranked) = choose::ranked(state, service, packet) else {
+/// "That quotes a packet of a translated flow, either way: [..] translated, sent to that sender"; "any
+/// other ICMP error: goes where the quoted packet came from".
+fn steer_error(state: &mut State, frame: &[u8], packet: &Packet, quoted: &Packet) -> Outcome {
+    if let Some(outcome) = nat::error(state, frame, packet, quoted) {
+        return outcome;
+    }
+    let packet = &Packet { tuple: quoted.tuple, ..*packet };
+    // "Quotes no service, or nobody owns it."
+    let Some(service) = service(state, packet) else {
+        return Outcome::passed(Verdict::IcmpOther, frame);
+    };
+    let Some(ranked) = choose::ranked(state, &service, packet) else {
         return Outcome::passed(Verdict::Inconsistent, frame);
     };
     match choose::choose(state, packet, &ranked) {

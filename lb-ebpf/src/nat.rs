@@ -26,6 +26,8 @@ const ATTEMPTS: u32 = 16;
 pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Option<Steered> {
     let entry = node.nat_entry(&packet.flow)?;
     let from_client = entry.direction == FROM_CLIENT;
+    // From the backend's side a SYN begins nothing: it is a simultaneous open (RFC 9293, 3.5) or forged,
+    // and must not end the client's flow.
     let begins = from_client && packet.is_new() && !packet.is_udp();
     if begins && !accepts(node, entry) {
         // A client that opens a new connection from an old port is free to go elsewhere.

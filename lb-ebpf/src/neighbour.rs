@@ -50,7 +50,9 @@ pub fn holds<N: Node>(node: &N, address: &Address) -> Option<bool> {
 fn nd_target<F: Frame>(frame: &F, offset: usize) -> Option<(u8, Address)> {
     let icmp = frame.load::<Icmp>(offset)?;
     let words = frame.load::<[u32; 4]>(offset + size_of::<Icmp>())?;
-    Some((icmp.kind, Address { words }))
+    let address = Address { words };
+    // Not IPv4's, which the maps hold in this form.
+    if address.is_v4() { None } else { Some((icmp.kind, address)) }
 }
 
 /// An ARP packet that this node is about to send. A request that names a VIP as its sender, as the
@@ -106,8 +108,8 @@ pub fn nd_out<F: Frame, N: Node>(
         target
     } else {
         match frame.load::<Ipv6>(network) {
-            Some(ip) => Address { words: ip.source },
-            None => return Verdict::NotOurs,
+            Some(ip) if !(Address { words: ip.source }).is_v4() => Address { words: ip.source },
+            _ => return Verdict::NotOurs,
         }
     };
     refused(from, holds(node, &about)).unwrap_or(Verdict::NotOurs)

@@ -166,7 +166,10 @@ pub fn parse_network<F: Frame>(
         _ => None,
     };
     let Some(header) = header else { return Parsed::NotIp };
-    if !ours(&header.destination) {
+    // An IPv4-mapped address in an IPv6 header is nobody's (RFC 4291, 2.5.5.2), though the maps hold
+    // IPv4 addresses in that form.
+    let mapped = !header.v4 && header.destination.is_v4();
+    if mapped || !ours(&header.destination) {
         return not_ours(frame, &header);
     }
     if !header.valid {
@@ -293,6 +296,16 @@ fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
     if v4 { Parsed::OtherIcmp } else { nd(frame, header).unwrap_or(Parsed::OtherIcmp) }
 }
 
+/// Whom an ICMP error is to.
+#[inline(always)]
+fn destination<F: Frame>(frame: &F, outer: &Outer) -> Option<Address> {
+    if outer.v4 {
+        let ip = frame.load::<Ipv4>(outer.network)?;
+        return Some(Address::from_v4_word(ip.destination));
+    }
+    Some(Address { words: frame.load::<Ipv6>(outer.network)?.destination })
+}
+
 /// The packet that an ICMP error quotes, or why nothing can be said of it.
 #[inline(always)]
 pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
@@ -304,7 +317,10 @@ pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
         _ => return Err(Verdict::Truncated),
     };
     let whole = header.valid && !header.fragment;
-    if !whole || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+    // The filter lets some foreign addresses through, and anything can be quoted: an error goes to
+    // whom sent the packet.
+    let to_sender = destination(frame, outer) == Some(header.source);
+    if !whole || !to_sender || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
         return Err(Verdict::IcmpOther);
     }
     let ports = match frame.load::<Ports>(header.transport) {

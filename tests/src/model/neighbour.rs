@@ -6,6 +6,7 @@ use lb_common::counter::Verdict;
 use super::Outcome;
 use super::parse::{self, Family, ICMPV6, Ip};
 use super::state::State;
+use super::steer::is_mapped;
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
@@ -67,13 +68,18 @@ fn discovery(frame: &[u8], ip: &Ip) -> Option<(u8, Address)> {
 pub(super) fn discovery_arrives(state: &State, frame: &[u8], ip: &Ip) -> Option<Outcome> {
     let (kind, target) = discovery(frame, ip)?;
     let outcome = match target {
-        target if kind == SOLICITATION && state.is_vip(&target) => match state.has_lease(&target) {
+        target if kind == SOLICITATION && is_vip(state, &target) => match state.has_lease(&target) {
             true => Outcome::passed(Verdict::NdHeld, frame),
             false => Outcome::dropped(Verdict::NdNoLease, frame),
         },
         _ => Outcome::passed(Verdict::NotOurs, frame),
     };
     Some(outcome)
+}
+
+/// Whether it is a VIP, as an IPv6 address.
+fn is_vip(state: &State, address: &Address) -> bool {
+    !is_mapped(address, Family::V6) && state.is_vip(address)
 }
 
 /// "An ARP request that names a VIP as its sender, no lease here: the sender becomes the node's own
@@ -98,7 +104,7 @@ pub(super) fn arp_leaves(state: &State, frame: &[u8], at: usize, interface: u32)
 pub(super) fn discovery_leaves(state: &State, frame: &[u8], ip: &Ip) -> Option<Outcome> {
     let (kind, target) = discovery(frame, ip)?;
     let vip = if kind == ADVERTISEMENT { target } else { ip.source };
-    Some(match state.is_vip(&vip) && !state.has_lease(&vip) {
+    Some(match is_vip(state, &vip) && !state.has_lease(&vip) {
         true => Outcome::dropped(Verdict::AnnounceNoLease, frame),
         false => Outcome::untouched(frame),
     })

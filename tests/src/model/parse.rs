@@ -243,12 +243,14 @@ fn is_error(frame: &[u8], ip: &Ip, message: usize) -> bool {
 }
 
 /// The packet that an ICMP error quotes: its headers, and its tuple turned round. "Cut before the ports
-/// of what it quotes"; "that quotes neither TCP nor UDP, or a fragment".
+/// of what it quotes"; "that quotes neither TCP nor UDP, a fragment, or a packet of another sender than the
+/// error is to".
 pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Result<Packet, Verdict> {
     let (message, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
     let ip = self::ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
     let (transport, _) = extent(frame, &ip).ok_or(Verdict::IcmpOther)?;
-    if ![TCP, UDP].contains(&ip.protocol) || is_fragment(frame, &ip) {
+    let to_sender = ip.source == packet.ip.destination;
+    if ![TCP, UDP].contains(&ip.protocol) || is_fragment(frame, &ip) || !to_sender {
         return Err(Verdict::IcmpOther);
     }
     let tuple = tuple(frame, &ip, transport).ok_or(Verdict::Truncated)?.reversed();

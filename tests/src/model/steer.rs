@@ -27,14 +27,20 @@ pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
     if let Some(outcome) = neighbour::discovery_arrives(state, frame, &ip) {
         return outcome;
     }
-    // "Its destination misses the address filter."
-    if !state.filter.may_contain(&ip.destination) {
+    // "Its destination misses the address filter, or is an IPv4-mapped address in an IPv6 header."
+    if is_mapped(&ip.destination, family) || !state.filter.may_contain(&ip.destination) {
         return Outcome::passed(Verdict::NotOurs, frame);
     }
     match parse::packet(frame, link, ip) {
         Ok(packet) => unless_trial(steer_packet(state, frame, &packet, interface), &packet, frame),
         Err(verdict) => Outcome::passed(verdict, frame),
     }
+}
+
+/// An IPv4 address where an IPv6 one belongs: nobody's (RFC 4291, 2.5.5.2), though the maps hold IPv4
+/// addresses in that form.
+pub(super) const fn is_mapped(address: &Address, family: Family) -> bool {
+    matches!(family, Family::V6) && address.is_v4()
 }
 
 /// "A segment or datagram that would end as `ttl_exceeded` or `nobody` and comes from this node to itself

@@ -6,13 +6,40 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
+use crate::config::is_interface_name;
+
+/// The choices.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct File {
+pub(super) struct File {
     /// Attached beside those of the configuration.
     attached: BTreeSet<String>,
     /// In the configuration, but detached.
     detached: BTreeSet<String>,
+}
+
+impl File {
+    /// Reads what an earlier run wrote, or says what is wrong with it.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let file: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let mut names = file.attached.iter().chain(&file.detached);
+        match names.find(|name| !is_interface_name(name)) {
+            Some(name) => Err(format!("{name:?} is no interface's name")),
+            None => Ok(file),
+        }
+    }
+
+    pub(super) fn wanted(&self, configured: &[String]) -> Vec<String> {
+        let mut wanted: Vec<String> =
+            configured.iter().filter(|name| !self.detached.contains(*name)).cloned().collect();
+        for name in &self.attached {
+            if !wanted.contains(name) {
+                wanted.push(name.clone());
+            }
+        }
+        wanted
+    }
 }
 
 /// The choices, with the file that keeps them.
@@ -23,26 +50,30 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// Reads the choices; a file that is missing or spoilt counts as none.
+    /// Reads the choices; a file that is missing counts as none, and so does a spoilt one.
     pub(super) fn read(state: &Path) -> Self {
         let path = state.join("attached.json");
-        let file = fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "what lbctl attached cannot be read");
+                None
+            }
+        };
+        let file = bytes.map_or_else(File::default, |bytes| match File::parse(&bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                warn!(path = %path.display(), error, "what lbctl attached is spoilt and forgotten");
+                File::default()
+            }
+        });
         Self { path, file }
     }
 
     /// The interfaces to attach, in order.
     pub(super) fn wanted(&self, configured: &[String]) -> Vec<String> {
-        let mut wanted: Vec<String> =
-            configured.iter().filter(|name| !self.file.detached.contains(*name)).cloned().collect();
-        for name in &self.file.attached {
-            if !wanted.contains(name) {
-                wanted.push(name.clone());
-            }
-        }
-        wanted
+        self.file.wanted(configured)
     }
 
     pub(super) fn attach(&mut self, name: &str) -> io::Result<()> {
@@ -84,5 +115,19 @@ mod tests {
         choices.attach("ens33").unwrap();
         assert_eq!(Attachments::read(&folder).wanted(&configured), ["ens33", "ens34"]);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_spoilt_file_counts_as_none_and_says_why() {
+        for (spoilt, why) in [
+            ("", "EOF"),
+            ("{\"attached\":[", "EOF"),
+            ("{\"attached\":[\"ens33\"]}", "detached"),
+            ("{\"attached\":[\"../e\\u0000\"],\"detached\":[]}", "interface's name"),
+        ] {
+            let error = File::parse(spoilt.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{spoilt}: {error}");
+        }
+        assert!(File::parse(b"{\"attached\":[\"\xff\"],\"detached\":[]}").is_err());
     }
 }

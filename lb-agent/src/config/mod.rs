@@ -36,6 +36,7 @@ pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use track::{BUILT_IN, Script, Track, Watched};
 pub use value::duration_text;
+pub(crate) use value::is_interface_name;
 pub use vrrp::{AuthPass, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion};
 
 /// Everything that `lb.toml` says, checked and with its defaults filled in.

@@ -138,12 +138,16 @@ pub(super) fn name(text: &str) -> Result<String, Problem> {
     if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::Name)) }
 }
 
-/// A network interface's name, by the kernel's rule (`dev_valid_name`).
-pub(super) fn interface_name(text: &str) -> Result<String, Problem> {
-    let fits = (1..=INTERFACE_NAME_MAX).contains(&text.len())
+/// Whether a network interface can have this name, by the kernel's rule (`dev_valid_name`).
+pub(crate) fn is_interface_name(text: &str) -> bool {
+    (1..=INTERFACE_NAME_MAX).contains(&text.len())
         && text != "."
         && text != ".."
-        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
+pub(super) fn interface_name(text: &str) -> Result<String, Problem> {
+    let fits = is_interface_name(text);
     if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::InterfaceName)) }
 }
 

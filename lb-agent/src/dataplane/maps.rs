@@ -17,12 +17,13 @@ use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{PeerKey, Settings};
 use lb_common::vip::Vip;
+use tracing::warn;
 
 use super::batch;
 use super::error::DataPlaneError;
 use super::load::{Capacity, descriptor, take};
 use super::nat::{self, NatTimeouts, Sweep};
-use super::state::{Applied, State};
+use super::state::{self, Applied, State};
 use crate::plan::{Plan, PlannedService};
 
 /// `BPF_F_INNER_MAP`: tables of any size fit the map `tables`.
@@ -48,7 +49,7 @@ pub(super) struct Maps {
 
 impl Maps {
     /// The object's maps, and what an earlier agent left in them.
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
+    pub(super) fn take(object: &mut Ebpf, capacity: &Capacity) -> Result<Self, DataPlaneError> {
         let mut maps = Self {
             settings: take(object, map::SETTINGS)?,
             filter: take(object, map::ADDRESS_FILTER)?,
@@ -64,15 +65,22 @@ impl Maps {
             backend_counters: take(object, map::BACKEND_COUNTERS)?,
             state: State::default(),
         };
-        maps.recover()?;
+        maps.recover(capacity)?;
         Ok(maps)
     }
 
-    fn recover(&mut self) -> Result<(), DataPlaneError> {
-        for entry in self.services.iter() {
-            let (key, service) =
-                entry.map_err(|e| DataPlaneError::map("reading", map::SERVICES, e))?;
-            let block = service.backends..service.backends + service.backend_count;
+    fn recover(&mut self, capacity: &Capacity) -> Result<(), DataPlaneError> {
+        let found = self.services.iter().collect::<Result<Vec<_>, _>>();
+        let found = found.map_err(|e| DataPlaneError::map("reading", map::SERVICES, e))?;
+        for (key, service) in found {
+            let sizes = (capacity.backends, capacity.tables());
+            let why = state::spoilt(&service, &self.state, sizes);
+            let (None, Some(block)) = (why, state::block(&service)) else {
+                warn!(?key, why, "a service in the pinned maps is spoilt and forgotten");
+                ignore_missing(self.services.remove(&key))
+                    .map_err(|e| DataPlaneError::map("removing from", map::SERVICES, e))?;
+                continue;
+            };
             let backends = block
                 .clone()
                 .map(|index| self.backends.get(&index, 0))

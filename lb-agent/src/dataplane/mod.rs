@@ -76,7 +76,7 @@ impl DataPlane {
     /// and its links get this agent's programs by [`take_over`](Self::take_over).
     pub fn open(pins: Pins, capacity: Capacity) -> Result<Self, DataPlaneError> {
         let mut object = load::load(&pins, &capacity)?;
-        let maps = Maps::take(&mut object)?;
+        let maps = Maps::take(&mut object, &capacity)?;
         let hooks = Err("not attached yet".to_owned());
         let tables_written = Arc::new(AtomicBool::new(false));
         Ok(Self { object, pins, capacity, maps, attached: Vec::new(), hooks, tables_written })

@@ -20,6 +20,41 @@ pub(super) struct Applied {
     pub(super) buckets: Option<Arc<[Bucket]>>,
 }
 
+/// What of a service that an earlier agent left cannot be: where it points to nothing, or to what
+/// another service has. Changing one of the two would change both.
+pub(super) fn spoilt(
+    service: &Service,
+    state: &State,
+    capacity: (u32, u32),
+) -> Option<&'static str> {
+    let (backends, tables) = capacity;
+    let Some(block) = block(service).filter(|block| block.end <= backends) else {
+        return Some("its backends lie outside the map");
+    };
+    if block.is_empty() {
+        return Some("it has no backends");
+    }
+    if service.table >= tables {
+        return Some("its table lies outside the map");
+    }
+    let mut others = state.services.values();
+    others.find_map(|other| {
+        if other.service.table == service.table {
+            Some("its table is another service's")
+        } else if block.start < other.block.end && other.block.start < block.end {
+            Some("its backends are another service's")
+        } else {
+            None
+        }
+    })
+}
+
+/// The indexes of a service's backends.
+pub(super) fn block(service: &Service) -> Option<Range<u32>> {
+    let end = service.backends.checked_add(service.backend_count)?;
+    Some(service.backends..end)
+}
+
 #[derive(Default, Debug)]
 pub(super) struct State {
     pub(super) services: HashMap<ServiceKey, Applied>,
@@ -82,6 +117,23 @@ mod tests {
             (key, applied)
         });
         State { services: services.collect() }
+    }
+
+    #[test]
+    fn a_service_that_points_nowhere_or_into_another_one_is_spoilt() {
+        let state = state(&[(0, 0..3)]);
+        let service = state.services.values().next().unwrap().service;
+        let judged = |table, backends, backend_count| {
+            let service = Service { table, backends, backend_count, ..service };
+            spoilt(&service, &state, (16, 4))
+        };
+        assert_eq!(judged(1, 3, 13), None);
+        assert!(judged(1, 3, 14).unwrap().contains("backends lie outside"));
+        assert!(judged(1, u32::MAX, 2).unwrap().contains("backends lie outside"));
+        assert!(judged(1, 0, 0).unwrap().contains("no backends"));
+        assert!(judged(4, 3, 1).unwrap().contains("table lies outside"));
+        assert!(judged(0, 3, 1).unwrap().contains("table is another"));
+        assert!(judged(1, 2, 1).unwrap().contains("backends are another"));
     }
 
     #[test]

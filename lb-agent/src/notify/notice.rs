@@ -14,6 +14,9 @@ use super::timestamp::rfc3339;
 /// [`Notice::format`]: raised where a field is renamed or removed.
 const FORMAT: u32 = 1;
 
+/// No run counts so far: a larger number on disk is a spoilt one.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Something that hooks are told of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
@@ -134,6 +137,26 @@ impl Notice {
         }
     }
 
+    /// What an earlier run wrote, or what is wrong with it. One that no hook could be given, however
+    /// often it is tried, would keep all later ones from it.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        let notice: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if notice.format != FORMAT {
+            return Err(format!("its format is {}, not {FORMAT}", notice.format));
+        }
+        if !(1..=SEQUENCE_MAX).contains(&notice.sequence) {
+            return Err(format!("its number is {}", notice.sequence));
+        }
+        if notice.run.is_empty() || !notice.run.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(format!("its run is {:?}", notice.run));
+        }
+        let variables = notice.variables();
+        match variables.iter().find(|(_, value)| value.contains('\0')) {
+            Some((name, _)) => Err(format!("{name} has a NUL byte, which no program can be given")),
+            None => Ok(notice),
+        }
+    }
+
     /// The same for every attempt to deliver it, and for no other notice.
     pub(super) fn key(&self) -> String {
         format!("{}-{}", self.run, self.sequence)
@@ -211,6 +234,16 @@ impl What {
             ("LB_SENTENCE", sentence),
         ]
     }
+}
+
+/// How far a hook was, as an earlier run wrote it, or what is wrong with that.
+pub(super) fn read_sequence(bytes: &[u8]) -> Result<u64, String> {
+    let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let sequence = text.trim().parse::<u64>().map_err(|error| error.to_string())?;
+    if sequence > SEQUENCE_MAX {
+        return Err(format!("{sequence} is further than any run comes"));
+    }
+    Ok(sequence)
 }
 
 fn text(value: Option<impl ToString>) -> String {

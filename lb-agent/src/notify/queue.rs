@@ -110,7 +110,8 @@ impl Queue {
         self.forget(&entry);
         // One was removed before it.
         let into = &mut self.waiting[new - 1];
-        into.notice.folded += entry.notice.folded + 1;
+        let folded = into.notice.folded.saturating_add(entry.notice.folded);
+        into.notice.folded = folded.saturating_add(1);
         if let (What::Role { from: first, .. }, What::Role { from, .. }) =
             (&entry.notice.what, &mut into.notice.what)
         {

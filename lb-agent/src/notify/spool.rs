@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::notice::Notice;
+use super::notice::{Notice, read_sequence};
 use super::queue::{Leftovers, Work};
 
 /// Holds the number of the last notice that was delivered.
@@ -16,7 +16,7 @@ const DELIVERED: &str = "delivered";
 const NOTICE: &str = "json";
 /// Of a file that is being written.
 const NEW: &str = "new";
-/// Of a notice that cannot be read.
+/// Of a file that cannot be read.
 const SPOILT: &str = "spoilt";
 
 #[derive(Debug)]
@@ -42,8 +42,12 @@ impl Spool {
         self.make()?;
         let mut left = Leftovers::default();
         let delivered = self.directory.join(DELIVERED);
-        match fs::read_to_string(&delivered) {
-            Ok(text) => left.delivered = text.trim().parse().unwrap_or(0),
+        match fs::read(&delivered) {
+            Ok(bytes) => match read_sequence(&bytes) {
+                Ok(sequence) => left.delivered = sequence,
+                // What was delivered may be told again.
+                Err(why) => put_aside(&delivered, &why),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(&delivered, source)),
         }
@@ -53,10 +57,10 @@ impl Spool {
                 continue;
             }
             let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
-            match serde_json::from_slice::<Notice>(&bytes) {
+            match Notice::read(&bytes) {
                 Ok(notice) if path == self.path_of(notice.sequence) => left.notices.push(notice),
                 Ok(_) => put_aside(&path, "its name is not its number"),
-                Err(error) => put_aside(&path, &error.to_string()),
+                Err(why) => put_aside(&path, &why),
             }
         }
         Ok(left)
@@ -116,7 +120,7 @@ fn failed(path: &Path, source: io::Error) -> SpoolError {
 }
 
 fn put_aside(path: &Path, why: &str) {
-    tracing::warn!(path = %path.display(), why, "a notice cannot be read and is put aside");
+    tracing::warn!(path = %path.display(), why, "a hook's file is spoilt and put aside");
     if let Err(error) = fs::rename(path, path.with_extension(SPOILT)) {
         tracing::warn!(path = %path.display(), %error, "putting it aside");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{role, trouble};
-use crate::notify::notice::{Event, Notice, Router, State, What};
+use crate::notify::notice::{Event, Notice, Router, State, What, read_sequence};
 
 fn notice(event: Event) -> Notice {
     Notice::new(event, "master1", "00c0ffee00c0ffee", 7)
@@ -99,4 +99,39 @@ fn keys_differ_between_runs_and_numbers() {
     let keys = [("a", 1), ("a", 2), ("b", 1)]
         .map(|(run, sequence)| Notice::new(trouble("ttl"), "n", run, sequence).key());
     assert_eq!(keys, ["a-1", "a-2", "b-1"]);
+}
+
+/// A notice as it stands on disk, with one field replaced.
+fn spoilt(field: &str, value: Value) -> Result<Notice, String> {
+    let mut object = json_of(&notice(role(State::Backup, State::Active, "it heard nobody")));
+    object[field] = value;
+    Notice::read(object.to_string().as_bytes())
+}
+
+#[test]
+fn what_no_hook_could_be_given_is_spoilt() {
+    assert!(spoilt("sequence", json!(7)).is_ok());
+    for (field, value, why) in [
+        ("format", json!(2), "format is 2"),
+        ("sequence", json!(0), "number is 0"),
+        // The next one could not be counted.
+        ("sequence", json!(u64::MAX), "number is"),
+        // No header can hold it.
+        ("run", json!("a\r\nb"), "run is"),
+        ("run", json!(""), "run is"),
+        // No program can be given it.
+        ("reason", json!("a\u{0}b"), "LB_REASON"),
+        ("priority", json!(300), "u8"),
+    ] {
+        let error = spoilt(field, value).expect_err(field);
+        assert!(error.contains(why), "{field}: {error}");
+    }
+}
+
+#[test]
+fn how_far_a_hook_was_is_a_number_that_can_be_counted_on() {
+    assert_eq!(read_sequence(b" 42\n"), Ok(42));
+    for spoilt in [&b""[..], b"seven", b"-1", b"\xff\xfe", b"18446744073709551615"] {
+        assert!(read_sequence(spoilt).is_err(), "{spoilt:?}");
+    }
 }

@@ -6,9 +6,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path as UrlPath, Query, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -109,10 +110,18 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/vrrp/resign", post(vrrp_resign))
         .route("/v1/vrrp/hold", put(vrrp_hold))
         .route("/metrics", get(metrics))
-        .fallback(async || {
-            refuse(StatusCode::NOT_FOUND, "no such resource; see docs/api.md".to_owned())
-        })
+        .fallback(unknown)
+        .method_not_allowed_fallback(other_method)
         .with_state(agent)
+}
+
+async fn unknown() -> Response {
+    refuse(StatusCode::NOT_FOUND, "no such resource; see docs/api.md".to_owned())
+}
+
+async fn other_method(method: Method) -> Response {
+    let sentence = format!("this resource knows no {method}; see docs/api.md");
+    refuse(StatusCode::METHOD_NOT_ALLOWED, sentence)
 }
 
 /// The routes of the TCP address for Prometheus and probes.
@@ -121,6 +130,8 @@ pub fn public_routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .fallback(unknown)
+        .method_not_allowed_fallback(other_method)
         .with_state(agent)
 }
 
@@ -136,6 +147,31 @@ async fn ask<T>(
     let (reply, answer) = oneshot::channel();
     agent.send(command(reply)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
+}
+
+/// A request of which a part cannot be read: the status, and what is wrong where.
+struct Misread(StatusCode, String);
+
+impl IntoResponse for Misread {
+    fn into_response(self) -> Response {
+        let Self(status, what) = self;
+        refuse(status, format!("the request cannot be read: {what}; see docs/api.md"))
+    }
+}
+
+fn body<T>(read: Result<Json<T>, JsonRejection>) -> Result<T, Misread> {
+    read.map(|Json(body)| body).map_err(|why| Misread(why.status(), why.body_text()))
+}
+
+/// The virtual router that a query names.
+fn which(read: Result<Query<api::WhichRouter>, QueryRejection>) -> Result<Option<u8>, Misread> {
+    let read = read.map(|Query(which)| which.router_id);
+    read.map_err(|why| Misread(why.status(), why.body_text()))
+}
+
+/// The interface's name in a path.
+fn name(read: Result<UrlPath<String>, PathRejection>) -> Result<String, Misread> {
+    read.map(|UrlPath(name)| name).map_err(|why| Misread(why.status(), why.body_text()))
 }
 
 fn refuse(status: StatusCode, error: String) -> Response {
@@ -202,16 +238,28 @@ async fn interfaces(State(agent): Agent) -> Response {
     answer(&agent, Command::Interfaces).await
 }
 
-async fn attach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response {
-    change(&agent, |reply| Command::Attach(name, reply)).await
+async fn attach(
+    State(agent): Agent,
+    path: Result<UrlPath<String>, PathRejection>,
+) -> Result<Response, Misread> {
+    let name = name(path)?;
+    Ok(change(&agent, |reply| Command::Attach(name, reply)).await)
 }
 
-async fn detach(State(agent): Agent, UrlPath(name): UrlPath<String>) -> Response {
-    change_silently(&agent, |reply| Command::Detach(name, reply)).await
+async fn detach(
+    State(agent): Agent,
+    path: Result<UrlPath<String>, PathRejection>,
+) -> Result<Response, Misread> {
+    let name = name(path)?;
+    Ok(change_silently(&agent, |reply| Command::Detach(name, reply)).await)
 }
 
-async fn role(State(agent): Agent, Json(wanted): Json<api::RoleChange>) -> Response {
-    change_silently(&agent, |reply| Command::SetRole(wanted.role, reply)).await
+async fn role(
+    State(agent): Agent,
+    wanted: Result<Json<api::RoleChange>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let role = body(wanted)?.role;
+    Ok(change_silently(&agent, |reply| Command::SetRole(role, reply)).await)
 }
 
 async fn notify(State(agent): Agent) -> Response {
@@ -226,16 +274,21 @@ async fn tracks(State(agent): Agent) -> Response {
     answer(&agent, Command::Tracks).await
 }
 
-async fn vrrp_resign(State(agent): Agent, Query(which): Query<api::WhichRouter>) -> Response {
-    change_silently(&agent, |reply| Command::VrrpResign(which.router_id, reply)).await
+async fn vrrp_resign(
+    State(agent): Agent,
+    query: Result<Query<api::WhichRouter>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let router_id = which(query)?;
+    Ok(change_silently(&agent, |reply| Command::VrrpResign(router_id, reply)).await)
 }
 
 async fn vrrp_hold(
     State(agent): Agent,
-    Query(which): Query<api::WhichRouter>,
-    Json(wanted): Json<api::Hold>,
-) -> Response {
-    change_silently(&agent, |reply| Command::VrrpHold(which.router_id, wanted.hold, reply)).await
+    query: Result<Query<api::WhichRouter>, QueryRejection>,
+    wanted: Result<Json<api::Hold>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let (router_id, hold) = (which(query)?, body(wanted)?.hold);
+    Ok(change_silently(&agent, |reply| Command::VrrpHold(router_id, hold, reply)).await)
 }
 
 async fn metrics(State(agent): Agent) -> Response {
@@ -256,5 +309,54 @@ async fn ready(State(agent): Agent) -> Response {
         }
         Ok(_) => "ok\n".into_response(),
         Err(response) => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// The answer to a request, where the agent never gets it.
+    async fn answer(line: &str, headers: &str, body: &str) -> String {
+        let folder = std::env::temp_dir();
+        let path =
+            folder.join(format!("lb-api-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let listener = listen(&path, None).unwrap();
+        let (commands, _inbox) = mpsc::channel(1);
+        let serving = tokio::spawn(axum::serve(listener, routes(commands)).into_future());
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: lb\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        serving.abort();
+        std::fs::remove_file(path).unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn whatever_cannot_be_carried_out_is_answered_with_a_sentence() {
+        const JSON: &str = "content-type: application/json\r\n";
+        for (line, headers, body, status, what) in [
+            ("GET /v2/status", "", "", "404", "no such resource"),
+            ("DELETE /v1/status", "", "", "405", "knows no DELETE"),
+            ("PUT /v1/role", JSON, "{\"role\":", "400", "EOF"),
+            ("PUT /v1/role", JSON, "{\"role\":\"king\"}", "422", "unknown variant"),
+            ("PUT /v1/role", "", "{\"role\":\"active\"}", "415", "application/json"),
+            ("POST /v1/vrrp/resign?router_id=256", "", "", "400", "router_id"),
+            ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
+        ] {
+            let answer = answer(line, headers, body).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+            let (_, said) = answer.split_once("\r\n\r\n").unwrap();
+            let said: api::ApiError = serde_json::from_str(said).unwrap();
+            assert!(said.error.contains(what), "{line}: {}", said.error);
+        }
     }
 }

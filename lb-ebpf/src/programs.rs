@@ -41,6 +41,7 @@ pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
 
 /// Goes on at XDP with a frame that `lb_xdp` left to it.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn lb_xdp_rare(context: XdpContext) -> u32 {
     let node = Kernel::new(&context.ctx);
     let mut frame = XdpFrame { context: context.ctx };
@@ -75,6 +76,7 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
 
 /// Goes on at tc ingress with a frame that `lb_tc_steer` left to it.
 #[classifier]
+#[inline(always)]
 pub(crate) fn lb_tc_rare(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);

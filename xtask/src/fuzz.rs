@@ -8,12 +8,16 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use crate::command::{cargo, limited, stdout_of};
-use crate::workspace;
+use crate::{build, workspace};
 
 /// Binaries of the crate `fuzz`.
-pub(crate) const TARGETS: [&str; 2] = ["vrrp_packet", "vrrp_machine"];
-/// How long each runs as a part of `cargo xtask test`.
-pub(crate) const SHORT_SECONDS: u32 = 10;
+pub(crate) const TARGETS: [&str; 6] =
+    ["frame", "vrrp_packet", "vrrp_machine", "config", "api", "state"];
+/// What `frame` is about, in the kernel: no binary of libFuzzer's but `lb-lab fuzz`.
+const KERNEL: &str = "kernel";
+/// How long each of libFuzzer's runs as a part of `cargo xtask test`. With the kernel's six seconds
+/// (tests/tests/made_up.rs) that is one minute.
+pub(crate) const SHORT_SECONDS: u32 = 9;
 
 /// Coverage as libFuzzer wants it: a counter of 8 bits for each edge, with a table of their places,
 /// and what is compared with what.
@@ -28,12 +32,12 @@ const FLAGS: [&str; 6] = [
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to fuzz; everything, one after the other, if left out
-    #[arg(value_parser = TARGETS)]
+    /// What to fuzz; everything, one after the other, if left out. `kernel` needs root
+    #[arg(value_parser = [TARGETS.as_slice(), &[KERNEL]].concat())]
     target: Option<String>,
 
-    /// For how long each, in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    /// For how long in all, in seconds; several share it
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 
     /// Only this input, once: one that was found before
@@ -42,21 +46,57 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let fuzzers = build()?;
-    if let (Some(input), Some(target)) = (&arguments.replay, &arguments.target) {
-        let status = Command::new(fuzzers.join(target)).arg(input).status();
-        let status = status.with_context(|| format!("cannot run {target}"))?;
-        anyhow::ensure!(status.success(), "{target} fails on {}", input.display());
-        return Ok(());
-    }
-    for target in TARGETS {
-        if arguments.target.as_deref().is_none_or(|chosen| chosen == target) {
-            let command = &mut fuzzer(&fuzzers, target, arguments.seconds)?;
-            let status = command.status().with_context(|| format!("cannot run {target}"))?;
-            judge(target, status.success())?;
-        }
+    let chosen = match &arguments.target {
+        Some(target) => vec![target.as_str()],
+        None => everything(),
+    };
+    let fuzzers = if chosen == [KERNEL] { PathBuf::new() } else { build()? };
+    let each = share(arguments.seconds, chosen.len());
+    for target in chosen {
+        let mut command = match (&arguments.replay, target) {
+            (replay, KERNEL) => in_the_kernel(each, replay.as_deref())?,
+            (Some(input), _) => {
+                let mut command = Command::new(fuzzers.join(target));
+                command.arg(input);
+                command
+            }
+            (None, _) => fuzzer(&fuzzers, target, each)?,
+        };
+        let status = command.status().with_context(|| format!("cannot run {target}"))?;
+        judge(target, status.success())?;
     }
     Ok(())
+}
+
+fn everything() -> Vec<&'static str> {
+    let mut all = TARGETS.to_vec();
+    if workspace::is_root() {
+        all.push(KERNEL);
+    } else {
+        eprintln!("{KERNEL} is left out: it loads programs into the kernel and needs root");
+    }
+    all
+}
+
+/// Of so many seconds, what each of so many targets gets.
+fn share(seconds: u32, targets: usize) -> u32 {
+    (seconds / u32::try_from(targets.max(1)).unwrap_or(u32::MAX)).max(1)
+}
+
+/// The kernel's programs, with what `frame` begins with and what it found so far.
+fn in_the_kernel(seconds: u32, replay: Option<&Path>) -> anyhow::Result<Command> {
+    workspace::require_root("the kernel's programs")?;
+    let mut command = Command::new(build::lab()?);
+    command.arg("fuzz");
+    if let Some(input) = replay {
+        command.arg("--replay").arg(input);
+        return Ok(command);
+    }
+    command.arg(format!("--seconds={seconds}"));
+    command.arg(format!("--keep={}", directory().display()));
+    command.arg(workspace::root().join("fuzz/corpus/frame"));
+    command.arg(directory().join("corpus/frame"));
+    Ok(limited(&command, seconds + 60))
 }
 
 /// Says what to do with what was found.
@@ -97,6 +137,10 @@ pub(crate) fn fuzzer(fuzzers: &Path, target: &str, seconds: u32) -> anyhow::Resu
     command.arg(format!("-artifact_prefix={}/{target}-", directory().display()));
     // What one input may take: the slowest known takes a millisecond.
     command.args(["-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=1"]);
+    let words = workspace::root().join("fuzz/dictionaries").join(target);
+    if words.exists() {
+        command.arg(format!("-dict={}", words.display()));
+    }
     command.arg(found).arg(workspace::root().join("fuzz/corpus").join(target));
     command.stdin(Stdio::null());
     Ok(limited(&command, seconds + 60))
@@ -126,6 +170,26 @@ mod tests {
             let inputs = fs::read_dir(fuzz.join("corpus").join(target)).expect("inputs");
             assert!(inputs.count() > 5, "{target}");
         }
+    }
+
+    #[test]
+    fn corpora_stay_small() {
+        let corpus = workspace::root().join("fuzz/corpus");
+        let folders = TARGETS.map(|target| fs::read_dir(corpus.join(target)).expect("inputs"));
+        let sizes = folders.into_iter().flatten().map(|input| {
+            let metadata = input.and_then(|input| input.metadata());
+            metadata.expect("a file").len()
+        });
+        let sizes: Vec<u64> = sizes.collect();
+        assert!(sizes.len() < 100, "{} inputs", sizes.len());
+        assert!(sizes.iter().sum::<u64>() < 200 << 10, "{} bytes", sizes.iter().sum::<u64>());
+    }
+
+    #[test]
+    fn all_targets_share_the_time() {
+        assert_eq!([share(600, 6), share(600, 1), share(3, 6)], [100, 600, 1]);
+        // With the six seconds of the kernel's test.
+        assert_eq!(SHORT_SECONDS * TARGETS.len() as u32 + 6, 60);
     }
 
     #[test]

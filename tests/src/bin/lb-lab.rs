@@ -11,7 +11,7 @@ use lb_tests::packet::fixture;
 use lb_tests::scenario::stage::{Audience, Setting};
 use lb_tests::scenario::{self, demo};
 use lb_tests::verifier::Report;
-use lb_tests::{backend, bench, client, differential, guest, lab, simulation};
+use lb_tests::{backend, bench, client, differential, guest, lab, packet, simulation};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Scenarios of the load balancer in simulated machines (network namespaces). Needs root.
@@ -62,6 +62,8 @@ enum Verb {
     },
     /// Run sequences of frames and changes through the programs, and hold them against the model
     Model(differential::command::Arguments),
+    /// Tell the kernel's programs of frames that nobody sends on purpose, and judge what they do
+    Fuzz(packet::made_up::command::Arguments),
     /// Make the three masters of the demo and keep them until Ctrl-C, to look around in
     Up {
         #[command(flatten)]
@@ -151,6 +153,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Verb::Simulate(arguments) => return simulation::command::run(&arguments),
         Verb::Verifier { json } => return verify(json),
         Verb::Model(arguments) => return differential::command::run(&arguments),
+        Verb::Fuzz(arguments) => return packet::made_up::command::run(&arguments),
         Verb::Up { face } => return up(face),
         Verb::Clean => {
             let swept = lab::sweep()?;

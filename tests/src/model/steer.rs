@@ -1,6 +1,7 @@
 //! "Steering: XDP, or tc ingress": the table, from its first row to its last. The first row that
 //! fits decides.
 
+use lb_common::Address;
 use lb_common::counter::Verdict;
 use lb_common::service::{HAS_NAT, Service, ServiceKey};
 use lb_common::settings::DROP_UNKNOWN_PORTS;

@@ -64,6 +64,8 @@ pub fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 pub struct Kernel {
     object: Ebpf,
     sockets: Sockets,
+    /// What the table holds; replacing it waits for every CPU.
+    bucket: Option<Bucket>,
 }
 
 impl Kernel {
@@ -84,7 +86,7 @@ impl Kernel {
             result.with_context(|| format!("cannot load the program {name}"))?;
         }
         connect_stages(&mut object)?;
-        Ok(Self { object, sockets: Sockets::default() })
+        Ok(Self { object, sockets: Sockets::default(), bucket: None })
     }
 
     /// Fills the maps, forgetting the scene before.
@@ -95,8 +97,7 @@ impl Kernel {
         // First gone, since the next may want the same ports.
         self.sockets = Sockets::default();
         self.sockets = scene.sockets()?;
-        self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
-        self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
+        self.forget_flows()?;
         self.clear::<ServiceKey, Service>(map::SERVICES)?;
         self.set_globals(scene)?;
         self.set_interface(scene)?;
@@ -105,6 +106,15 @@ impl Kernel {
             self.set_services(scene)?;
         }
         Ok(())
+    }
+
+    /// Forgets what the programs noted of the frames so far.
+    ///
+    /// # Errors
+    /// Where a map cannot be emptied.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
+        self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)
     }
 
     fn set_globals(&mut self, scene: &Scene) -> Result<()> {
@@ -164,13 +174,9 @@ impl Kernel {
     }
 
     fn set_services(&mut self, scene: &Scene) -> Result<()> {
-        let table =
-            syscall::map(syscall::ARRAY, size_of::<Bucket>() as u32, 1, syscall::INNER_MAP)?;
-        let table = Map::from_map_data(MapData::from_fd(table)?)?;
-        let mut table = Array::<MapData, Bucket>::try_from(table)?;
-        table.set(0, scene.bucket(), 0)?;
-        let tables = self.object.map_mut(map::TABLES).context("no map of tables")?;
-        ArrayOfMaps::<&mut MapData, Array<MapData, Bucket>>::try_from(tables)?.set(0, &table, 0)?;
+        if self.bucket != Some(scene.bucket()) {
+            self.set_table(scene.bucket())?;
+        }
         let mut base = 0;
         for family in [4, 6] {
             let entries = scene.entries(family)?;
@@ -183,6 +189,19 @@ impl Kernel {
             }
             base += entries.len() as u32;
         }
+        Ok(())
+    }
+
+    /// The one table, of one bucket.
+    fn set_table(&mut self, bucket: Bucket) -> Result<()> {
+        let table =
+            syscall::map(syscall::ARRAY, size_of::<Bucket>() as u32, 1, syscall::INNER_MAP)?;
+        let table = Map::from_map_data(MapData::from_fd(table)?)?;
+        let mut table = Array::<MapData, Bucket>::try_from(table)?;
+        table.set(0, bucket, 0)?;
+        let tables = self.object.map_mut(map::TABLES).context("no map of tables")?;
+        ArrayOfMaps::<&mut MapData, Array<MapData, Bucket>>::try_from(tables)?.set(0, &table, 0)?;
+        self.bucket = Some(bucket);
         Ok(())
     }
 

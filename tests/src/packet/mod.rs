@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod fixture;
 pub mod frame;
 pub mod kernel;
+pub mod made_up;
 pub mod names;
 pub mod scene;
 pub mod syscall;

@@ -85,7 +85,7 @@ fn translate<F: Frame>(frame: &mut F, outer: &Outer, quoted: &Quoted, entry: &Na
     if outer.ttl <= 1 {
         return Steered::here(Verdict::TtlExceeded);
     }
-    let done = translate_quoted(frame, outer.v4, quoted, entry)
+    let done = translate_quoted(frame, outer, quoted, entry)
         .and_then(|change| readdress(frame, outer, &entry.source, &entry.destination, change))
         .and_then(|()| {
             address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac))
@@ -100,7 +100,7 @@ fn translate<F: Frame>(frame: &mut F, outer: &Outer, quoted: &Quoted, entry: &Na
 #[inline(always)]
 fn translate_quoted<F: Frame>(
     frame: &mut F,
-    v4: bool,
+    outer: &Outer,
     quoted: &Quoted,
     entry: &NatEntry,
 ) -> Option<Difference> {
@@ -117,8 +117,8 @@ fn translate_quoted<F: Frame>(
         .word(flow.destination_port_be, ports.source_be)
         .word(flow.source_port_be, ports.destination_be);
     frame.store(quoted.transport, ports)?;
-    let change = correct_quoted(frame, quoted, change);
-    if !v4 {
+    let change = correct_quoted(frame, outer, quoted, change);
+    if !outer.v4 {
         frame.store(quoted.network + core::mem::offset_of!(Ipv6, source), source.words)?;
         frame
             .store(quoted.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
@@ -135,7 +135,12 @@ fn translate_quoted<F: Frame>(
 /// Corrects the quoted packet's own checksum, where the quotation reaches so far. Returns the whole
 /// change with that.
 #[inline(always)]
-fn correct_quoted<F: Frame>(frame: &mut F, quoted: &Quoted, change: Difference) -> Difference {
+fn correct_quoted<F: Frame>(
+    frame: &mut F,
+    outer: &Outer,
+    quoted: &Quoted,
+    change: Difference,
+) -> Difference {
     let udp = quoted.flow.protocol == PROTOCOL_UDP;
     let field = if udp {
         core::mem::offset_of!(Udp, checksum)
@@ -143,6 +148,9 @@ fn correct_quoted<F: Frame>(frame: &mut F, quoted: &Quoted, change: Difference) 
         core::mem::offset_of!(Tcp, checksum)
     };
     let offset = quoted.transport + field;
+    if !outer.reaches(offset + size_of::<u16>() - outer.transport) {
+        return change;
+    }
     match frame.load::<u16>(offset) {
         Some(old) if !(udp && old == 0) => {
             let new = match change.apply(old) {

@@ -81,7 +81,7 @@ pub struct Outer {
 impl Outer {
     /// Whether the message has so many bytes; behind them lies the link's padding.
     #[inline(always)]
-    const fn reaches(&self, bytes: usize) -> bool {
+    pub(crate) const fn reaches(&self, bytes: usize) -> bool {
         self.last >= bytes as i32 - 1
     }
 }

@@ -19,6 +19,7 @@ use lb_ebpf::deliver::deliver;
 use lb_ebpf::egress::{is_dropped, leave};
 use lb_ebpf::environment::{Assign, InsertError, Node, Owner};
 use lb_ebpf::parse::{Packet, parse, parse_network};
+use lb_ebpf::rare::steer_rare;
 use lb_ebpf::steer::steer;
 use lb_ebpf::wire::Mac;
 
@@ -171,7 +172,10 @@ impl<const TC: bool> Programs for Plain<TC> {
     fn steer(&mut self, frame: &mut Vec<u8>, open: bool) -> Result<End, Infallible> {
         let bytes = std::mem::take(frame);
         let mut bytes = Bytes::new(bytes, Self::KIND, self.setting.linear, open);
-        let steered = steer(&mut bytes, self);
+        let mut steered = steer(&mut bytes, self);
+        if steered.is_rare() {
+            steered = steer_rare(&mut bytes, self);
+        }
         *frame = bytes.bytes;
         Ok(match steered.verdict.outcome() {
             Outcome::Forward => End::Sent,

@@ -11,7 +11,7 @@ use lb_common::nat::{
 
 use super::parse::{Kind, Packet};
 use super::state::{NotMade, State};
-use super::{Outcome, rewrite};
+use super::{Outcome, parse, rewrite};
 
 /// "Up to 16 ports are tried."
 const TRIES: u32 = 16;
@@ -63,7 +63,9 @@ pub(super) fn error(
     }
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, entry.mac, entry.source_mac);
-    rewrite::error(&mut out, packet, |out| {
+    // What lies behind the packet is the link's padding, and no part of the quotation.
+    let (_, inside) = parse::inside(frame, &packet.ip)?;
+    rewrite::error(&mut out[..inside.len()], packet, |out| {
         rewrite::source(out, quoted, &entry.destination, entry.destination_port_be);
         rewrite::destination(out, quoted, &entry.source, entry.source_port_be);
     });

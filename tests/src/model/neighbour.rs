@@ -68,10 +68,12 @@ fn discovery(frame: &[u8], ip: &Ip) -> Option<(u8, Address)> {
 pub(super) fn discovery_arrives(state: &State, frame: &[u8], ip: &Ip) -> Option<Outcome> {
     let (kind, target) = discovery(frame, ip)?;
     let outcome = match target {
-        target if kind == SOLICITATION && is_vip(state, &target) => match state.has_lease(&target) {
-            true => Outcome::passed(Verdict::NdHeld, frame),
-            false => Outcome::dropped(Verdict::NdNoLease, frame),
-        },
+        target if kind == SOLICITATION && is_vip(state, &target) => {
+            match state.has_lease(&target) {
+                true => Outcome::passed(Verdict::NdHeld, frame),
+                false => Outcome::dropped(Verdict::NdNoLease, frame),
+            }
+        }
         _ => Outcome::passed(Verdict::NotOurs, frame),
     };
     Some(outcome)

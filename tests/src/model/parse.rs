@@ -247,7 +247,7 @@ fn is_error(frame: &[u8], ip: &Ip, message: usize) -> bool {
 /// error is to".
 pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Result<Packet, Verdict> {
     let (message, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
-    let ip = self::ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
+    let ip = ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
     let (transport, _) = extent(frame, &ip).ok_or(Verdict::IcmpOther)?;
     let to_sender = ip.source == packet.ip.destination;
     if ![TCP, UDP].contains(&ip.protocol) || is_fragment(frame, &ip) || !to_sender {

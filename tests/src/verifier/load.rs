@@ -66,6 +66,7 @@ fn relocate(object: &mut Object, loaded: &Ebpf) -> Result<()> {
 fn descriptor(map: &Map) -> Result<BorrowedFd<'_>> {
     match map {
         Map::Array(data)
+        | Map::ProgramArray(data)
         | Map::ArrayOfMaps(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)

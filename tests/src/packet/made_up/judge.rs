@@ -137,10 +137,15 @@ impl<'s> Judge<'s> {
         must(VIP.has(ip.to), "what is for no VIP was sent on")?;
         must(ip.sound, "a header that nobody can read was sent on")?;
         must(before[..6] == NODE.mac, "what another machine was to get was sent on")?;
+        must(after.get(6..12) == Some(&NODE.mac), "it does not come from this node's MAC")?;
+        if let Some(quoted) = wire::quoted(before, &ip)
+            && before[ip.addresses()] != after[ip.addresses()]
+        {
+            return self.error_translated(before, after, &ip, &quoted);
+        }
         let new = alike(before, after, &ip)?;
         must(new.ttl < ip.ttl && new.ttl > 0, "its TTL did not go down, or to nothing")?;
         sums(before, after, &ip, &new, open)?;
-        must(after[6..12] == NODE.mac, "it does not come from this node's MAC")?;
         if before[ip.addresses()] == after[ip.addresses()] && ip.tuple(before) == new.tuple(after) {
             return self.carried(after);
         }
@@ -183,6 +188,33 @@ impl<'s> Judge<'s> {
         };
         self.flows.insert(is.turned(), Flow { client: was, macs, doubtful: false });
         must(alone, "two clients share a port towards one backend")
+    }
+
+    /// An ICMP error about a packet of a flow goes to whom sent that, as if from the VIP, and quotes what
+    /// was sent.
+    fn error_translated(&self, before: &[u8], after: &[u8], ip: &Ip, was: &Ip) -> Verdict {
+        let new = like_an_error(before, after, ip, was)?;
+        must(new.ttl < ip.ttl && new.ttl > 0, "its TTL did not go down, or to nothing")?;
+        must(new.from == ip.to, "an error does not come from the VIP")?;
+        sound(before, after)?;
+        let none = || "an error that quotes no ports was translated".to_owned();
+        let quoted = was.tuple(before).ok_or_else(none)?.turned();
+        let is = wire::quoted(after, &new).and_then(|is| is.tuple(after)).ok_or_else(none)?;
+        must(new.to == is.from.ip(), "an error is not to whom sent the packet that it quotes")?;
+        let to = |mac: &Mac| after[..6] == *mac;
+        if let Some(flow) = self.flows.get(&quoted) {
+            must(is == flow.client, "an error quotes another client's packet")?;
+            return must(flow.macs.iter().any(to), "an error goes to another MAC");
+        }
+        let mut flows = self.flows.iter().filter(|(_, flow)| flow.client == quoted);
+        let (reply, _) = flows.next().ok_or("an error about no flow was translated")?;
+        must(is == *reply, "an error quotes another backend's packet")?;
+        let mut backends = self.setting.backends.iter();
+        let backend = backends.find(|backend| backend.machine.has(is.from.ip()));
+        must(
+            backend.is_some_and(|backend| to(&backend.machine.mac)),
+            "an error goes to another MAC",
+        )
     }
 
     fn handed_over(&mut self, before: &[u8], after: &[u8]) -> Verdict {
@@ -259,7 +291,6 @@ fn alike(before: &[u8], after: &[u8], ip: &Ip) -> Result<Ip, String> {
     let Content::Ip(new) = wire::read(after) else {
         return Err("it is no IP packet any more".to_owned());
     };
-    let mut expected = before.to_vec();
     let mut may_differ = vec![0..12, ip.ttl_at()..ip.ttl_at() + 1, ip.addresses()];
     if ip.v4 {
         may_differ.push(ip.at + 10..ip.at + 12);
@@ -267,13 +298,42 @@ fn alike(before: &[u8], after: &[u8], ip: &Ip) -> Result<Ip, String> {
     if let Some(at) = ip.checksum_at() {
         may_differ.extend([ip.transport..ip.transport + 4, at..at + 2]);
     }
-    for range in may_differ {
-        if let Some(new) = after.get(range.clone()) {
-            expected[range].copy_from_slice(new);
-        }
-    }
+    let expected = with(before, after, may_differ);
     must(expected == after, "more of it changed than its tuple, TTL and checksums")?;
     Ok(new)
+}
+
+/// As `alike`, for an ICMP error with what it quotes.
+fn like_an_error(before: &[u8], after: &[u8], ip: &Ip, quoted: &Ip) -> Result<Ip, String> {
+    must(before.len() == after.len(), "its length changed")?;
+    let Content::Ip(new) = wire::read(after) else {
+        return Err("it is no IP packet any more".to_owned());
+    };
+    let mut may_differ = vec![0..12, ip.ttl_at()..ip.ttl_at() + 1];
+    may_differ.push(ip.transport + 2..ip.transport + 4);
+    for header in [ip, quoted] {
+        may_differ.push(header.addresses());
+        if header.v4 {
+            may_differ.push(header.at + 10..header.at + 12);
+        }
+    }
+    if let Some(at) = quoted.checksum_at() {
+        may_differ.extend([quoted.transport..quoted.transport + 4, at..at + 2]);
+    }
+    let expected = with(before, after, may_differ);
+    must(expected == after, "more of an error changed than addresses, ports, TTL and checksums")?;
+    Ok(new)
+}
+
+/// The frame with these parts of another one.
+fn with(frame: &[u8], other: &[u8], parts: Vec<std::ops::Range<usize>>) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for part in parts {
+        if let Some(new) = other.get(part.clone()) {
+            frame[part].copy_from_slice(new);
+        }
+    }
+    frame
 }
 
 /// Checksums: what was right is right, and what was wrong is as wrong as before, so that nobody takes

@@ -119,6 +119,17 @@ fn ipv6(frame: &[u8], at: usize) -> Option<Ip> {
     })
 }
 
+/// The header of the packet that an ICMP error quotes; nothing where this is none.
+pub fn quoted(frame: &[u8], ip: &Ip) -> Option<Ip> {
+    let kind = *frame.get(ip.transport)?;
+    let at = ip.transport + 8;
+    match ip.protocol {
+        ICMP if ip.v4 && matches!(kind, 3 | 11 | 12) => ipv4(frame, at),
+        ICMPV6 if !ip.v4 && matches!(kind, 1..=4) => ipv6(frame, at),
+        _ => None,
+    }
+}
+
 impl Ip {
     /// Where its TTL or hop limit is.
     pub const fn ttl_at(&self) -> usize {

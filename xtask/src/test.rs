@@ -11,7 +11,7 @@ use crate::command::{cargo, each_line, limited, stdout_of};
 use crate::{build, fuzz, setup, tidy, workspace};
 
 /// How long one scenario may take, in seconds; they are made to take less than one minute.
-const SCENARIO_LIMIT: u32 = 240;
+const SCENARIO_LIMIT: u32 = 360;
 /// How long the tests that need root may take, in seconds, with their build.
 const LAB_TESTS_LIMIT: u32 = 1500;
 

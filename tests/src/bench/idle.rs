@@ -25,9 +25,20 @@ use crate::scenario::cluster::Cluster;
 use crate::scenario::shape::{Family, NIC, Shape, Vrrp, address};
 use crate::scenario::stage::Stage;
 
-/// Between advertisements.
-const INTERVALS: [(&str, Duration); 2] =
-    [("10ms", Duration::from_millis(10)), ("100ms", Duration::from_millis(100))];
+/// What runs while nothing happens: three nodes, one service with the checks that a file without a word
+/// of them has.
+struct Case {
+    name: &'static str,
+    /// Between advertisements of each family's virtual router.
+    interval: Duration,
+    families: &'static [Family],
+}
+
+const CASES: [Case; 3] = [
+    Case { name: "10ms_ipv4", interval: Duration::from_millis(10), families: &[Family::V4] },
+    Case { name: "10ms", interval: Duration::from_millis(10), families: &Family::BOTH },
+    Case { name: "100ms", interval: Duration::from_millis(100), families: &Family::BOTH },
+];
 /// A tick of the kernel's account is 10 ms: 0.05 % of it.
 const SPAN: Duration = Duration::from_secs(20);
 const FLOOR_SPAN: Duration = Duration::from_secs(5);
@@ -39,10 +50,11 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const BAR_PERCENT: f64 = 1.0;
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
-    for (name, interval) in INTERVALS {
+    for Case { name, interval, families } in CASES {
         stage.step(&format!("{name}: starting"));
         let vrrp = Some(Vrrp { interval });
-        let mut cluster = Cluster::start(stage, Shape { vrrp, ..Shape::masters(&[Mode::Https]) })?;
+        let shape = Shape { vrrp, families, checks: "", ..Shape::masters(&[Mode::Https]) };
+        let mut cluster = Cluster::start(stage, shape)?;
         cluster.elect(0, &[0, 1, 2])?;
         cluster.settle()?;
         stage.step(&format!("{name}: nothing happens for {SPAN:?}"));
@@ -59,7 +71,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
             .collect();
         let active = cluster.active(&[0, 1, 2])?;
         stage.step(&format!("{name}: only frames, for {FLOOR_SPAN:?}"));
-        let floors = floors(&cluster, interval)?;
+        let floors = floors(&cluster, interval, families)?;
         let own: Vec<f64> = percent
             .iter()
             .enumerate()
@@ -89,19 +101,19 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Shares of a core that the frames of both families take by themselves, in percent.
+/// Shares of a core that the frames of all families take by themselves, in percent.
 #[derive(Debug)]
 struct Floors {
     sending: f64,
     receiving: f64,
 }
 
-fn floors(cluster: &Cluster, interval: Duration) -> Result<Floors> {
+fn floors(cluster: &Cluster, interval: Duration, families: &[Family]) -> Result<Floors> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let backup = &cluster.nodes[1].host;
         let receiver = scope.spawn(|| receive(backup, &done));
-        let sending = send(cluster, interval);
+        let sending = send(cluster, interval, families);
         done.store(true, Ordering::Relaxed);
         let receiving = match receiver.join() {
             Ok(result) => result?,
@@ -112,13 +124,17 @@ fn floors(cluster: &Cluster, interval: Duration) -> Result<Floors> {
 }
 
 /// The same frames, one family after the other, each as often as its router advertises.
-fn send(cluster: &Cluster, interval: Duration) -> Result<f64> {
+fn send(cluster: &Cluster, interval: Duration, families: &[Family]) -> Result<f64> {
     let host = &cluster.nodes[0].host;
     let mac = host.mac(NIC)?;
-    let frames = [
-        frame(mac, address("master1", Family::V4), IpAddr::from([224, 0, 0, 18]))?,
-        frame(mac, "fe80::1".parse()?, "ff02::12".parse()?)?,
-    ];
+    let frames = families
+        .iter()
+        .map(|family| match family {
+            Family::V4 => frame(mac, address("master1", *family), IpAddr::from([224, 0, 0, 18])),
+            Family::V6 => frame(mac, "fe80::1".parse()?, "ff02::12".parse()?),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let pause = interval / u32::try_from(frames.len())?;
     // On a thread of its own, whose time is read.
     host.namespace().within(|| {
         let index = if_nametoindex(NIC)?;
@@ -128,7 +144,7 @@ fn send(cluster: &Cluster, interval: Duration) -> Result<f64> {
             while begun.elapsed() < FLOOR_SPAN {
                 for frame in &frames {
                     socket.send(frame)?;
-                    std::thread::sleep(interval / 2);
+                    std::thread::sleep(pause);
                 }
             }
             Ok(())

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::stage::Stage;
 use crate::guest::kernel::{self, Offer};
-use crate::guest::machine::{Machine, Processor};
+use crate::guest::machine::Machine;
 use crate::guest::report::{Check, Report};
 use crate::guest::{check, image};
 use crate::lab::{Host, Lab};
@@ -21,14 +21,10 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let cache = binaries.parent().context("this program lies nowhere")?.join("kernels");
     let lab = Lab::new(stage.tool())?;
     let offers = offers(stage)?;
-    let processor = Processor::choose();
-    if let Processor::Emulated(why) = &processor {
-        stage.say(&format!("guests are emulated, since KVM is not to be had: {why}"));
-    }
     let mut guests = Vec::new();
     for offer in &offers {
         stage.step(&format!("fetching and packing {}", offer.package));
-        guests.push(Guest::start(&lab, offer, &cache, &processor)?);
+        guests.push(Guest::start(&lab, offer, &cache)?);
     }
     let mut figures = Map::new();
     stage.step("the running kernel");
@@ -46,7 +42,6 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         }
     }
     stage.figure("kernels", figures);
-    stage.figure("accelerated", processor == Processor::Hardware);
     stage.figure("seconds", started.elapsed().as_secs_f64().round());
     Ok(())
 }
@@ -73,13 +68,13 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(lab: &Lab, offer: &Offer, cache: &Path, processor: &Processor) -> Result<Self> {
+    fn start(lab: &Lab, offer: &Offer, cache: &Path) -> Result<Self> {
         let unpacked = kernel::unpack(offer, cache)?;
         let host = lab.host(&format!("guest-{}", offer.series.replace('.', "-"))).start()?;
         // Not in the run's directory, which is in memory.
         let file = cache.join(format!("{}.cpio", offer.series));
         image::write(&file, lab.name(), &unpacked)?;
-        let machine = Machine::start(&host, &unpacked, &file, processor)?;
+        let machine = Machine::start(&host, &unpacked, &file)?;
         let (package, series) = (offer.package.clone(), offer.series.clone());
         Ok(Self { machine, package, series, _host: host })
     }

@@ -59,6 +59,10 @@ pub struct Shape {
     pub far_client: bool,
     pub on: On,
     pub services: Vec<Mode>,
+    /// Of the VIPs and services.
+    pub families: &'static [Family],
+    /// What stands below `[service.health]` of TCP services.
+    pub checks: &'static str,
     /// `hash` of every service.
     pub hash: &'static str,
     /// `data_path.modes`; the default ladder where empty.
@@ -92,6 +96,8 @@ impl Shape {
             far_client: false,
             on: On::Nodes,
             services: services.to_vec(),
+            families: &Family::BOTH,
+            checks: QUICK,
             hash: "source",
             modes: &[],
             offloads: Offloads::Off,
@@ -136,11 +142,9 @@ impl Shape {
 
     /// `lb.toml`, the same on every node.
     pub fn configuration(&self) -> String {
-        let mut text = format!(
-            "interface = \"{NIC}\"\nvirtual_addresses = [\"{}\", \"{}\"]\n",
-            vip(Family::V4),
-            vip(Family::V6),
-        );
+        let vips: Vec<String> =
+            self.families.iter().map(|&family| vip(family).to_string()).collect();
+        let mut text = format!("interface = \"{NIC}\"\nvirtual_addresses = {vips:?}\n");
         match self.vrrp {
             None => text.push_str("active = \"master1\"\n"),
             Some(Vrrp { interval }) => {
@@ -169,7 +173,7 @@ impl Shape {
             }
         }
         for &mode in &self.services {
-            for family in Family::BOTH {
+            for &family in self.families {
                 text.push_str(&self.service(mode, family));
             }
         }
@@ -179,8 +183,8 @@ impl Shape {
 
     fn service(&self, mode: Mode, family: Family) -> String {
         let (name, protocol, health) = match mode {
-            Mode::Https => ("kube-apiserver", "tcp", CHECKED),
-            Mode::Tcp => ("echo", "tcp", CHECKED),
+            Mode::Https => ("kube-apiserver", "tcp", self.checks),
+            Mode::Tcp => ("echo", "tcp", self.checks),
             Mode::Udp => ("dns", "udp", "enabled = false\n"),
         };
         let members = self.backend_names().into_iter();
@@ -198,7 +202,7 @@ impl Shape {
 }
 
 /// Quick, so that a scenario is: a backend's death is noticed in less than a second.
-const CHECKED: &str = "interval = \"300ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n";
+const QUICK: &str = "interval = \"300ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n";
 
 /// The VRRP priority of a node by its number: 100, 90, and so on.
 pub const fn priority(node: u8) -> u8 {

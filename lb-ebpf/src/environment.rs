@@ -93,7 +93,7 @@ pub trait Node {
     fn nat_insert(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), InsertError>;
     fn nat_remove(&self, key: &FlowKey);
     /// Notes that a packet used the entry under `key`.
-    fn nat_touch(&self, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool);
+    fn nat_touch(&self, key: &FlowKey, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool);
 
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint>;
     fn udp_remember(&self, reply: &FlowKey, service: &Endpoint);

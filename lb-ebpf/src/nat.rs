@@ -39,7 +39,7 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
         // Before it keeps the flow alive, or ends it.
         return Some(Steered::here(Verdict::TtlExceeded));
     }
-    node.nat_touch(entry, seen(packet), node.now_ns(), begins);
+    node.nat_touch(&packet.flow, entry, seen(packet), node.now_ns(), begins);
     if from_client {
         node.count_backend(entry.backend, frame.length(), begins);
     }

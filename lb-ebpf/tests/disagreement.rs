@@ -183,7 +183,7 @@ impl Node for Knows {
         unreachable!("nothing is translated here")
     }
     fn nat_remove(&self, _: &FlowKey) {}
-    fn nat_touch(&self, _: &NatEntry, _: u8, _: u64, _: bool) {}
+    fn nat_touch(&self, _: &FlowKey, _: &NatEntry, _: u8, _: u64, _: bool) {}
     fn udp_reply(&self, _: &FlowKey) -> Option<&Endpoint> {
         None
     }

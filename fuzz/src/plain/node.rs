@@ -267,7 +267,7 @@ impl<const TC: bool> Node for Plain<TC> {
     fn nat_remove(&self, key: &FlowKey) {
         self.nat.remove(key);
     }
-    fn nat_touch(&self, _: &NatEntry, _: u8, _: u64, _: bool) {}
+    fn nat_touch(&self, _: &FlowKey, _: &NatEntry, _: u8, _: u64, _: bool) {}
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint> {
         self.replies.find(reply)
     }

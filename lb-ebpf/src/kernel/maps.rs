@@ -143,12 +143,15 @@ pub(crate) fn nat_insert(key: &FlowKey, entry: &NatEntry) -> Result<(), i32> {
 /// Notes a packet on an entry. Races between CPUs can lose a flag for one packet; the next one
 /// brings the time, and a connection that ends sends more than one.
 #[inline(always)]
-pub(crate) fn nat_touch(entry: &NatEntry, seen: u8, last_seen_ns: u64) {
-    let entry = core::ptr::from_ref(entry).cast_mut();
-    // SAFETY: `entry` points into the map, which the program may write.
-    unsafe {
-        (*entry).seen = seen;
-        (*entry).last_seen_ns = last_seen_ns;
+pub(crate) fn nat_touch(key: &FlowKey, seen: u8, last_seen_ns: u64) {
+    // Looked up once more, for writing: what lies behind a reference the compiler takes for constant,
+    // and leaves the write out. It happens once for each flag and second.
+    if let Some(entry) = NAT_FLOWS.get_ptr_mut(key) {
+        // SAFETY: the kernel gave the element, which the program may write.
+        unsafe {
+            (*entry).seen = seen;
+            (*entry).last_seen_ns = last_seen_ns;
+        }
     }
 }
 

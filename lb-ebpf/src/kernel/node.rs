@@ -136,8 +136,7 @@ impl<C: Context> Node for Kernel<'_, C> {
 
     #[inline(always)]
     fn tcp_cookie(&self, packet: &Packet, local: &Backend) -> bool {
-        let memory = self.context.memory();
-        sockets::tcp_cookie(self.context.pointer(), memory, packet, local)
+        sockets::tcp_cookie(self.context.pointer(), || self.context.memory(), packet, local)
     }
 
     #[inline(always)]
@@ -163,10 +162,10 @@ impl<C: Context> Node for Kernel<'_, C> {
     }
 
     #[inline(always)]
-    fn nat_touch(&self, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool) {
+    fn nat_touch(&self, key: &FlowKey, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool) {
         let seen = if restart { SEEN_SYN } else { entry.seen | seen };
         if seen != entry.seen || now_ns.wrapping_sub(entry.last_seen_ns) > TOUCH_NS {
-            maps::nat_touch(entry, seen, now_ns);
+            maps::nat_touch(key, seen, now_ns);
         }
     }
 

@@ -115,37 +115,37 @@ pub(crate) fn udp_socket(context: *mut c_void, packet: &Packet, local: &Backend)
     true
 }
 
-/// Whether the segment in packet memory from `data` to `end` acknowledges a SYN cookie of the
-/// listener at `local`.
+/// Whether the segment in packet memory, which `memory` bounds, acknowledges a SYN cookie of the listener
+/// at `local`.
 #[inline(always)]
 pub(crate) fn tcp_cookie(
     context: *mut c_void,
-    (data, end): (usize, usize),
+    memory: impl FnOnce() -> (usize, usize),
     packet: &Packet,
     local: &Backend,
 ) -> bool {
-    let (ip, tcp) = (data + packet.network, data + packet.transport);
-    let ip_length = if packet.v4 { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
-    if ip + size_of::<Ipv6>() > end || tcp + size_of::<Tcp>() > end {
-        return false;
-    }
     let socket = listener(context, packet, local);
     if socket.is_null() {
         return false;
     }
-    // SAFETY: not null; both headers are inside the frame, as just checked.
-    let result = unsafe {
-        let result = bpf_tcp_check_syncookie(
-            socket.cast(),
-            ip as *mut c_void,
-            ip_length as u32,
-            tcp as *mut tcphdr,
-            size_of::<Tcp>() as u32,
-        );
+    // Bounded behind the look-up, so that the stack need not keep pointers meanwhile: here it is deepest.
+    let (data, end) = memory();
+    let (ip, tcp) = (data + packet.network, data + packet.transport);
+    let ip_length = if packet.v4 { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
+    let whole = ip + size_of::<Ipv6>() <= end && tcp + size_of::<Tcp>() <= end;
+    // SAFETY: the socket is not null; both headers are inside the frame where they are looked at.
+    unsafe {
+        let valid = whole
+            && bpf_tcp_check_syncookie(
+                socket.cast(),
+                ip as *mut c_void,
+                ip_length as u32,
+                tcp as *mut tcphdr,
+                size_of::<Tcp>() as u32,
+            ) == 0;
         bpf_sk_release(socket.cast());
-        result
-    };
-    result == 0
+        valid
+    }
 }
 
 /// Hands the segment in `context` (tc ingress) to the listener at `local`.

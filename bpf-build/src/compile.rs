@@ -86,10 +86,8 @@ impl Toolchain {
         // The workspace's profile is the agent's; these are the kernel side's.
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3");
         command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
-        // Compiled in one piece lb_xdp takes 544 bytes of stack, which kernels before 6.8 refuse, and a
-        // NAT entry's flags are not noted; so, 416, and the programs do what the model says. Both are
-        // tested. That it matters is a defect in lb-ebpf (maps::nat_touch writes behind a reference).
-        command.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true");
+        // Overrules a user's `build.incremental`, with which the object would be another one than tested.
+        command.env("CARGO_INCREMENTAL", "0");
         command.env("CARGO_PROFILE_RELEASE_PANIC", "abort");
         command.env("CARGO_PROFILE_RELEASE_DEBUG", "2");
         Ok(command)

@@ -50,6 +50,13 @@ fn flags_and_wrappers_of_the_surrounding_build_are_dropped() {
 }
 
 #[test]
+fn the_object_does_not_depend_on_a_user_s_incremental_builds() {
+    let command = toolchain(Road::Debian).command(&request("x86_64")).expect("known");
+    let set = command.get_envs().find(|(name, _)| *name == "CARGO_INCREMENTAL");
+    assert_eq!(set, Some((OsStr::new("CARGO_INCREMENTAL"), Some(OsStr::new("0")))));
+}
+
+#[test]
 fn sources_of_packages_are_kept() {
     for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "PATH", "HTTPS_PROXY"] {
         assert!(!misleads(OsStr::new(name)), "{name}");

@@ -47,6 +47,8 @@ macro_rules! verdicts {
                 match self { $(Self::$variant => $name),* }
             }
 
+            // Always: a call takes a frame of the little stack that the programs have.
+            #[inline(always)]
             pub const fn outcome(self) -> Outcome {
                 match self { $(Self::$variant => Outcome::$outcome),* }
             }

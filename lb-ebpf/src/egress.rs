@@ -13,15 +13,15 @@ use crate::virtual_mac;
 /// Decides on a frame that is about to leave; nothing where it is none of our business.
 #[inline(always)]
 pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
-    let sender = match virtual_mac::leave(frame, node) {
-        Ok(sender) => sender,
+    let virtually = match virtual_mac::leave(frame, node) {
+        Ok(virtually) => virtually,
         Err(verdict) => return Some(verdict),
     };
     let local_udp = node.settings().is_some_and(|settings| settings.flags & LOCAL_UDP != 0);
     let verdict = match parse(frame, |_| local_udp) {
-        Parsed::Arp(offset) => neighbour::arp_out(frame, node, sender, offset),
+        Parsed::Arp(offset) => neighbour::arp_out(frame, node, virtually, offset),
         Parsed::Nd { network, transport } => {
-            neighbour::nd_out(frame, node, sender, network, transport)
+            neighbour::nd_out(frame, node, virtually, network, transport)
         }
         Parsed::Packet(packet) if packet.is_udp() => return udp_reply(frame, node, &packet),
         _ => return None,

@@ -18,9 +18,7 @@ use crate::wire::*;
 /// Decides on an error.
 #[inline(always)]
 pub fn error<F: Frame, N: Node>(frame: &mut F, node: &N, outer: &Outer) -> Steered {
-    if node.settings().is_none() {
-        return Steered::here(Verdict::NotReady);
-    }
+    let Some(settings) = node.settings() else { return Steered::here(Verdict::NotReady) };
     let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
     if !addressed_to_us(frame, node, &ethernet) {
         return Steered::here(Verdict::OtherHost);
@@ -32,7 +30,8 @@ pub fn error<F: Frame, N: Node>(frame: &mut F, node: &N, outer: &Outer) -> Steer
     if let Some(entry) = node.nat_entry(&quoted.flow) {
         return translate(frame, outer, &quoted, entry);
     }
-    to_owner(frame, node, outer, &quoted, &ethernet)
+    let from_peer = is_from_peer(node, settings, &ethernet);
+    to_owner(frame, node, outer, &quoted, ethernet.source, from_peer)
 }
 
 /// About a packet from the VIP to a client: whoever has the client's connection sent it.
@@ -42,7 +41,8 @@ fn to_owner<F: Frame, N: Node>(
     node: &N,
     outer: &Outer,
     quoted: &Quoted,
-    ethernet: &Ethernet,
+    sender: Mac,
+    from_peer: bool,
 ) -> Steered {
     let packet = &Packet {
         network: outer.network,
@@ -55,15 +55,14 @@ fn to_owner<F: Frame, N: Node>(
     let Some(service) = node.service(&service_key(packet)) else {
         return Steered::here(Verdict::IcmpOther);
     };
-    let from_peer = node.settings().is_some_and(|settings| is_from_peer(node, settings, ethernet));
     let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
     else {
         return Steered::here(Verdict::Inconsistent);
     };
     let choice = if packet.is_udp() {
-        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
+        choose::for_new(node, packet, service, bucket, sender, from_peer)
     } else {
-        choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, false)
+        choose::for_owner(node, packet, service, bucket, sender, from_peer, false)
     };
     match choice {
         Choice::Direct { index, ttl, .. } => {

@@ -5,7 +5,7 @@ use lb_common::Address;
 use lb_common::counter::Verdict;
 
 use crate::environment::{Frame, Node};
-use crate::virtual_mac::Sender;
+use crate::virtual_mac::in_use;
 use crate::wire::*;
 
 /// An ARP packet that came in.
@@ -59,18 +59,22 @@ fn nd_target<F: Frame>(frame: &F, offset: usize) -> Option<(u8, Address)> {
 /// kernel does when it answers a client from the VIP, would draw the VIP's traffic here: its
 /// sender becomes the node's own address.
 #[inline(always)]
-pub fn arp_out<F: Frame, N: Node>(frame: &mut F, node: &N, from: Sender, offset: usize) -> Verdict {
+pub fn arp_out<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    virtually: bool,
+    offset: usize,
+) -> Verdict {
     let Some(arp) = frame.load::<Arp>(offset) else { return Verdict::NotIp };
     if !arp.is_ipv4() {
         return Verdict::NotOurs;
     }
     let sender = Arp::word(arp.sender);
-    let refused = match refused(from, holds(node, &Address::from_v4_word(sender))) {
+    let refused = match refused(node, virtually, &Address::from_v4_word(sender)) {
         None => return Verdict::NotOurs,
         Some(refused) => refused,
     };
     let own = node.interface(frame.interface_index()).map_or(0, |i| i.address_v4_be);
-    let virtually = matches!(from, Sender::Virtual);
     if arp.operation_be != ARP_REQUEST || Arp::word(arp.target) == sender || own == 0 || virtually {
         return refused;
     }
@@ -85,11 +89,12 @@ pub fn arp_out<F: Frame, N: Node>(frame: &mut F, node: &N, from: Sender, offset:
 /// Why this node must not say that it is at an address; nothing where it may. A virtual router's MAC
 /// speaks for VIPs alone: the node's own addresses are not at it.
 #[inline(always)]
-fn refused(from: Sender, held: Option<bool>) -> Option<Verdict> {
-    match (held, from) {
-        (Some(false), _) => Some(Verdict::AnnounceNoLease),
-        (Some(true), Sender::Other) | (None, Sender::Virtual) => Some(Verdict::AnnounceOtherMac),
-        (Some(true), Sender::Any | Sender::Virtual) | (None, Sender::Any | Sender::Other) => None,
+fn refused<N: Node>(node: &N, virtually: bool, address: &Address) -> Option<Verdict> {
+    match holds(node, address) {
+        Some(false) => Some(Verdict::AnnounceNoLease),
+        Some(true) if !virtually && in_use(node) => Some(Verdict::AnnounceOtherMac),
+        None if virtually => Some(Verdict::AnnounceOtherMac),
+        _ => None,
     }
 }
 
@@ -99,7 +104,7 @@ fn refused(from: Sender, held: Option<bool>) -> Option<Verdict> {
 pub fn nd_out<F: Frame, N: Node>(
     frame: &F,
     node: &N,
-    from: Sender,
+    virtually: bool,
     network: usize,
     offset: usize,
 ) -> Verdict {
@@ -112,5 +117,5 @@ pub fn nd_out<F: Frame, N: Node>(
             _ => return Verdict::NotOurs,
         }
     };
-    refused(from, holds(node, &about)).unwrap_or(Verdict::NotOurs)
+    refused(node, virtually, &about).unwrap_or(Verdict::NotOurs)
 }

@@ -50,37 +50,25 @@ pub fn recognise<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<()> {
     Some(())
 }
 
-/// Whose MAC a frame that is about to leave has as its source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sender {
-    /// Virtual MACs are not in use: any may speak for a VIP.
-    Any,
-    /// The virtual router's, which this node is.
-    Virtual,
-    /// Another one, which does not speak for a VIP.
-    Other,
-}
-
-/// The sender of a frame that is about to leave, or the verdict on one that must not.
+/// Whether the sender of a frame that is about to leave is a virtual router that this node is; else the
+/// verdict on one that must not leave. Asked of every frame, so the maps are for those with such a MAC.
 #[inline(always)]
-pub fn leave<F: Frame, N: Node>(frame: &F, node: &N) -> Result<Sender, Verdict> {
-    if !in_use(node) {
-        return Ok(Sender::Any);
-    }
-    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Ok(Sender::Other) };
-    if !is_virtual(ethernet.source.0) {
-        return Ok(Sender::Other);
+pub fn leave<F: Frame, N: Node>(frame: &F, node: &N) -> Result<bool, Verdict> {
+    let Some(ethernet) = frame.load::<Ethernet>(0) else { return Ok(false) };
+    if !is_virtual(ethernet.source.0) || !in_use(node) {
+        return Ok(false);
     }
     match lease(node, ethernet.source) {
-        Some(until_ns) if node.now_ns() < until_ns => Ok(Sender::Virtual),
+        Some(until_ns) if node.now_ns() < until_ns => Ok(true),
         Some(_) => Err(Verdict::VirtualMacNoLease),
         // Another program's virtual router.
-        None => Ok(Sender::Other),
+        None => Ok(false),
     }
 }
 
+/// Whether virtual MACs are in use, and no other speaks for a VIP.
 #[inline(always)]
-fn in_use<N: Node>(node: &N) -> bool {
+pub fn in_use<N: Node>(node: &N) -> bool {
     node.settings().is_some_and(|settings| settings.flags & VIRTUAL_MAC != 0)
 }
 

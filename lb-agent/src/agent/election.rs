@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_common::virtual_mac::lease_key;
-use nix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 use self::way::{Surroundings, Way};
@@ -19,7 +18,7 @@ use super::tracking::Occasion;
 use super::virtual_links::VirtualLink;
 use crate::config;
 use crate::control::server::Refusal;
-use crate::dataplane::Leases;
+use crate::dataplane::{Leases, monotonic_ns};
 use crate::role::{Claim, HolderHandle, Role, RoleSender, StaticRole};
 use crate::vrrp::machine::Reason;
 use crate::vrrp::moment::Moment;
@@ -132,7 +131,7 @@ impl Attract for Attractor {
         for &vip in &self.vips {
             let _ = self.leases.set(vip, None);
         }
-        if let Err(error) = self.lease_mac(now_ns()) {
+        if let Err(error) = self.lease_mac(monotonic_ns()) {
             warn!(error, "ending the lease of a virtual MAC");
         }
         self.roles.set(Role::Backup, reason.to_string(), Claim::Forced);
@@ -141,13 +140,6 @@ impl Attract for Attractor {
     fn announce(&self) {
         self.holder.announce();
     }
-}
-
-/// The clock of leases.
-pub(super) fn now_ns() -> u64 {
-    // CLOCK_MONOTONIC always exists and never is negative.
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Agent {

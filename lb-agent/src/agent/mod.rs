@@ -41,7 +41,7 @@ use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
 use crate::config::Config;
 use crate::control::server;
-use crate::dataplane::{self, Capacity, DataPlane, Pins};
+use crate::dataplane::{self, Capacity, DataPlane, Pins, monotonic_ns};
 use crate::health::Checker;
 use crate::kernel::{Knowledge, Severity};
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
@@ -236,7 +236,7 @@ fn seat(
             .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
         if let Some(link) = &link {
             // A killed agent's ends. The VIPs' are the holder's to give up.
-            leases.set(lease_key(link.mac).into(), Some(election::now_ns()))?;
+            leases.set(lease_key(link.mac).into(), Some(monotonic_ns()))?;
         }
         attractors.push(Attractor {
             router: router.clone(),

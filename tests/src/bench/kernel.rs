@@ -4,18 +4,12 @@
 //! therefore measured behind a wrapper that writes the frame anew and jumps to it by a tail call;
 //! the floors stand behind the same wrapper.
 
-#![expect(unsafe_code, reason = "bpf(2) by hand")]
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use anyhow::{Context as _, Result};
 
-use anyhow::{Context as _, Result, ensure};
+use crate::packet::syscall::{self, Instructed, PROGRAM_ARRAY};
 
-const MAP_CREATE: libc::c_long = 0;
-const MAP_UPDATE: libc::c_long = 2;
-const PROGRAM_LOAD: libc::c_long = 5;
-const TEST_RUN: libc::c_long = 10;
-
-const MAP_TYPE_PROGRAM_ARRAY: u32 = 3;
 const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
 /// The wrapper must be of the kind of what it jumps to: aware of frames in several buffers.
@@ -40,81 +34,21 @@ fn wide(to: u8, from: u8, value: u64) -> [Instruction; 2] {
     [op(0x18, to, from, 0, low.cast_signed()), op(0, 0, 0, 0, high.cast_signed())]
 }
 
-fn call<T>(command: libc::c_long, attributes: &mut T) -> Result<libc::c_long> {
-    // SAFETY: `attributes` is the command's member of `union bpf_attr`, and what it points to
-    // outlives the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
-    };
-    ensure!(result >= 0, std::io::Error::last_os_error());
-    Ok(result)
-}
-
-fn own(fd: libc::c_long) -> OwnedFd {
-    // SAFETY: a new descriptor that nobody else owns.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-/// The head of `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttributes {
-    kind: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    attach_type: u32,
-}
-
 fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
-    let mut log = vec![0u8; 65_536];
-    let mut attributes = LoadAttributes {
+    let program = Instructed {
         kind: PROGRAM_TYPE_XDP,
-        instruction_count: instructions.len() as u32,
-        instructions: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: log.len() as u32,
-        log: log.as_mut_ptr() as u64,
-        flags: XDP_HAS_FRAGS,
         attach_type: ATTACH_TYPE_XDP,
-        ..Default::default()
+        flags: XDP_HAS_FRAGS,
+        instructions: instructions.concat(),
+        license: c"GPL",
     };
-    let loaded = call(PROGRAM_LOAD, &mut attributes);
-    loaded.map(own).with_context(|| {
-        let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
-        format!("a wrapper does not load: {}", String::from_utf8_lossy(&log[..end]))
-    })
+    let (program, _) = syscall::load(&program).context("a wrapper does not load")?;
+    Ok(program)
 }
 
 /// A program that only answers.
 pub(super) fn answer(action: u32) -> Result<OwnedFd> {
     load(&[op(0xb7, 0, 0, 0, action.cast_signed()), op(0x95, 0, 0, 0, 0)])
-}
-
-/// The head of `union bpf_attr` for BPF_MAP_CREATE.
-#[repr(C)]
-struct MapAttributes {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    entries: u32,
-}
-
-#[repr(C)]
-struct ElementAttributes {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
 }
 
 /// What the wrapper varies.
@@ -133,18 +67,9 @@ pub(super) struct Wrapper {
 
 impl Wrapper {
     pub(super) fn new(frame: &[u8], target: impl AsFd, vary: Vary) -> Result<Self> {
-        let mut map =
-            MapAttributes { kind: MAP_TYPE_PROGRAM_ARRAY, key_size: 4, value_size: 4, entries: 1 };
-        let targets = own(call(MAP_CREATE, &mut map).context("making a program array")?);
-        let (key, value) = (0u32, target.as_fd().as_raw_fd());
-        let mut element = ElementAttributes {
-            map: targets.as_raw_fd().cast_unsigned(),
-            padding: 0,
-            key: (&raw const key) as u64,
-            value: (&raw const value) as u64,
-            flags: 0,
-        };
-        call(MAP_UPDATE, &mut element).context("the program cannot be jumped to")?;
+        let targets = syscall::map(PROGRAM_ARRAY, 4, 1, 0).context("making a program array")?;
+        syscall::update(targets.as_fd(), &0u32, &target.as_fd().as_raw_fd())
+            .context("the program cannot be jumped to")?;
         let program = load(&Self::instructions(frame, targets.as_raw_fd(), vary))?;
         Ok(Self { program, _targets: targets })
     }
@@ -183,32 +108,6 @@ impl Wrapper {
     /// Runs it `repeat` times on a copy of `frame`; the last answer, and nanoseconds for one run by
     /// the kernel's clock.
     pub(super) fn time(&self, frame: &[u8], repeat: u32) -> Result<(u32, u32)> {
-        test_run(&self.program, frame, repeat)
+        syscall::time(self.program.as_fd(), frame, repeat).context("BPF_PROG_TEST_RUN")
     }
-}
-
-/// The member of `union bpf_attr` for BPF_PROG_TEST_RUN, as far as it is used.
-#[repr(C)]
-#[derive(Default)]
-struct RunAttributes {
-    program: u32,
-    answer: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-fn test_run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<(u32, u32)> {
-    let mut attributes = RunAttributes {
-        program: program.as_raw_fd().cast_unsigned(),
-        size_in: frame.len() as u32,
-        data_in: frame.as_ptr() as u64,
-        repeat,
-        ..Default::default()
-    };
-    call(TEST_RUN, &mut attributes).context("BPF_PROG_TEST_RUN")?;
-    Ok((attributes.answer, attributes.duration))
 }

@@ -1,11 +1,9 @@
 //! `lb-lab model`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::runner;
-use crate::scenario::stage::{Audience, Setting, Stage};
+use crate::scenario::stage::{Setting, Stage};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,15 +24,8 @@ pub struct Arguments {
 /// Where the output is closed.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let Arguments { sequences, seed, json } = *arguments;
-    let setting = Setting {
-        tool: PathBuf::new(),
-        audience: if json { Audience::Machine } else { Audience::People },
-        verbose: false,
-        evidence: None,
-        interval: None,
-    };
     let about = "frames and changes, for the programs in the kernel and for the model";
-    let mut stage = Stage::open("model", about, &setting)?;
+    let mut stage = Stage::open("model", about, &Setting::within(json))?;
     let bar = stage.bar(sequences);
     let outcome = runner::run(seed, sequences, move |done| bar.set_position(done));
     let outcome = outcome.map(|report| tell(&mut stage, &report, seed));

@@ -8,10 +8,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
-use aya::programs::Program;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use lb_agent::dataplane::connect_stages;
 use lb_common::Address;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
@@ -29,6 +27,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::cast::{self, BACKENDS, NAT_CAPACITY, SERVICES, TABLE_SLOTS};
 use super::step::SECOND_NS;
 use crate::model::state::State;
+use crate::packet::kernel::load;
 use crate::packet::syscall::{self, Run};
 
 /// Replies that are remembered: far more than a sequence makes, so that none is pushed out.
@@ -59,22 +58,13 @@ struct Held {
 
 impl Machine {
     pub(super) fn load() -> Result<Self> {
-        let mut object = EbpfLoader::new()
-            .map_max_entries(map::NAT_FLOWS, NAT_CAPACITY as u32)
-            .map_max_entries(map::UDP_REPLIES, UDP_REPLIES)
-            .map_max_entries(map::BACKENDS, BACKENDS)
-            .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
-            .load(lb_agent::dataplane::object())
-            .context("cannot load the kernel object; this needs root (CAP_BPF, CAP_NET_ADMIN)")?;
-        for (name, program) in object.programs_mut() {
-            let result = match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                _ => continue,
-            };
-            result.with_context(|| format!("cannot load the program {name}"))?;
-        }
-        connect_stages(&mut object)?;
+        let mut object = load(
+            EbpfLoader::new()
+                .map_max_entries(map::NAT_FLOWS, NAT_CAPACITY as u32)
+                .map_max_entries(map::UDP_REPLIES, UDP_REPLIES)
+                .map_max_entries(map::BACKENDS, BACKENDS)
+                .map_max_entries(map::BACKEND_COUNTERS, BACKENDS),
+        )?;
         let tables = Self::make_tables(&mut object)?;
         let mut machine =
             Self { object, tables, held: Held::default(), began_ns: 0, counted: BTreeMap::new() };

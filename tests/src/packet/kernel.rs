@@ -2,13 +2,12 @@
 //! from a scene, its programs run on single frames.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader, Pod};
-use lb_agent::dataplane::connect_stages;
+use lb_agent::dataplane::{connect_stages, monotonic_ns};
 use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
@@ -23,7 +22,6 @@ use lb_common::settings::{PeerKey, Settings, peer_bit};
 use lb_common::vip::Vip;
 use lb_common::virtual_mac::{lease_key, virtual_mac};
 use nix::sched::{CloneFlags, unshare};
-use nix::time::{ClockId, clock_gettime};
 
 use super::names;
 use super::scene::{INTERFACE, PROTOCOLS, ROUTER_ID, Scene, Sockets};
@@ -60,6 +58,27 @@ pub fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
+/// Loads the object, with every program for XDP and tc, into the calling thread's namespace. Nothing is
+/// pinned.
+///
+/// # Errors
+/// Where the kernel refuses; the message holds the verifier's last words.
+pub fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
+    let mut object = loader
+        .load(lb_agent::dataplane::object())
+        .context("cannot load the kernel object; this needs root (CAP_BPF, CAP_NET_ADMIN)")?;
+    for (name, program) in object.programs_mut() {
+        let result = match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => continue,
+        };
+        result.with_context(|| format!("cannot load the program {name}"))?;
+    }
+    connect_stages(&mut object)?;
+    Ok(object)
+}
+
 /// The loaded object.
 pub struct Kernel {
     object: Ebpf,
@@ -74,18 +93,7 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses; the message holds the verifier's last words.
     pub fn load() -> Result<Self> {
-        let mut object = EbpfLoader::new()
-            .load(lb_agent::dataplane::object())
-            .context("cannot load the kernel object; this needs root (CAP_BPF, CAP_NET_ADMIN)")?;
-        for (name, program) in object.programs_mut() {
-            let result = match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                _ => continue,
-            };
-            result.with_context(|| format!("cannot load the program {name}"))?;
-        }
-        connect_stages(&mut object)?;
+        let object = load(&mut EbpfLoader::new())?;
         Ok(Self { object, sockets: Sockets::default(), bucket: None })
     }
 
@@ -131,8 +139,6 @@ impl Kernel {
             flags: scene.flags(),
             reserved: 0,
         };
-        let now_ns =
-            u64::try_from(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_nanos())?;
         let mut filter = AddressFilter::EMPTY;
         let vip = Vip { lease_until_ns: if scene.lease { u64::MAX } else { 0 } };
         for family in [4, 6] {
@@ -141,7 +147,7 @@ impl Kernel {
             let mut vips = self.hash::<Address, Vip>(map::VIPS)?;
             vips.insert(address, vip, 0)?;
             let key = lease_key(virtual_mac(ROUTER_ID, family == 4));
-            match scene.virtual_mac.until_ns(now_ns) {
+            match scene.virtual_mac.until_ns(monotonic_ns()) {
                 Some(lease_until_ns) => vips.insert(key, Vip { lease_until_ns }, 0)?,
                 // Absent: another scene may have had it.
                 None => drop(vips.remove(&key)),

@@ -1,5 +1,5 @@
-//! bpf(2) where aya has no call, or none that fits: test runs of one frame, tables, and what the
-//! verifier says of a program that it takes.
+//! bpf(2) where aya has no call, or none that fits: test runs, tables, programs by their instructions and
+//! what the verifier says of those that it takes.
 
 #![expect(unsafe_code, reason = "bpf(2) by hand")]
 
@@ -20,6 +20,8 @@ const LOG_BYTES: usize = 1 << 16;
 
 /// `BPF_MAP_TYPE_ARRAY`.
 pub const ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_PROG_ARRAY`.
+pub const PROGRAM_ARRAY: u32 = 3;
 /// `BPF_F_INNER_MAP`: a table of any size fits the map of tables.
 pub const INNER_MAP: u32 = 1 << 12;
 
@@ -71,9 +73,9 @@ struct LoadAttributes {
     attach_type: u32,
 }
 
-/// A program for the verifier, with its maps and functions in place.
+/// A program, with its maps and functions in place.
 #[derive(Debug)]
-pub struct ToVerify<'a> {
+pub struct Instructed<'a> {
     /// `enum bpf_prog_type`.
     pub kind: u32,
     /// `enum bpf_attach_type`.
@@ -120,12 +122,28 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Run> {
     Ok(Run { action: attributes.retval, frame: out })
 }
 
-/// Has the kernel verify a program, and returns what the verifier counted. The program is gone when
-/// this returns.
+/// Runs an XDP program `repeat` times on a frame, which it gets as the run before left it. The last
+/// answer, and nanoseconds for one run by the kernel's clock.
+///
+/// # Errors
+/// Where the kernel refuses the frame (below 14 bytes) or the program.
+pub fn time(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<(u32, u32)> {
+    let mut attributes = TestAttributes {
+        program: raw(program),
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        ..TestAttributes::default()
+    };
+    call(BPF_PROG_TEST_RUN, &mut attributes)?;
+    Ok((attributes.retval, attributes.duration))
+}
+
+/// Has the kernel verify and load a program, and returns what the verifier counted.
 ///
 /// # Errors
 /// Where it is refused; the error holds the verifier's words.
-pub fn verify(program: &ToVerify<'_>) -> io::Result<String> {
+pub fn load(program: &Instructed<'_>) -> io::Result<(OwnedFd, String)> {
     let mut log = vec![0u8; LOG_BYTES];
     let mut attributes = LoadAttributes {
         kind: program.kind,
@@ -145,11 +163,8 @@ pub fn verify(program: &ToVerify<'_>) -> io::Result<String> {
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
     let log = String::from_utf8_lossy(&log[..end]).into_owned();
     match result {
-        Ok(fd) => {
-            // SAFETY: the kernel has just made this descriptor for us.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            Ok(log)
-        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) => Ok((unsafe { OwnedFd::from_raw_fd(fd) }, log)),
         Err(error) => Err(io::Error::new(error.kind(), format!("{error}: {}", log.trim()))),
     }
 }

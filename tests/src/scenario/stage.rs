@@ -51,6 +51,19 @@ pub struct Setting {
     pub interval: Option<Duration>,
 }
 
+impl Setting {
+    /// Of what needs no machines: it runs within this program.
+    pub const fn within(json: bool) -> Self {
+        Self {
+            tool: PathBuf::new(),
+            audience: if json { Audience::Machine } else { Audience::People },
+            verbose: false,
+            evidence: None,
+            interval: None,
+        }
+    }
+}
+
 /// One run of one scenario.
 #[derive(Debug)]
 pub struct Stage {
@@ -215,14 +228,7 @@ mod tests {
     use super::*;
 
     fn stage() -> Stage {
-        let setting = Setting {
-            tool: PathBuf::from("tool"),
-            audience: Audience::Machine,
-            verbose: false,
-            evidence: None,
-            interval: None,
-        };
-        Stage::open("name", "about", &setting).unwrap()
+        Stage::open("name", "about", &Setting::within(true)).unwrap()
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! `lb-lab simulate`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::runner;
-use crate::scenario::stage::{Audience, Setting, Stage};
+use crate::scenario::stage::{Setting, Stage};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,15 +24,8 @@ pub struct Arguments {
 /// Where the output is closed.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let Arguments { scenarios, seed, json } = *arguments;
-    let setting = Setting {
-        tool: PathBuf::new(),
-        audience: if json { Audience::Machine } else { Audience::People },
-        verbose: false,
-        evidence: None,
-        interval: None,
-    };
     let about = "routers of one virtual router, in virtual time, under faults";
-    let mut stage = Stage::open("simulate", about, &setting)?;
+    let mut stage = Stage::open("simulate", about, &Setting::within(json))?;
     let report = runner::run(seed, scenarios, |done| {
         stage.step(&format!("{done} of {scenarios} scenarios"));
     });

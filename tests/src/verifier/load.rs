@@ -12,7 +12,7 @@ use aya_obj::{Object, ProgramSection};
 
 use super::calls::Calls;
 use super::log::Statistics;
-use crate::packet::syscall::{self, ToVerify};
+use crate::packet::syscall::{self, Instructed};
 
 /// `BPF_F_XDP_HAS_FRAGS` (include/uapi/linux/bpf.h).
 const XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -34,7 +34,7 @@ pub(super) fn statistics(object: &[u8]) -> Result<BTreeMap<String, Statistics>> 
                 .with_context(|| format!("the program {name} has no code"))?;
             let (kind, attach_type, flags) = kind(&program.section)
                 .with_context(|| format!("the program {name} is of another kind"))?;
-            let log = syscall::verify(&ToVerify {
+            let (_, log) = syscall::load(&Instructed {
                 kind: kind as u32,
                 attach_type: attach_type as u32,
                 flags,

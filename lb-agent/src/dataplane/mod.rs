@@ -24,10 +24,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aya::Ebpf;
 use lb_common::backend::Backend;
 use lb_common::layout::map;
+use nix::time::{ClockId, clock_gettime};
 
 pub use attach::Attached;
 pub use counters::BackendTotals;
@@ -233,7 +235,7 @@ impl DataPlane {
 
 /// The clock of leases and NAT entries: `CLOCK_MONOTONIC` in nanoseconds, as in the programs.
 pub fn monotonic_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .expect("every Linux has this clock");
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+    // CLOCK_MONOTONIC always exists and never is negative.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

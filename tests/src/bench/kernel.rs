@@ -8,12 +8,10 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
-use crate::packet::syscall::{self, Instructed, PROGRAM_ARRAY};
+use crate::packet::syscall::{self, Instructed, PROGRAM_ARRAY, XDP_HAS_FRAGS};
 
 const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
-/// The wrapper must be of the kind of what it jumps to: aware of frames in several buffers.
-const XDP_HAS_FRAGS: u32 = 1 << 5;
 
 const TAIL_CALL: i32 = 12;
 const RANDOM: i32 = 7;
@@ -38,6 +36,7 @@ fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
     let program = Instructed {
         kind: PROGRAM_TYPE_XDP,
         attach_type: ATTACH_TYPE_XDP,
+        // A wrapper must be of the kind of what it jumps to.
         flags: XDP_HAS_FRAGS,
         instructions: instructions.concat(),
         license: c"GPL",

@@ -109,7 +109,7 @@ impl Face {
     fn setting(self) -> Result<Setting> {
         Ok(Setting {
             tool: std::env::current_exe().context("cannot find this program")?,
-            audience: if self.json { Audience::Machine } else { Audience::People },
+            audience: Audience::of(self.json),
             verbose: self.verbose,
             evidence: self.evidence,
             interval: None,

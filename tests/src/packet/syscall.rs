@@ -22,6 +22,8 @@ const LOG_BYTES: usize = 1 << 16;
 pub const ARRAY: u32 = 2;
 /// `BPF_MAP_TYPE_PROG_ARRAY`.
 pub const PROGRAM_ARRAY: u32 = 3;
+/// `BPF_F_XDP_HAS_FRAGS`: the program is aware of frames in several buffers.
+pub const XDP_HAS_FRAGS: u32 = 1 << 5;
 /// `BPF_F_INNER_MAP`: a table of any size fits the map of tables.
 pub const INNER_MAP: u32 = 1 << 12;
 

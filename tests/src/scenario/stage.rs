@@ -18,6 +18,13 @@ pub enum Audience {
     Machine,
 }
 
+impl Audience {
+    /// With `--json` or without.
+    pub const fn of(json: bool) -> Self {
+        if json { Self::Machine } else { Self::People }
+    }
+}
+
 /// The last line for machines.
 #[derive(Debug, Serialize)]
 struct Verdict<'a> {
@@ -56,7 +63,7 @@ impl Setting {
     pub const fn within(json: bool) -> Self {
         Self {
             tool: PathBuf::new(),
-            audience: if json { Audience::Machine } else { Audience::People },
+            audience: Audience::of(json),
             verbose: false,
             evidence: None,
             interval: None,

@@ -12,10 +12,7 @@ use aya_obj::{Object, ProgramSection};
 
 use super::calls::Calls;
 use super::log::Statistics;
-use crate::packet::syscall::{self, Instructed};
-
-/// `BPF_F_XDP_HAS_FRAGS` (include/uapi/linux/bpf.h).
-const XDP_HAS_FRAGS: u32 = 1 << 5;
+use crate::packet::syscall::{self, Instructed, XDP_HAS_FRAGS};
 
 /// What the verifier says of every program of an object.
 pub(super) fn statistics(object: &[u8]) -> Result<BTreeMap<String, Statistics>> {

@@ -19,6 +19,9 @@ pub enum Delivery {
     Tunnel = 4,
 }
 
+/// An index that no backend has.
+pub const NO_BACKEND: u32 = u32::MAX;
+
 /// The backend is thought to be alive: it gets the segments of established connections.
 pub const ALIVE: u8 = 1;
 /// The backend takes new connections. Without it, but [`ALIVE`], it is draining.

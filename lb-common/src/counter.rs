@@ -74,7 +74,7 @@ verdicts! {
     NoServiceDropped = "no_service_dropped", Drop;
     /// To a VIP, but too short for its headers; the stack discards it.
     Truncated = "truncated", Pass;
-    /// A fragment to a VIP; passed to the stack.
+    /// A following fragment to a VIP whose first one was not seen; passed to the stack.
     Fragment = "fragment", Pass;
     /// A new connection for a listener on this node.
     LocalNew = "local_new", Deliver;
@@ -158,6 +158,10 @@ verdicts! {
     AnnounceOtherMac = "announce_other_mac", Drop;
     /// An ICMP error about a translated packet, translated for who sent that.
     IcmpNat = "icmp_nat", Forward;
+    /// A following fragment, left to this node's stack as its first one was.
+    FragmentLocal = "fragment_local", Deliver;
+    /// A following fragment, sent where its first one went.
+    FragmentForward = "fragment_forward", Forward;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

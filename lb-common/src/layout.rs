@@ -24,11 +24,13 @@ pub mod map {
     pub const UDP_REPLIES: &str = "udp_replies";
     pub const HOST_ORIGINS: &str = "host_origins";
 
+    pub const FRAGMENTS: &str = "fragments";
+    pub const DEEP: &str = "deep";
     pub const RUNTIME: &str = "runtime";
     pub const XDP_STAGES: &str = "xdp_stages";
     pub const TC_STAGES: &str = "tc_stages";
 
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 18] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -42,6 +44,8 @@ pub mod map {
         NAT_FLOWS,
         UDP_REPLIES,
         HOST_ORIGINS,
+        FRAGMENTS,
+        DEEP,
         RUNTIME,
         XDP_STAGES,
         TC_STAGES,
@@ -50,8 +54,14 @@ pub mod map {
 
 /// Elements of `xdp_stages` and `tc_stages`: programs that the steering ones go on with.
 pub mod stage {
-    /// For frames that are rare.
+    /// For frames that are rare, at steering.
     pub const RARE: u32 = 0;
+    /// For what the one before found a tuple in.
+    pub const DEEP: u32 = 1;
+    /// For rare ones at delivery; in `tc_stages` only, like the next.
+    pub const DELIVER_RARE: u32 = 2;
+    /// For rare ones that leave.
+    pub const EGRESS_RARE: u32 = 3;
 }
 
 /// Sizes that the object is compiled with; the agent may raise those marked so when it loads.
@@ -68,6 +78,8 @@ pub mod size {
     pub const NAT_FLOWS: usize = 131_072;
     pub const UDP_REPLIES: usize = 65_536;
     pub const HOST_ORIGINS: usize = 65_536;
+    /// Packets in pieces, for each of which one or two programs have an entry.
+    pub const FRAGMENTS: usize = 65_536;
     /// Room for programs to come.
     pub const STAGES: usize = 8;
 }

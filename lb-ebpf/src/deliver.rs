@@ -5,9 +5,12 @@ use lb_common::backend::{ACCEPTS, Backend, Delivery};
 use lb_common::bucket::{NONE, RANKS, slot};
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::DELIVERED;
 use lb_common::service::{HAS_LOCAL, Service};
 
+use crate::deep::{Part, key, uncover};
 use crate::environment::{Assign, Frame, Node, Owner};
+use crate::fragment;
 use crate::nat::rewrite;
 use crate::parse::{Packet, Parsed};
 use crate::steer::{hash, service_key};
@@ -21,6 +24,41 @@ pub fn deliver<F: Frame, N: Node + Assign>(
     parsed: Parsed,
 ) -> Option<Verdict> {
     let Parsed::Packet(packet) = parsed else { return None };
+    packet_here(frame, node, &packet)
+}
+
+/// The same for a frame whose headers lie deep. A segment in pieces is not delivered: the stack puts them
+/// together later, and drops the socket that was assigned to one.
+#[inline(always)]
+pub fn deliver_rare<F: Frame, N: Node + Assign>(
+    frame: &mut F,
+    node: &N,
+    network: usize,
+) -> Option<Verdict> {
+    let uncovered = uncover(frame, network)?;
+    if let Part::Following = uncovered.part {
+        fragment::go_on(frame, node, &uncovered, DELIVERED)?;
+        return Some(Verdict::UdpDelivered);
+    }
+    let Parsed::Packet(packet) = uncovered.parsed(frame) else { return None };
+    if !uncovered.is_first() {
+        return packet_here(frame, node, &packet);
+    }
+    if !packet.is_udp() {
+        return None;
+    }
+    let verdict = packet_here(frame, node, &packet);
+    let key = key(&packet, uncovered.id, DELIVERED);
+    fragment::note(frame, node, &packet, &key, verdict.is_some());
+    verdict
+}
+
+#[inline(always)]
+fn packet_here<F: Frame, N: Node + Assign>(
+    frame: &mut F,
+    node: &N,
+    packet: &Packet,
+) -> Option<Verdict> {
     let segment = !packet.is_new();
     if segment
         && !(packet.tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST) == TCP_ACK && node.cookies_about())
@@ -28,19 +66,19 @@ pub fn deliver<F: Frame, N: Node + Assign>(
         // Its connection has a socket, which the stack finds by itself.
         return None;
     }
-    let service = node.service(&service_key(&packet))?;
+    let service = node.service(&service_key(packet))?;
     if service.flags & HAS_LOCAL == 0 {
         return None;
     }
     if packet.is_udp() {
-        return udp(frame, node, &packet, service);
+        return udp(frame, node, packet, service);
     }
-    match node.tcp_owner(&packet) {
+    match node.tcp_owner(packet) {
         // A SYN sent again belongs to the connection that the first one opened. One that meets its
         // predecessor in TIME-WAIT is the stack's as well: a listener that is assigned would not
         // remove that socket, and the kernel drops a SYN whose request would stand beside it.
         Owner::Connection | Owner::TimeWait => None,
-        Owner::Nobody => tcp(node, &packet, service, segment),
+        Owner::Nobody => tcp(node, packet, service, segment),
     }
 }
 

@@ -2,20 +2,32 @@
 //! servers on this node.
 
 use lb_common::counter::{Outcome, Verdict};
+use lb_common::fragment::LEAVING;
 use lb_common::settings::LOCAL_UDP;
 
+use crate::deep::{Part, key, uncover};
 use crate::environment::{Frame, Node};
 use crate::nat::rewrite;
 use crate::neighbour;
 use crate::parse::{Packet, Parsed, parse};
-use crate::virtual_mac;
+use crate::{fragment, virtual_mac};
 
-/// Decides on a frame that is about to leave; nothing where it is none of our business.
+/// What becomes of a frame that leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaving {
+    /// None of our business.
+    Untouched,
+    Decided(Verdict),
+    /// [`leave_rare`] decides.
+    Rare,
+}
+
+/// Decides on a frame that is about to leave.
 #[inline(always)]
-pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
+pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N) -> Leaving {
     let virtually = match virtual_mac::leave(frame, node) {
         Ok(virtually) => virtually,
-        Err(verdict) => return Some(verdict),
+        Err(verdict) => return Leaving::Decided(verdict),
     };
     let local_udp = node.settings().is_some_and(|settings| settings.flags & LOCAL_UDP != 0);
     let verdict = match parse(frame, |_| local_udp) {
@@ -23,11 +35,40 @@ pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
         Parsed::Nd { network, transport } => {
             neighbour::nd_out(frame, node, virtually, network, transport)
         }
-        Parsed::Packet(packet) if packet.is_udp() => return udp_reply(frame, node, &packet),
-        _ => return None,
+        Parsed::Packet(packet) if packet.is_udp() => {
+            return match udp_reply(frame, node, &packet) {
+                Some(verdict) => Leaving::Decided(verdict),
+                None => Leaving::Untouched,
+            };
+        }
+        Parsed::Deep(_) => return Leaving::Rare,
+        _ => return Leaving::Untouched,
     };
-    (verdict as u32 != Verdict::NotOurs as u32 && verdict as u32 != Verdict::NotIp as u32)
-        .then_some(verdict)
+    if verdict as u32 == Verdict::NotOurs as u32 || verdict as u32 == Verdict::NotIp as u32 {
+        return Leaving::Untouched;
+    }
+    Leaving::Decided(verdict)
+}
+
+/// Decides on a frame that [`leave`] left to this: a reply in pieces.
+#[inline(always)]
+pub fn leave_rare<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
+    let Parsed::Deep(network) = parse(frame, |_| true) else { return None };
+    let uncovered = uncover(frame, network)?;
+    if let Part::Following = uncovered.part {
+        fragment::go_on(frame, node, &uncovered, LEAVING)?;
+        return Some(Verdict::UdpReply);
+    }
+    let Parsed::Packet(packet) = uncovered.parsed(frame) else { return None };
+    if !packet.is_udp() {
+        return None;
+    }
+    let verdict = udp_reply(frame, node, &packet);
+    if uncovered.is_first() {
+        let key = key(&packet, uncovered.id, LEAVING);
+        fragment::note(frame, node, &packet, &key, verdict.is_some());
+    }
+    verdict
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use lb_common::bucket::Bucket;
 use lb_common::checksum::Difference;
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
@@ -97,6 +98,11 @@ pub trait Node {
 
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint>;
     fn udp_remember(&self, reply: &FlowKey, service: &Endpoint);
+
+    /// What became of the first fragment.
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment>;
+    fn fragment_remember(&self, key: &FragmentKey, first: &Fragment);
+    fn fragment_forget(&self, key: &FragmentKey);
 
     /// Notes that a SYN cookie came back, so that tc looks for them for a while.
     fn note_cookie(&self);

@@ -2,6 +2,7 @@
 //! depends on them (RFC 1191, RFC 8201).
 
 use lb_common::Address;
+use lb_common::backend::NO_BACKEND;
 use lb_common::bucket::slot;
 use lb_common::checksum::Difference;
 use lb_common::counter::Verdict;
@@ -10,8 +11,8 @@ use lb_common::nat::NatEntry;
 use crate::carry::address;
 use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
-use crate::nat::difference;
-use crate::parse::{Outer, Packet, Quoted, quoted};
+use crate::nat::{difference, readdress};
+use crate::parse::{Outer, Packet, Quoted, addresses, quoted};
 use crate::steer::{Steered, addressed_to_us, forward, hash, is_from_peer, service_key};
 use crate::wire::*;
 
@@ -85,12 +86,14 @@ fn translate<F: Frame>(frame: &mut F, outer: &Outer, quoted: &Quoted, entry: &Na
         return Steered::here(Verdict::TtlExceeded);
     }
     let done = translate_quoted(frame, outer, quoted, entry)
-        .and_then(|change| readdress(frame, outer, &entry.source, &entry.destination, change))
+        .and_then(|change| readdress_error(frame, outer, &entry.source, &entry.destination, change))
         .and_then(|()| {
             address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac))
         });
     match done {
-        Some(()) => Steered { verdict: Verdict::IcmpNat, interface: entry.ifindex },
+        Some(()) => {
+            Steered { verdict: Verdict::IcmpNat, interface: entry.ifindex, backend: NO_BACKEND }
+        }
         None => Steered::here(Verdict::Truncated),
     }
 }
@@ -166,35 +169,21 @@ fn correct_quoted<F: Frame>(
     }
 }
 
-/// Readdresses the error itself; `change` is what its body changed by.
+/// Readdresses the error; `change` is what its body changed by.
 #[inline(always)]
-fn readdress<F: Frame>(
+fn readdress_error<F: Frame>(
     frame: &mut F,
     outer: &Outer,
     source: &Address,
     destination: &Address,
     change: Difference,
 ) -> Option<()> {
-    let ttl = outer.ttl - 1;
-    let mut change = change;
-    if outer.v4 {
-        let ip = frame.load::<Ipv4>(outer.network)?;
-        let (from, to) = (source.v4_word(), destination.v4_word());
-        let checksum = Difference::ZERO
-            .long(ip.source, from)
-            .long(ip.destination, to)
-            .word(u16::from_ne_bytes([ip.ttl, ip.protocol]), u16::from_ne_bytes([ttl, ip.protocol]))
-            .apply(ip.checksum);
-        frame.store(outer.network, Ipv4 { ttl, checksum, source: from, destination: to, ..ip })?;
-    } else {
-        // Its checksum covers the addresses too (RFC 4443, 2.3).
-        let ip = frame.load::<Ipv6>(outer.network)?;
-        let was = [Address { words: ip.source }, Address { words: ip.destination }];
-        change = difference(difference(change, &was[0], source), &was[1], destination);
-        frame.store(outer.network + core::mem::offset_of!(Ipv6, hop_limit), ttl)?;
-        frame.store(outer.network + core::mem::offset_of!(Ipv6, source), source.words)?;
-        frame.store(outer.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
-    }
+    let (network, v4, ttl) = (outer.network, outer.v4, outer.ttl - 1);
+    let (from, to) = addresses(frame, network, v4)?;
+    let addresses = difference(difference(Difference::ZERO, &from, source), &to, destination);
+    readdress(frame, network, v4, source, destination, ttl, addresses)?;
+    // ICMPv6's checksum covers the addresses too (RFC 4443, 2.3).
+    let change = if v4 { change } else { change.and(addresses) };
     let offset = outer.transport + core::mem::offset_of!(Icmp, checksum);
     let checksum = change.apply(frame.load(offset)?);
     frame.store(offset, checksum)

@@ -9,9 +9,11 @@
 
 pub mod carry;
 pub mod choose;
+pub mod deep;
 pub mod deliver;
 pub mod egress;
 pub mod environment;
+pub mod fragment;
 pub mod host;
 pub mod icmp;
 pub mod nat;

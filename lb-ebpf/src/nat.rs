@@ -4,7 +4,7 @@
 //! replies follow the VIP when it moves.
 
 use lb_common::Address;
-use lb_common::backend::{ACCEPTS, Backend};
+use lb_common::backend::{ACCEPTS, Backend, NO_BACKEND};
 use lb_common::checksum::Difference;
 use lb_common::counter::Verdict;
 use lb_common::flow::FlowKey;
@@ -178,6 +178,7 @@ pub fn translate<F: Frame>(
     entry: &NatEntry,
     verdict: Verdict,
 ) -> Steered {
+    let backend = if entry.direction == FROM_CLIENT { entry.backend } else { NO_BACKEND };
     let done = rewrite(
         frame,
         packet,
@@ -189,7 +190,7 @@ pub fn translate<F: Frame>(
     )
     .and_then(|()| address(frame, Mac::from_bytes(entry.mac), Mac::from_bytes(entry.source_mac)));
     match done {
-        Some(()) => Steered { verdict, interface: entry.ifindex },
+        Some(()) => Steered { verdict, interface: entry.ifindex, backend },
         None => Steered::here(Verdict::Truncated),
     }
 }
@@ -214,30 +215,37 @@ pub fn rewrite<F: Frame>(
     let ports = Difference::ZERO
         .word(flow.source_port_be, source_port_be)
         .word(flow.destination_port_be, destination_port_be);
-    if packet.v4 {
-        let ip = frame.load::<Ipv4>(packet.network)?;
-        let sum = pseudo
-            .word(u16::from_ne_bytes([ip.ttl, ip.protocol]), u16::from_ne_bytes([ttl, ip.protocol]))
-            .apply(ip.checksum);
-        let header = Ipv4 {
-            ttl,
-            checksum: sum,
-            source: source.v4_word(),
-            destination: destination.v4_word(),
-            ..ip
-        };
-        frame.store(packet.network, header)?;
-    } else {
-        frame.store(packet.network + core::mem::offset_of!(Ipv6, hop_limit), ttl)?;
-        frame.store(packet.network + core::mem::offset_of!(Ipv6, source), source.words)?;
-        frame
-            .store(packet.network + core::mem::offset_of!(Ipv6, destination), destination.words)?;
-    }
+    readdress(frame, packet.network, packet.v4, source, destination, ttl, pseudo)?;
     frame.store(
         packet.transport,
         Ports { source_be: source_port_be, destination_be: destination_port_be },
     )?;
     correct(frame, packet, pseudo, ports)
+}
+
+/// Replaces the addresses and TTL of the IP header at `network`; `addresses` is what that changes in a
+/// sum over them.
+#[inline(always)]
+pub(crate) fn readdress<F: Frame>(
+    frame: &mut F,
+    network: usize,
+    v4: bool,
+    source: &Address,
+    destination: &Address,
+    ttl: u8,
+    addresses: Difference,
+) -> Option<()> {
+    if v4 {
+        let ip = frame.load::<Ipv4>(network)?;
+        let checksum = addresses
+            .word(u16::from_ne_bytes([ip.ttl, ip.protocol]), u16::from_ne_bytes([ttl, ip.protocol]))
+            .apply(ip.checksum);
+        let (source, destination) = (source.v4_word(), destination.v4_word());
+        return frame.store(network, Ipv4 { ttl, checksum, source, destination, ..ip });
+    }
+    frame.store(network + core::mem::offset_of!(Ipv6, hop_limit), ttl)?;
+    frame.store(network + core::mem::offset_of!(Ipv6, source), source.words)?;
+    frame.store(network + core::mem::offset_of!(Ipv6, destination), destination.words)
 }
 
 #[inline(always)]

@@ -6,13 +6,10 @@
 
 #![cfg_attr(target_arch = "bpf", expect(unsafe_code, reason = "inline assembly"))]
 
-/// The largest value that passes unchanged.
-pub(crate) const LARGEST: usize = 31;
-
-/// `value`, at most [`LARGEST`], which the verifier knows only to be in that range. `noise` is any
-/// number that it doesn't know, such as a word of the frame.
+/// `value`, at most `LARGEST` (a power of two less one), which the verifier knows only to be in that
+/// range. `noise` is any number that it doesn't know, such as a word of the frame.
 #[inline(always)]
-pub(crate) fn opaque(value: usize, noise: u16) -> usize {
+pub(crate) fn opaque<const LARGEST: usize>(value: usize, noise: u16) -> usize {
     #[cfg(target_arch = "bpf")]
     let value = {
         let mut value = value as u64;

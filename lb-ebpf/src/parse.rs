@@ -8,6 +8,9 @@ use crate::environment::Frame;
 use crate::opaque::opaque;
 use crate::wire::*;
 
+/// At least an Ethernet header and two tags.
+pub(crate) const LINK_BYTES: usize = 31;
+
 /// What a frame is, as far as steering cares.
 #[derive(Clone, Copy)]
 pub enum Parsed {
@@ -26,8 +29,10 @@ pub enum Parsed {
     NotIp,
     /// To an address that the filter excludes.
     NotOurs,
+    /// A fragment, or with IPv6 extension headers, to an address that passed the filter: the offset of its
+    /// valid IP header. [`uncover`](crate::deep::uncover) looks further.
+    Deep(usize),
     /// To an address that passed the filter; no more can be said than why.
-    Fragment,
     Truncated,
     OtherProtocol,
     OtherIcmp,
@@ -99,20 +104,21 @@ pub struct Quoted {
 
 /// An IPv4 or IPv6 header, in one form.
 #[derive(Clone, Copy)]
-struct Header {
-    network: usize,
-    transport: usize,
-    source: Address,
-    destination: Address,
-    protocol: u8,
-    ttl: u8,
-    v4: bool,
-    fragment: bool,
+pub(crate) struct Header {
+    pub(crate) network: usize,
+    pub(crate) transport: usize,
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    pub(crate) protocol: u8,
+    pub(crate) ttl: u8,
+    pub(crate) v4: bool,
+    /// A fragment, or with an IPv6 extension header.
+    deep: bool,
     valid: bool,
     /// Where its payload ends, counted from the header's end, less one. A length of 0 wraps to the
     /// largest: it stands for more than the field can say, as in packets that the kernel joined
     /// before tc sees them (BIG TCP).
-    last: i32,
+    pub(crate) last: i32,
 }
 
 impl Header {
@@ -148,7 +154,7 @@ pub fn parse<F: Frame>(frame: &F, ours: impl Fn(&Address) -> bool) -> Parsed {
             ethertype = tag.ethertype_be;
         }
     }
-    parse_network(frame, ours, opaque(network, ethernet.source.0[2]), ethertype)
+    parse_network(frame, ours, opaque::<LINK_BYTES>(network, ethernet.source.0[2]), ethertype)
 }
 
 /// Parses from the network header on: at offset `network`, of the kind that `ethertype` says.
@@ -175,8 +181,8 @@ pub fn parse_network<F: Frame>(
     if !header.valid {
         return Parsed::Truncated;
     }
-    if header.fragment {
-        return Parsed::Fragment;
+    if header.deep {
+        return Parsed::Deep(network);
     }
     transport(frame, &header)
 }
@@ -187,7 +193,7 @@ const fn is_vlan(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, network: usize) -> Option<Header> {
+pub(crate) fn ipv4<F: Frame>(frame: &F, network: usize) -> Option<Header> {
     let ip = frame.load::<Ipv4>(network)?;
     let length = (ip.version_ihl as usize & 0xf) << 2;
     Some(Header {
@@ -198,14 +204,14 @@ fn ipv4<F: Frame>(frame: &F, network: usize) -> Option<Header> {
         protocol: ip.protocol,
         ttl: ip.ttl,
         v4: true,
-        fragment: ip.fragment_be & IPV4_FRAGMENT_MASK != 0,
+        deep: ip.fragment_be & IPV4_FRAGMENT_MASK != 0,
         valid: ip.version_ihl >> 4 == 4 && ip.version_ihl & 0xf >= 5,
         last: u16::from_be(ip.total_length_be).wrapping_sub(1) as i32 - length as i32,
     })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, network: usize) -> Option<Header> {
+pub(crate) fn ipv6<F: Frame>(frame: &F, network: usize) -> Option<Header> {
     let ip = frame.load::<Ipv6>(network)?;
     Some(Header {
         network,
@@ -215,10 +221,19 @@ fn ipv6<F: Frame>(frame: &F, network: usize) -> Option<Header> {
         protocol: ip.next_header,
         ttl: ip.hop_limit,
         v4: false,
-        fragment: ip.next_header == PROTOCOL_IPV6_FRAGMENT,
+        deep: is_extension(ip.next_header),
         valid: ip.version_class_flow_be.to_ne_bytes()[0] >> 4 == 6,
         last: u16::from_be(ip.payload_length_be).wrapping_sub(1) as i32,
     })
+}
+
+/// Whether it is one of the headers that may stand before the transport's.
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS
+    )
 }
 
 /// Solicitations go to a multicast address, which no filter knows.
@@ -240,8 +255,9 @@ fn nd<F: Frame>(frame: &F, header: &Header) -> Option<Parsed> {
         .then_some(Parsed::Nd { network: header.network, transport: header.transport })
 }
 
+/// What the transport header says, wherever it lies.
 #[inline(always)]
-fn transport<F: Frame>(frame: &F, header: &Header) -> Parsed {
+pub(crate) fn transport<F: Frame>(frame: &F, header: &Header) -> Parsed {
     let (ports, tcp_flags) = match header.protocol {
         PROTOCOL_TCP => match frame.load::<Tcp>(header.transport) {
             Some(tcp) if header.holds::<Tcp>() => (tcp.ports, tcp.flags),
@@ -296,14 +312,19 @@ fn icmp<F: Frame>(frame: &F, header: &Header) -> Parsed {
     if v4 { Parsed::OtherIcmp } else { nd(frame, header).unwrap_or(Parsed::OtherIcmp) }
 }
 
-/// Whom an ICMP error is to.
+/// The source and destination in the IP header at `network`.
 #[inline(always)]
-fn destination<F: Frame>(frame: &F, outer: &Outer) -> Option<Address> {
-    if outer.v4 {
-        let ip = frame.load::<Ipv4>(outer.network)?;
-        return Some(Address::from_v4_word(ip.destination));
+pub(crate) fn addresses<F: Frame>(
+    frame: &F,
+    network: usize,
+    v4: bool,
+) -> Option<(Address, Address)> {
+    if v4 {
+        let ip = frame.load::<Ipv4>(network)?;
+        return Some((Address::from_v4_word(ip.source), Address::from_v4_word(ip.destination)));
     }
-    Some(Address { words: frame.load::<Ipv6>(outer.network)?.destination })
+    let ip = frame.load::<Ipv6>(network)?;
+    Some((Address { words: ip.source }, Address { words: ip.destination }))
 }
 
 /// The packet that an ICMP error quotes, or why nothing can be said of it.
@@ -316,10 +337,11 @@ pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
         Some(header) if outer.reaches(least) => header,
         _ => return Err(Verdict::Truncated),
     };
-    let whole = header.valid && !header.fragment;
+    let whole = header.valid && !header.deep;
     // The filter lets some foreign addresses through, and anything can be quoted: an error goes to
     // whom sent the packet.
-    let to_sender = destination(frame, outer) == Some(header.source);
+    let to_sender = addresses(frame, outer.network, outer.v4)
+        .is_some_and(|(_, destination)| destination == header.source);
     if !whole || !to_sender || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
         return Err(Verdict::IcmpOther);
     }

@@ -9,15 +9,16 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::Address;
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::layout::stage;
-use lb_ebpf::deliver::deliver;
-use lb_ebpf::egress::{is_dropped, leave};
+use lb_ebpf::deep::DEPTH;
+use lb_ebpf::deliver::{deliver, deliver_rare};
+use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
 use lb_ebpf::environment::{Frame, Node};
 use lb_ebpf::parse::{Parsed, parse, parse_network};
-use lb_ebpf::rare::steer_rare;
+use lb_ebpf::rare::{Rare, steer_deep, steer_rare};
 use lb_ebpf::steer::{Steered, steer};
 use lb_ebpf::virtual_mac;
 
-use crate::kernel::maps::{TC_STAGES, XDP_STAGES, go_on};
+use crate::kernel::maps::{self, TC_STAGES, XDP_STAGES, go_on};
 use crate::kernel::memory::{SkbFrame, XdpFrame};
 use crate::kernel::node::Kernel;
 
@@ -45,7 +46,27 @@ pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
 pub(crate) fn lb_xdp_rare(context: XdpContext) -> u32 {
     let node = Kernel::new(&context.ctx);
     let mut frame = XdpFrame { context: context.ctx };
-    let steered = steer_rare(&mut frame, &node);
+    let steered = match steer_rare(&mut frame, &node) {
+        Rare::Steered(steered) => steered,
+        Rare::Deep(packet) => {
+            maps::leave_deep(&packet);
+            go_on(&XDP_STAGES, &context, stage::DEEP);
+            Steered::here(Verdict::Inconsistent)
+        }
+    };
+    answer_xdp(&frame, &node, steered)
+}
+
+/// Goes on at XDP with a packet that `lb_xdp_rare` left to it.
+#[xdp(frags)]
+#[inline(always)]
+pub(crate) fn lb_xdp_deep(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let steered = match maps::deep() {
+        Some(packet) => steer_deep(&mut frame, &node, packet),
+        None => Steered::here(Verdict::Inconsistent),
+    };
     answer_xdp(&frame, &node, steered)
 }
 
@@ -80,8 +101,29 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
 pub(crate) fn lb_tc_rare(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
-    let mut frame = SkbFrame::new(raw);
-    let steered = steer_rare(&mut frame, &node);
+    let mut frame = SkbFrame::reaching(raw, DEPTH);
+    let steered = match steer_rare(&mut frame, &node) {
+        Rare::Steered(steered) => steered,
+        Rare::Deep(packet) => {
+            maps::leave_deep(&packet);
+            go_on(&TC_STAGES, &context, stage::DEEP);
+            Steered::here(Verdict::Inconsistent)
+        }
+    };
+    answer_tc(&node, steered)
+}
+
+/// Goes on at tc ingress with a packet that `lb_tc_rare` left to it.
+#[classifier]
+#[inline(always)]
+pub(crate) fn lb_tc_deep(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::reaching(raw, DEPTH);
+    let steered = match maps::deep() {
+        Some(packet) => steer_deep(&mut frame, &node, packet),
+        None => Steered::here(Verdict::Inconsistent),
+    };
     answer_tc(&node, steered)
 }
 
@@ -106,7 +148,7 @@ pub(crate) fn lb_tc_deliver(context: TcContext) -> i32 {
         virtual_mac::recognise(&mut frame, &node);
     }
     let parsed = parse(&frame, |address| node.may_be_ours(address));
-    hand_over(frame, &node, parsed)
+    hand_over(&context, frame, &node, parsed)
 }
 
 /// As `lb_tc_deliver`, behind generic XDP. The kernel copies most frames for it and forgets the
@@ -118,21 +160,46 @@ pub(crate) fn lb_tc_deliver_g(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
     let frame = SkbFrame::new(raw);
+    let parsed = parse_anywhere(&frame, &node);
+    hand_over(&context, frame, &node, parsed)
+}
+
+/// Parses also where the link header is out of sight.
+#[inline(always)]
+fn parse_anywhere(frame: &SkbFrame, node: &impl Node) -> Parsed {
     let ours = |address: &Address| node.may_be_ours(address);
-    let parsed = if frame.has_link_header() {
-        parse(&frame, ours)
+    if frame.has_link_header() {
+        parse(frame, ours)
     } else {
-        parse_network(&frame, ours, 0, frame.protocol_be())
-    };
-    hand_over(frame, &node, parsed)
+        parse_network(frame, ours, 0, frame.protocol_be())
+    }
+}
+
+/// Goes on with a frame that one of the two above left to it.
+#[classifier]
+#[inline(always)]
+pub(crate) fn lb_tc_deliver_rare(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::reaching(raw, DEPTH);
+    if let Parsed::Deep(network) = parse_anywhere(&frame, &node)
+        && let Some(verdict) = deliver_rare(&mut frame, &node, network)
+    {
+        node.count(verdict);
+    }
+    TC_ACT_UNSPEC
 }
 
 #[inline(always)]
 fn hand_over(
+    context: &TcContext,
     mut frame: SkbFrame,
     node: &Kernel<'_, *mut aya_ebpf::bindings::__sk_buff>,
     parsed: Parsed,
 ) -> i32 {
+    if let Parsed::Deep(_) = parsed {
+        go_on(&TC_STAGES, context, stage::DELIVER_RARE);
+    }
     if let Some(verdict) = deliver(&mut frame, node, parsed) {
         node.count(verdict);
     }
@@ -146,9 +213,29 @@ pub(crate) fn lb_tc_egress(context: TcContext) -> i32 {
     let raw = context.skb.skb;
     let node = Kernel::new(&raw);
     let mut frame = SkbFrame::new(raw);
-    let Some(verdict) = leave(&mut frame, &node) else { return TC_ACT_UNSPEC };
+    let verdict = match leave(&mut frame, &node) {
+        Leaving::Untouched => return TC_ACT_UNSPEC,
+        Leaving::Decided(verdict) => verdict,
+        Leaving::Rare => {
+            go_on(&TC_STAGES, &context, stage::EGRESS_RARE);
+            Verdict::Inconsistent
+        }
+    };
     node.count(verdict);
     if is_dropped(verdict) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
+
+/// Goes on with a frame that `lb_tc_egress` left to it.
+#[classifier]
+#[inline(always)]
+pub(crate) fn lb_tc_egress_rare(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::reaching(raw, DEPTH);
+    if let Some(verdict) = leave_rare(&mut frame, &node) {
+        node.count(verdict);
+    }
+    TC_ACT_UNSPEC
 }
 
 /// Sends the frame out of an interface. The helper answers with the code for its program type.

@@ -1,19 +1,65 @@
-//! Frames that are rare, and what they need: a program of its own, so that all others are spared its
-//! instructions and its share of the stack, both of which the verifier bounds.
+//! Frames that are rare, and what they need: programs of their own, so that all others are spared their
+//! instructions and their share of the stack, both of which the verifier bounds.
 
 use lb_common::counter::Verdict;
+use lb_common::deep::DeepPacket;
 
+use crate::deep::{Part, pack, uncover, unpack};
 use crate::environment::{Frame, Node};
-use crate::icmp;
 use crate::parse::{Parsed, parse};
-use crate::steer::Steered;
+use crate::steer::{Steered, packet_to_us, unless_trial};
+use crate::{fragment, icmp};
+
+/// What became of a rare frame.
+pub enum Rare {
+    Steered(Steered),
+    /// It has a tuple, by which [`steer_deep`] steers it.
+    Deep(DeepPacket),
+}
 
 /// Decides on a frame that [`steer`](crate::steer::steer) left to this.
 #[inline(always)]
-pub fn steer_rare<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
-    match parse(frame, |address| node.may_be_ours(address)) {
-        Parsed::Error(outer) => icmp::error(frame, node, &outer),
-        // Nothing else is left to it.
-        _ => Steered::here(Verdict::Inconsistent),
+pub fn steer_rare<F: Frame, N: Node>(frame: &mut F, node: &N) -> Rare {
+    let verdict = match parse(frame, |address| node.may_be_ours(address)) {
+        Parsed::Error(outer) => return Rare::Steered(icmp::error(frame, node, &outer)),
+        Parsed::Deep(network) => return deep(frame, node, network),
+        _ => Verdict::Inconsistent,
+    };
+    Rare::Steered(Steered::here(verdict))
+}
+
+#[inline(always)]
+fn deep<F: Frame, N: Node>(frame: &mut F, node: &N, network: usize) -> Rare {
+    let Some(uncovered) = uncover(frame, network) else {
+        return Rare::Steered(Steered::here(Verdict::Truncated));
+    };
+    if let Part::Following = uncovered.part {
+        return Rare::Steered(fragment::following(frame, node, &uncovered));
     }
+    let verdict = match uncovered.parsed(frame) {
+        Parsed::Packet(packet) => {
+            return Rare::Deep(pack(&packet, uncovered.id, uncovered.is_first()));
+        }
+        // One that comes in pieces is not what a router sends.
+        Parsed::Error(outer) if !uncovered.is_first() => {
+            return Rare::Steered(icmp::error(frame, node, &outer));
+        }
+        Parsed::Truncated => Verdict::Truncated,
+        Parsed::OtherProtocol => Verdict::OtherProtocol,
+        // What neighbour discovery behind extension headers brings about is guarded where it leaves.
+        _ => Verdict::IcmpOther,
+    };
+    Rare::Steered(Steered::here(verdict))
+}
+
+/// Steers a packet that [`steer_rare`] found the tuple of.
+#[inline(always)]
+pub fn steer_deep<F: Frame, N: Node>(frame: &mut F, node: &N, deep: &DeepPacket) -> Steered {
+    let packet = unpack(deep);
+    let steered = packet_to_us(frame, node, &packet);
+    let steered = unless_trial(frame, steered);
+    if deep.first != 0 {
+        fragment::first(frame, node, &packet, deep.id, steered);
+    }
+    steered
 }

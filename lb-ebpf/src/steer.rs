@@ -1,5 +1,6 @@
 //! A frame's way from the interface to its verdict. One body for XDP and tc ingress.
 
+use lb_common::backend::NO_BACKEND;
 use lb_common::bucket::slot;
 use lb_common::counter::Verdict;
 use lb_common::hash::{client_hash_v4, client_hash_v6};
@@ -20,6 +21,8 @@ pub struct Steered {
     pub verdict: Verdict,
     /// Where it leaves, if it is sent.
     pub interface: u32,
+    /// The backend that it counts for, or [`NO_BACKEND`].
+    pub backend: u32,
 }
 
 /// Says, instead of an interface, that another program has the last word.
@@ -28,13 +31,13 @@ const ANOTHER_PROGRAM: u32 = u32::MAX;
 impl Steered {
     #[inline(always)]
     pub const fn here(verdict: Verdict) -> Self {
-        Self { verdict, interface: 0 }
+        Self { verdict, interface: 0, backend: NO_BACKEND }
     }
 
     /// The program for what is [rare](crate::rare) decides; this is the verdict where it is not there.
     #[inline(always)]
     const fn again(verdict: Verdict) -> Self {
-        Self { verdict, interface: ANOTHER_PROGRAM }
+        Self { verdict, interface: ANOTHER_PROGRAM, backend: NO_BACKEND }
     }
 
     #[inline(always)]
@@ -47,8 +50,14 @@ impl Steered {
 #[inline(always)]
 pub fn steer<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
     let steered = decide(frame, node);
+    // At the end, where nothing else is remembered: the stack has no room for it before.
+    unless_trial(frame, steered)
+}
+
+/// Drops the agent's synthetic packet where its way ends.
+#[inline(always)]
+pub(crate) fn unless_trial<F: Frame>(frame: &F, steered: Steered) -> Steered {
     match steered.verdict {
-        // At the end, where nothing else is remembered: the stack has no room for it before.
         Verdict::TtlExceeded | Verdict::Nobody if is_trial(frame) => Steered::here(Verdict::Trial),
         _ => steered,
     }
@@ -68,12 +77,11 @@ fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
     }
     let verdict = match parsed {
         Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
-        Parsed::Error(_) => return Steered::again(Verdict::IcmpOther),
+        Parsed::Error(_) | Parsed::Deep(_) => return Steered::again(Verdict::Inconsistent),
         Parsed::NotOurs => Verdict::NotOurs,
         Parsed::Arp(offset) => neighbour::arp(frame, node, offset),
         Parsed::Nd { transport, .. } => neighbour::nd(frame, node, transport),
         Parsed::NotIp => Verdict::NotIp,
-        Parsed::Fragment => Verdict::Fragment,
         Parsed::Truncated => Verdict::Truncated,
         Parsed::OtherProtocol => Verdict::OtherProtocol,
         Parsed::OtherIcmp => Verdict::IcmpOther,
@@ -82,7 +90,7 @@ fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
 }
 
 #[inline(always)]
-fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
+pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Steered {
     let Some(settings) = node.settings() else { return Steered::here(Verdict::NotReady) };
     let Some(ethernet) = frame.load::<Ethernet>(0) else { return Steered::here(Verdict::NotIp) };
     if !addressed_to_us(frame, node, &ethernet) {
@@ -192,7 +200,7 @@ fn to_service<F: Frame, N: Node>(
             if let Verdict::LocalCookie = verdict {
                 node.note_cookie();
             }
-            Steered::here(verdict)
+            Steered { backend: index, ..Steered::here(verdict) }
         }
         Choice::Direct { index, verdict, ttl } => {
             let new = packet.is_new();
@@ -224,7 +232,7 @@ pub(crate) fn forward<F: Frame, N: Node>(
     }
     node.count_backend(index, frame.length(), new);
     match carry(frame, packet, backend, ttl) {
-        Some(()) => Steered { verdict, interface: backend.ifindex },
+        Some(()) => Steered { verdict, interface: backend.ifindex, backend: index },
         None => Steered::here(Verdict::Truncated),
     }
 }

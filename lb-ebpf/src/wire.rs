@@ -11,7 +11,11 @@ pub const ETHERTYPE_QINQ: u16 = 0x88a8u16.to_be();
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
-pub const PROTOCOL_IPV6_FRAGMENT: u8 = 44;
+/// IPv6's headers before the transport's (RFC 8200, 4.1).
+pub const PROTOCOL_HOP_BY_HOP: u8 = 0;
+pub const PROTOCOL_ROUTING: u8 = 43;
+pub const PROTOCOL_FRAGMENT: u8 = 44;
+pub const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
 /// A MAC as three words, so that it is loaded and stored without going byte by byte.
@@ -81,6 +85,9 @@ pub struct Ipv4 {
 /// More fragments, or an offset: everything in the field but "don't fragment" and the reserved bit.
 pub const IPV4_FRAGMENT_MASK: u16 = 0x3fffu16.to_be();
 
+/// The offset alone, in units of eight bytes.
+pub const IPV4_OFFSET_MASK: u16 = 0x1fffu16.to_be();
+
 /// RFC 8200.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -92,6 +99,32 @@ pub struct Ipv6 {
     pub source: [u32; 4],
     pub destination: [u32; 4],
 }
+
+/// What hop-by-hop, routing and destination options headers begin with (RFC 8200, 4.3 to 4.6).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Extension {
+    pub next_header: u8,
+    /// In units of eight bytes, the first not counted.
+    pub length: u8,
+    pub routing_type: u8,
+    pub segments_left: u8,
+}
+
+/// RFC 8200, 4.5.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ipv6Fragment {
+    pub next_header: u8,
+    pub reserved: u8,
+    pub offset_be: u16,
+    /// In halves: the header lies at any offset.
+    pub id: [u16; 2],
+}
+
+/// The offset in units of eight bytes, and whether more follow.
+pub const IPV6_OFFSET_MASK: u16 = 0xfff8u16.to_be();
+pub const IPV6_MORE: u16 = 1u16.to_be();
 
 /// The first words of TCP and UDP alike.
 #[repr(C)]
@@ -185,4 +218,5 @@ const _: () = assert!(size_of::<Ipv4>() == 20);
 const _: () = assert!(size_of::<Ipv6>() == 40);
 const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Udp>() == 8);
+const _: () = assert!(size_of::<Ipv6Fragment>() == 8);
 const _: () = assert!(size_of::<Arp>() == 28);

@@ -14,6 +14,7 @@ use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::checksum::Difference;
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::service::{HAS_LOCAL, Service, ServiceKey};
@@ -188,6 +189,11 @@ impl Node for Knows {
         None
     }
     fn udp_remember(&self, _: &FlowKey, _: &Endpoint) {}
+    fn fragment(&self, _: &FragmentKey) -> Option<&Fragment> {
+        None
+    }
+    fn fragment_remember(&self, _: &FragmentKey, _: &Fragment) {}
+    fn fragment_forget(&self, _: &FragmentKey) {}
     fn note_cookie(&self) {}
     fn cookies_about(&self) -> bool {
         false

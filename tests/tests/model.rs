@@ -12,7 +12,7 @@ const SEQUENCES: u64 = 10_000;
 const FEWER: u64 = 2_000;
 
 /// What the sequences come upon; with less they would prove little.
-const VERDICTS: [&str; 38] = [
+const VERDICTS: [&str; 40] = [
     "announce_no_lease",
     "arp_corrected",
     "arp_held",
@@ -23,6 +23,8 @@ const VERDICTS: [&str; 38] = [
     "direct_new",
     "direct_next",
     "fragment",
+    "fragment_forward",
+    "fragment_local",
     "icmp_direct",
     "icmp_local",
     "icmp_other",

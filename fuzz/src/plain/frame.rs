@@ -37,6 +37,13 @@ impl Bytes {
         Self { bytes, kind, linear, open: open && kind == Kind::Tc }
     }
 
+    /// Pulls so many bytes into the first piece, as tc does before it looks deeper.
+    pub fn reach(&mut self, bytes: usize) {
+        if self.kind == Kind::Tc {
+            self.linear = self.linear.max(bytes.min(self.bytes.len()));
+        }
+    }
+
     fn word(&self, offset: usize) -> Option<u16> {
         self.bytes.get(offset..)?.first_chunk().map(|word| u16::from_ne_bytes(*word))
     }

@@ -9,17 +9,19 @@ use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::hash::service_seed;
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
-use lb_ebpf::deliver::deliver;
-use lb_ebpf::egress::{is_dropped, leave};
+use lb_ebpf::deep::DEPTH;
+use lb_ebpf::deliver::{deliver, deliver_rare};
+use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
 use lb_ebpf::environment::{Assign, InsertError, Node, Owner};
-use lb_ebpf::parse::{Packet, parse, parse_network};
-use lb_ebpf::rare::steer_rare;
+use lb_ebpf::parse::{Packet, Parsed, parse, parse_network};
+use lb_ebpf::rare::{Rare, steer_deep, steer_rare};
 use lb_ebpf::steer::steer;
 use lb_ebpf::wire::Mac;
 
@@ -33,22 +35,22 @@ use crate::made_up::story::{End, Place, Programs};
 const ENTRIES: usize = 64;
 
 /// A map whose values stay where they are, since the programs hold on to them.
-struct Entries<V> {
-    slots: Vec<(OnceCell<(FlowKey, V)>, Cell<bool>)>,
+struct Entries<K, V> {
+    slots: Vec<(OnceCell<(K, V)>, Cell<bool>)>,
 }
 
-impl<V> Entries<V> {
+impl<K: PartialEq, V> Entries<K, V> {
     fn new(room: usize) -> Self {
         Self { slots: (0..room).map(|_| (OnceCell::new(), Cell::new(false))).collect() }
     }
 
-    fn find(&self, key: &FlowKey) -> Option<&V> {
+    fn find(&self, key: &K) -> Option<&V> {
         let present = self.slots.iter().filter(|(_, gone)| !gone.get());
         let mut present = present.filter_map(|(slot, _)| slot.get());
         present.find(|(at, _)| at == key).map(|(_, value)| value)
     }
 
-    fn remove(&self, key: &FlowKey) {
+    fn remove(&self, key: &K) {
         for (slot, gone) in &self.slots {
             if slot.get().is_some_and(|(at, _)| at == key) {
                 gone.set(true);
@@ -57,7 +59,7 @@ impl<V> Entries<V> {
     }
 
     /// Whether there was room.
-    fn add(&self, key: FlowKey, value: V) -> bool {
+    fn add(&self, key: K, value: V) -> bool {
         let free = self.slots.iter().find(|(slot, _)| slot.get().is_none());
         free.is_some_and(|(slot, _)| slot.set((key, value)).is_ok())
     }
@@ -73,8 +75,9 @@ pub struct Plain<const TC: bool> {
     services: Vec<(ServiceKey, Service)>,
     bucket: Bucket,
     backends: Vec<Backend>,
-    nat: Entries<NatEntry>,
-    replies: Entries<Endpoint>,
+    nat: Entries<FlowKey, NatEntry>,
+    replies: Entries<FlowKey, Endpoint>,
+    fragments: Entries<FragmentKey, Fragment>,
 }
 
 impl<const TC: bool> Plain<TC> {
@@ -114,6 +117,7 @@ impl<const TC: bool> Plain<TC> {
             backends,
             nat: Entries::new(setting.nat_room.unwrap_or(ENTRIES).min(ENTRIES)),
             replies: Entries::new(ENTRIES),
+            fragments: Entries::new(ENTRIES),
         }
     }
 
@@ -174,7 +178,11 @@ impl<const TC: bool> Programs for Plain<TC> {
         let mut bytes = Bytes::new(bytes, Self::KIND, self.setting.linear, open);
         let mut steered = steer(&mut bytes, self);
         if steered.is_rare() {
-            steered = steer_rare(&mut bytes, self);
+            bytes.reach(DEPTH as usize);
+            steered = match steer_rare(&mut bytes, self) {
+                Rare::Steered(steered) => steered,
+                Rare::Deep(packet) => steer_deep(&mut bytes, self, &packet),
+            };
         }
         *frame = bytes.bytes;
         Ok(match steered.verdict.outcome() {
@@ -196,7 +204,13 @@ impl<const TC: bool> Programs for Plain<TC> {
             0 => parse(&bytes, ours),
             _ => parse_network(&bytes, ours, 0, ethertype),
         };
-        deliver(&mut bytes, self, parsed);
+        match parsed {
+            Parsed::Deep(network) => {
+                bytes.reach(DEPTH as usize);
+                deliver_rare(&mut bytes, self, network)
+            }
+            parsed => deliver(&mut bytes, self, parsed),
+        };
         frame.extend(bytes.bytes);
         Ok(())
     }
@@ -204,7 +218,14 @@ impl<const TC: bool> Programs for Plain<TC> {
     fn leave(&mut self, frame: &mut Vec<u8>) -> Result<End, Infallible> {
         let bytes = std::mem::take(frame);
         let mut bytes = Bytes::new(bytes, Kind::Tc, self.setting.linear, false);
-        let verdict = leave(&mut bytes, self);
+        let verdict = match leave(&mut bytes, self) {
+            Leaving::Untouched => None,
+            Leaving::Decided(verdict) => Some(verdict),
+            Leaving::Rare => {
+                bytes.reach(DEPTH as usize);
+                leave_rare(&mut bytes, self)
+            }
+        };
         *frame = bytes.bytes;
         Ok(if verdict.is_some_and(is_dropped) { End::Dropped } else { End::Passed })
     }
@@ -274,6 +295,16 @@ impl<const TC: bool> Node for Plain<TC> {
     fn udp_remember(&self, reply: &FlowKey, service: &Endpoint) {
         self.replies.remove(reply);
         self.replies.add(*reply, *service);
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        self.fragments.find(key)
+    }
+    fn fragment_remember(&self, key: &FragmentKey, first: &Fragment) {
+        self.fragments.remove(key);
+        self.fragments.add(*key, *first);
+    }
+    fn fragment_forget(&self, key: &FragmentKey) {
+        self.fragments.remove(key);
     }
     fn note_cookie(&self) {}
     fn cookies_about(&self) -> bool {

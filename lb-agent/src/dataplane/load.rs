@@ -8,8 +8,10 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::Address;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::counter::COUNTERS;
+use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::{map, size};
@@ -173,7 +175,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 16] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 18] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -196,6 +198,8 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 16] {
         (map::NAT_FLOWS, shape::<FlowKey, NatEntry>(capacity.nat_entries() as usize)),
         (map::UDP_REPLIES, shape::<FlowKey, Endpoint>(size::UDP_REPLIES)),
         (map::HOST_ORIGINS, shape::<OriginKey, Endpoint>(size::HOST_ORIGINS)),
+        (map::FRAGMENTS, shape::<FragmentKey, Fragment>(size::FRAGMENTS)),
+        (map::DEEP, shape::<u32, DeepPacket>(1)),
         (map::RUNTIME, shape::<u32, Runtime>(1)),
         (map::XDP_STAGES, shape::<u32, u32>(size::STAGES)),
         (map::TC_STAGES, shape::<u32, u32>(size::STAGES)),

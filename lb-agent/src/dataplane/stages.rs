@@ -1,4 +1,4 @@
-//! The programs that the steering ones go on with: put where those look for them.
+//! The programs that others go on with: put where those look for them.
 
 use aya::Ebpf;
 use aya::maps::ProgramArray;
@@ -6,8 +6,15 @@ use lb_common::layout::{map, stage};
 
 use super::error::DataPlaneError;
 
-/// By the map in which a steering program finds it.
-const RARE: [(&str, &str); 2] = [(map::XDP_STAGES, "lb_xdp_rare"), (map::TC_STAGES, "lb_tc_rare")];
+/// By the map in which the program before it finds it, and where in that.
+const STAGES: [(&str, u32, &str); 6] = [
+    (map::XDP_STAGES, stage::RARE, "lb_xdp_rare"),
+    (map::XDP_STAGES, stage::DEEP, "lb_xdp_deep"),
+    (map::TC_STAGES, stage::RARE, "lb_tc_rare"),
+    (map::TC_STAGES, stage::DEEP, "lb_tc_deep"),
+    (map::TC_STAGES, stage::DELIVER_RARE, "lb_tc_deliver_rare"),
+    (map::TC_STAGES, stage::EGRESS_RARE, "lb_tc_egress_rare"),
+];
 
 /// Connects the object's programs, once they are loaded. While a map is pinned or open it keeps what
 /// is put there; an earlier agent's programs go with that.
@@ -15,7 +22,7 @@ const RARE: [(&str, &str); 2] = [(map::XDP_STAGES, "lb_xdp_rare"), (map::TC_STAG
 /// # Errors
 /// Where the object lacks one of them, or the kernel refuses it.
 pub fn connect_stages(object: &mut Ebpf) -> Result<(), DataPlaneError> {
-    for (map, name) in RARE {
+    for (map, index, name) in STAGES {
         let missing = |detail: String| DataPlaneError::Object { detail };
         let program = object
             .program(name)
@@ -25,7 +32,7 @@ pub fn connect_stages(object: &mut Ebpf) -> Result<(), DataPlaneError> {
             .map_err(|error| missing(format!("program {name}: {error}")))?;
         let stages = object.map_mut(map).ok_or_else(|| missing(format!("map {map} is missing")))?;
         ProgramArray::try_from(stages)
-            .and_then(|mut stages| stages.set(stage::RARE, &program, 0))
+            .and_then(|mut stages| stages.set(index, &program, 0))
             .map_err(|error| DataPlaneError::map("writing", map, error))?;
     }
     Ok(())

@@ -10,8 +10,10 @@ use lb_common::Address;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::counter::COUNTERS as COUNTER_COUNT;
+use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::size;
@@ -66,6 +68,11 @@ pub(crate) static UDP_REPLIES: LruHashMap<FlowKey, Endpoint, { size::UDP_REPLIES
 #[btf_map(name = "host_origins")]
 pub(crate) static HOST_ORIGINS: LruHashMap<OriginKey, Endpoint, { size::HOST_ORIGINS }> =
     LruHashMap::new();
+#[btf_map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { size::FRAGMENTS }> =
+    LruHashMap::new();
+#[btf_map(name = "deep")]
+static DEEP: PerCpuArray<DeepPacket, 1> = PerCpuArray::new();
 #[btf_map(name = "runtime")]
 pub(crate) static RUNTIME: Array<Runtime, 1> = Array::new();
 #[btf_map(name = "xdp_stages")]
@@ -80,6 +87,21 @@ pub(crate) type Stages = ProgramArray<{ size::STAGES }>;
 pub(crate) fn go_on<C: EbpfContext>(stages: &Stages, context: &C, stage: u32) {
     // SAFETY: what this program leaves behind has no destructor.
     unsafe { stages.tail_call(context, stage) }
+}
+
+/// Leaves a packet to the program that this one goes on with.
+#[inline(always)]
+pub(crate) fn leave_deep(packet: &DeepPacket) {
+    if let Some(slot) = DEEP.get_ptr_mut(0) {
+        // SAFETY: the kernel gave this CPU's slot, which nothing else writes meanwhile.
+        unsafe { *slot = *packet }
+    }
+}
+
+/// The packet that the program before left.
+#[inline(always)]
+pub(crate) fn deep() -> Option<&'static DeepPacket> {
+    DEEP.get(0)
 }
 
 /// Adds one to a counter of this CPU.
@@ -160,6 +182,12 @@ pub(crate) fn udp_reply(key: &FlowKey) -> Option<&'static Endpoint> {
     // SAFETY: the element may be reused while it is read; one datagram is then turned back wrongly
     // only if the map turned over in this moment, which its size rules out in practice.
     unsafe { UDP_REPLIES.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<&'static Fragment> {
+    // SAFETY: as in `udp_reply`.
+    unsafe { FRAGMENTS.get(key) }
 }
 
 #[inline(always)]

@@ -103,13 +103,19 @@ impl SkbFrame {
     /// Makes the headers readable directly; a frame may lie in pieces.
     #[inline(always)]
     pub(crate) fn new(context: *mut __sk_buff) -> Self {
+        Self::reaching(context, HEADERS)
+    }
+
+    /// Makes so many bytes readable, as far as the frame has them.
+    #[inline(always)]
+    pub(crate) fn reaching(context: *mut __sk_buff, bytes: u32) -> Self {
         let frame = Self { context };
         let (data, end) = frame.data();
         let (have, length) = ((end - data) as u32, frame.length());
-        if have < HEADERS && have < length {
+        if have < bytes && have < length {
             // SAFETY: a helper on a valid context. Its failure leaves the frame as it was, and
             // reading past the first piece then fails by the bound.
-            unsafe { bpf_skb_pull_data(context, if length < HEADERS { length } else { HEADERS }) };
+            unsafe { bpf_skb_pull_data(context, if length < bytes { length } else { bytes }) };
         }
         frame
     }

@@ -10,6 +10,7 @@ use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::nat::{NatEntry, SEEN_SYN};
 use lb_common::service::{Service, ServiceKey};
@@ -178,6 +179,23 @@ impl<C: Context> Node for Kernel<'_, C> {
     fn udp_remember(&self, reply: &FlowKey, service: &Endpoint) {
         // An LRU map makes room; under contention one datagram's reply is lost, as UDP allows.
         let _ = maps::UDP_REPLIES.insert(reply, service, 0);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        maps::fragment(key)
+    }
+
+    #[inline(always)]
+    fn fragment_remember(&self, key: &FragmentKey, first: &Fragment) {
+        // As in `udp_remember`: the following ones are then passed to the stack, and counted.
+        let _ = maps::FRAGMENTS.insert(key, first, 0);
+    }
+
+    #[inline(always)]
+    fn fragment_forget(&self, key: &FragmentKey) {
+        // Mostly none is there.
+        let _ = maps::FRAGMENTS.remove(key);
     }
 
     #[inline(always)]

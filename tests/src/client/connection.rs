@@ -8,6 +8,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
@@ -20,6 +22,18 @@ const LINE_BYTES_MAX: u64 = 4096;
 
 /// Below the range that the kernel chooses from.
 const SAME_PORT: u16 = 20_000;
+
+sockopt_impl!(
+    /// A header before that of TCP in every packet (RFC 3542, 9).
+    DestinationOptions,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_DSTOPTS,
+    [u8; 8]
+);
+
+/// Options that say nothing: PadN, with four bytes.
+const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
 
 enum Kind {
     Https(SendRequest<Empty<Bytes>>),
@@ -43,13 +57,17 @@ impl Connection {
         let target = shared.arguments.target;
         let (kind, own, peer) = match shared.arguments.mode {
             Mode::Https => {
-                let tcp = connect_tcp(target, source, 0).await?;
+                let tcp = connect_tcp(socket_tcp(target)?, target, source, 0).await?;
                 let (own, peer) = (tcp.local_addr()?, tcp.peer_addr()?);
                 (Kind::Https(handshake(shared, tcp, target).await?), own, peer)
             }
             Mode::Tcp => {
                 let port = if shared.arguments.same_port { SAME_PORT } else { 0 };
-                let tcp = connect_tcp(target, source, port).await?;
+                let socket = socket_tcp(target)?;
+                if shared.arguments.destination_options {
+                    setsockopt(&socket, DestinationOptions, &PADDING).context("IPV6_DSTOPTS")?;
+                }
+                let tcp = connect_tcp(socket, target, source, port).await?;
                 let (own, peer) = (tcp.local_addr()?, tcp.peer_addr()?);
                 let mut tcp = Box::new(BufReader::new(tcp));
                 let mut line = Vec::new();
@@ -92,7 +110,8 @@ impl Connection {
                 Ok(answer.clone())
             }
             Kind::Udp(socket, connected) => {
-                ask_udp(socket, *connected, self.target, self.sequence, &mut self.own).await
+                let question = numbered(self.sequence, self.payload_bytes);
+                ask_udp(socket, *connected, self.target, &question, &mut self.own).await
             }
         }
     }
@@ -134,12 +153,16 @@ pub(super) async fn fetch(
     Ok(response)
 }
 
+pub(super) fn socket_tcp(target: SocketAddr) -> Result<TcpSocket> {
+    Ok(if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?)
+}
+
 pub(super) async fn connect_tcp(
+    socket: TcpSocket,
     target: SocketAddr,
     source: Option<IpAddr>,
     port: u16,
 ) -> Result<TcpStream> {
-    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source {
         socket.set_reuseaddr(port != 0)?;
         socket.bind(SocketAddr::new(source, port)).with_context(|| format!("bind to {source}"))?;
@@ -165,11 +188,16 @@ async fn open_udp(
     Ok(socket)
 }
 
+/// A number, and behind it a pattern, so that a segment or fragment in the wrong place is noticed.
+fn numbered(sequence: u64, bytes: usize) -> Vec<u8> {
+    let mut text = format!("{sequence:016x}").into_bytes();
+    text.extend((16..bytes).map(|at| (at % 251) as u8));
+    text
+}
+
 /// Writes and reads at the same time: an echo of more than the buffers hold would stand still.
 async fn echo(stream: &mut BufReader<TcpStream>, sequence: u64, bytes: usize) -> Result<()> {
-    let mut sent = format!("{sequence:016x}").into_bytes();
-    // A pattern, so that a segment in the wrong place is noticed.
-    sent.extend((16..bytes).map(|at| (at % 251) as u8));
+    let sent = numbered(sequence, bytes);
     let mut back = vec![0; sent.len()];
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (written, read) = futures::join!(writer.write_all(&sent), reader.read_exact(&mut back));
@@ -187,15 +215,14 @@ async fn ask_udp(
     socket: &UdpSocket,
     connected: bool,
     target: SocketAddr,
-    sequence: u64,
+    question: &[u8],
     own: &mut SocketAddr,
 ) -> Result<Answer> {
-    let question = format!("{sequence:016x}");
     let mut buffer = vec![0; 65_536];
     if connected {
-        socket.send(question.as_bytes()).await?;
+        socket.send(question).await?;
     } else {
-        socket.send_to(question.as_bytes(), target).await?;
+        socket.send_to(question, target).await?;
     }
     loop {
         let length = if connected {
@@ -208,7 +235,7 @@ async fn ask_udp(
             length
         };
         // A late answer to an earlier question is not this one's.
-        let Some(rest) = buffer[..length].strip_prefix(question.as_bytes()) else { continue };
+        let Some(rest) = buffer[..length].strip_prefix(question) else { continue };
         let rest = rest.strip_prefix(b"\n").context("no answer")?;
         let answer: Answer = serde_json::from_slice(rest).context("no JSON answer")?;
         if own.ip().is_unspecified() {

@@ -80,7 +80,10 @@ pub struct Arguments {
     /// Every connection of a worker has the same own port, and the server closes first (tcp).
     #[arg(long, requires = "source")]
     pub same_port: bool,
-    /// Bytes of each TCP echo, at least 16.
+    /// Every packet has IPv6 destination options (tcp).
+    #[arg(long)]
+    pub destination_options: bool,
+    /// Bytes of each echo of TCP or UDP, at least 16.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
 }
@@ -103,6 +106,7 @@ impl Arguments {
             duration_ms: 120_000,
             unconnected: false,
             same_port: false,
+            destination_options: false,
             payload_bytes: 64,
         }
     }
@@ -128,6 +132,7 @@ impl Arguments {
         words.extend(self.ca.iter().map(|path| format!("--ca={}", path.display())));
         words.extend(self.source.iter().map(|address| format!("--source={address}")));
         words.extend(self.same_port.then(|| "--same-port".to_owned()));
+        words.extend(self.destination_options.then(|| "--destination-options".to_owned()));
         words.extend(self.unconnected.then(|| "--unconnected".to_owned()));
         words
     }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::connection::{connect_tcp, fetch, handshake};
+use super::connection::{connect_tcp, fetch, handshake, socket_tcp};
 use super::load::reason;
 use crate::backend::WatchLine;
 
@@ -41,7 +41,8 @@ type Last = Option<(Instant, String)>;
 async fn follow(shared: &Arc<Shared>, number: u64, last: &mut Last) -> Result<()> {
     let arguments = &shared.arguments;
     let limit = Duration::from_millis(arguments.timeout_ms);
-    let tcp = timeout(limit, connect_tcp(arguments.target, shared.source(number), 0));
+    let socket = socket_tcp(arguments.target)?;
+    let tcp = timeout(limit, connect_tcp(socket, arguments.target, shared.source(number), 0));
     let tcp = tcp.await.context("connecting timed out")??;
     let sender = timeout(limit, handshake(shared, tcp, arguments.target));
     let mut sender = sender.await.context("the handshake timed out")??;

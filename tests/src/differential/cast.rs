@@ -79,6 +79,7 @@ pub(super) fn world() -> Result<State> {
         nat_flows: Default::default(),
         nat_capacity: NAT_CAPACITY,
         udp_replies: Default::default(),
+        fragments: Default::default(),
         runtime: Runtime::default(),
         backend_counters: Default::default(),
     };

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
+use std::hash::Hash;
 
 use anyhow::Result;
 use lb_common::counter::{Outcome as Kind, Verdict};
-use lb_common::flow::FlowKey;
 
 use super::cast;
 use super::machine::Machine;
@@ -137,11 +137,11 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     };
     let mut flows = state.nat_flows.clone();
     flows.values_mut().for_each(|entry| entry.last_seen_ns = whole(entry.last_seen_ns));
-    let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?).or(unlike(
-        "udp_replies",
-        &state.udp_replies,
-        &machine.udp_replies()?,
-    ));
+    let mut fragments = state.fragments.clone();
+    fragments.values_mut().for_each(|first| first.seen_ns = whole(first.seen_ns));
+    let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?)
+        .or(unlike("udp_replies", &state.udp_replies, &machine.udp_replies()?))
+        .or(unlike("fragments", &fragments, &machine.fragments(state)?));
     if differs.is_some() {
         return Ok(differs);
     }
@@ -158,10 +158,10 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     Ok(None)
 }
 
-fn unlike<V: PartialEq + fmt::Debug>(
+fn unlike<K: Eq + Hash + fmt::Debug, V: PartialEq + fmt::Debug>(
     map: &str,
-    wants: &HashMap<FlowKey, V>,
-    is: &HashMap<FlowKey, V>,
+    wants: &HashMap<K, V>,
+    is: &HashMap<K, V>,
 ) -> Option<Difference> {
     if wants == is {
         return None;

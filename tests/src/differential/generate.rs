@@ -34,6 +34,8 @@ enum Theme {
     Neighbours,
     /// Flows through NAT: more than the map takes, over and begun again.
     Nat,
+    /// Packets in pieces.
+    Fragments,
 }
 
 pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
@@ -42,6 +44,7 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
     let theme = match random.below(100) {
         0..12 => Theme::Neighbours,
         12..30 => Theme::Nat,
+        30..45 => Theme::Fragments,
         _ => Theme::Anything,
     };
     // One service for most frames, so that they meet.
@@ -57,6 +60,11 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
             (Theme::Neighbours, 65..80) => lease(random),
             (Theme::Neighbours, 80..90) => Step::Wait(random.pick(&WAITS_S)),
             (Theme::Nat, 0..50) => Step::Arrive(packets::to_service(random, place)),
+            (Theme::Fragments, 0..55) => Step::Arrive(packets::pieces_to_service(random, place)),
+            (Theme::Fragments, 55..70) => {
+                Step::Reply(random.below(4), packets::pieces_replying(random)?)
+            }
+            (Theme::Fragments, 70..80) => Step::Leave(packets::pieces_leaving(random, place)?),
             (Theme::Nat, 50..75) => Step::Reply(random.below(16), packets::replying(random)?),
             (_, 0..68) => Step::Arrive(packets::arriving(random, place)?),
             (_, 68..75) => Step::Reply(random.below(16), packets::replying(random)?),

@@ -16,6 +16,7 @@ use lb_common::bucket::Bucket;
 use lb_common::counter::COUNTERS;
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
@@ -30,8 +31,10 @@ use crate::model::state::State;
 use crate::packet::kernel::load;
 use crate::packet::syscall::{self, Run};
 
-/// Replies that are remembered: far more than a sequence makes, so that none is pushed out.
+/// Replies and fragments that are remembered: far more than a sequence makes, so that none is pushed
+/// out.
 const UDP_REPLIES: u32 = 1024;
+const FRAGMENTS: u32 = 1024;
 
 pub(super) struct Machine {
     object: Ebpf,
@@ -62,6 +65,7 @@ impl Machine {
             EbpfLoader::new()
                 .map_max_entries(map::NAT_FLOWS, NAT_CAPACITY as u32)
                 .map_max_entries(map::UDP_REPLIES, UDP_REPLIES)
+                .map_max_entries(map::FRAGMENTS, FRAGMENTS)
                 .map_max_entries(map::BACKENDS, BACKENDS)
                 .map_max_entries(map::BACKEND_COUNTERS, BACKENDS),
         )?;
@@ -97,6 +101,9 @@ impl Machine {
         }
         for key in self.udp_replies()?.into_keys() {
             self.remove(map::UDP_REPLIES, &key)?;
+        }
+        for key in self.fragments(state)?.into_keys() {
+            self.remove(map::FRAGMENTS, &key)?;
         }
         self.set(map::RUNTIME, 0, Runtime::default())?;
         self.counted = self.all_backend_counters()?;
@@ -180,6 +187,12 @@ impl Machine {
             entry.last_seen_ns = last_ns.context("this machine was started too recently")?;
             syscall::update(self.map(map::NAT_FLOWS)?, &key, &entry)?;
         }
+        let fragments =
+            self.entries::<FragmentKey, Fragment>(map::FRAGMENTS, FRAGMENTS as usize)?;
+        for (key, mut first) in fragments {
+            first.seen_ns = first.seen_ns.saturating_sub(past_ns);
+            syscall::update(self.map(map::FRAGMENTS)?, &key, &first)?;
+        }
         let mut runtime = self.runtime_as_it_is()?;
         if runtime.cookie_seen_ns != 0 {
             runtime.cookie_seen_ns = runtime.cookie_seen_ns.saturating_sub(past_ns).max(1);
@@ -256,6 +269,16 @@ impl Machine {
 
     pub(super) fn udp_replies(&self) -> Result<HashMap<FlowKey, Endpoint>> {
         self.entries(map::UDP_REPLIES, UDP_REPLIES as usize)
+    }
+
+    /// With their times by the model's clock, in whole seconds.
+    pub(super) fn fragments(&self, state: &State) -> Result<HashMap<FragmentKey, Fragment>> {
+        let mut firsts =
+            self.entries::<FragmentKey, Fragment>(map::FRAGMENTS, FRAGMENTS as usize)?;
+        for first in firsts.values_mut() {
+            first.seen_ns = self.model_ns(state, first.seen_ns);
+        }
+        Ok(firsts)
     }
 
     /// With its time by the model's clock, in whole seconds.

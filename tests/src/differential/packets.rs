@@ -244,10 +244,55 @@ fn disguise(random: &mut Random, frame: &mut Frame) {
         match random.below(4) {
             0 => frame.fragment = Some(random.pick(&[0, 1, 185, 8191])),
             1 => frame.more_fragments = true,
-            2 => frame.hop_by_hop = true,
+            2 => frame.extensions = extensions(random),
             _ => frame.damaged = true,
         }
     }
+}
+
+/// A chain of IPv6 extension headers: mostly sane.
+fn extensions(random: &mut Random) -> Vec<(u8, u8)> {
+    let length = |random: &mut Random| match random.below(10) {
+        0 => random.pick(&[8, 20, 30]),
+        _ => random.below(4) as u8,
+    };
+    let count = if random.chance(90) { random.between(1, 3) } else { random.between(4, 8) };
+    (0..count).map(|_| (random.pick(&[0, 43, 44, 60]), length(random))).collect()
+}
+
+/// A part of a packet: the first, which has ports, or a following one.
+fn in_pieces(random: &mut Random, frame: &mut Frame) {
+    frame.fragment = Some(random.pick(&[0, 0, 2, 4]));
+    frame.more_fragments = frame.fragment == Some(0) || random.chance(50);
+    frame.identification = random.pick(&[1, 1, 1, 0x102]);
+    if random.chance(10) {
+        frame.extensions = extensions(random);
+        frame.segments_left = u8::from(random.chance(10));
+    }
+}
+
+pub(super) fn pieces_to_service(random: &mut Random, place: &Place) -> Frame {
+    let mut frame = to_service(random, place);
+    if random.chance(70) {
+        frame.from = "client".to_owned();
+    }
+    if random.chance(30) {
+        disguise(random, &mut frame);
+    }
+    in_pieces(random, &mut frame);
+    frame
+}
+
+pub(super) fn pieces_replying(random: &mut Random) -> Result<Frame> {
+    let mut frame = replying(random)?;
+    in_pieces(random, &mut frame);
+    Ok(frame)
+}
+
+pub(super) fn pieces_leaving(random: &mut Random, place: &Place) -> Result<Frame> {
+    let mut frame = leaving(random, place)?;
+    in_pieces(random, &mut frame);
+    Ok(frame)
 }
 
 /// What no sane sender does.

@@ -3,12 +3,13 @@
 use lb_common::backend::{ACCEPTS, Delivery};
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::DELIVERED;
 use lb_common::service::{HAS_LOCAL, ServiceKey, UDP};
 use lb_common::settings::COOKIE_WATCH_NS;
 
-use super::parse::{self, Family, Packet};
+use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, choose, rewrite};
+use super::{Outcome, choose, fragment, rewrite};
 
 /// What becomes of a frame that steering passed.
 pub fn deliver(state: &mut State, frame: &[u8]) -> Outcome {
@@ -32,8 +33,24 @@ fn read(state: &State, frame: &[u8]) -> Option<Packet> {
 /// "It looks only at SYNs and datagrams to services with a backend here." Nothing where it does not.
 fn handed_over(state: &mut State, frame: &[u8]) -> Option<Outcome> {
     let packet = read(state, frame)?;
+    match packet.kind {
+        Kind::Following => {
+            let verdict = Verdict::UdpDelivered;
+            fragment::following_here(state, frame, &packet, DELIVERED, verdict)
+        }
+        // "A segment in pieces is not delivered."
+        Kind::Syn | Kind::Segment if packet.fragment.is_some() => None,
+        _ => {
+            let outcome = whole(state, frame, &packet);
+            fragment::first_here(state, &packet, DELIVERED, outcome.as_ref());
+            outcome
+        }
+    }
+}
+
+fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
     if !packet.is_new() {
-        return acknowledged(state, frame, &packet);
+        return acknowledged(state, frame, packet);
     }
     let key = ServiceKey {
         address: packet.tuple.destination,
@@ -45,7 +62,7 @@ fn handed_over(state: &mut State, frame: &[u8]) -> Option<Outcome> {
     if service.flags & HAS_LOCAL == 0 {
         return None;
     }
-    let ranked = choose::ranked(state, &service, &packet)?;
+    let ranked = choose::ranked(state, &service, packet)?;
     let local = ranked.iter().find(|rank| rank.backend.delivery == Delivery::Local as u8)?.backend;
     if local.state & ACCEPTS == 0 {
         return None;
@@ -81,7 +98,7 @@ fn handed_over(state: &mut State, frame: &[u8]) -> Option<Outcome> {
     };
     state.udp_replies.insert(reply, asked);
     let mut out = Outcome::passed(Verdict::UdpDelivered, frame);
-    rewrite::destination(&mut out.frame, &packet, &local.address, local.port_be);
+    rewrite::destination(&mut out.frame, packet, &local.address, local.port_be);
     Some(out)
 }
 

@@ -1,14 +1,15 @@
 //! "Leaving: tc egress".
 
 use lb_common::counter::Verdict;
+use lb_common::fragment::LEAVING;
 use lb_common::settings::LOCAL_UDP;
 
-use super::parse::{self, Family, Kind};
+use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, neighbour, rewrite};
+use super::{Outcome, fragment, neighbour, rewrite};
 
 /// What becomes of a frame of this node that leaves by `interface`.
-pub fn leave(state: &State, frame: &[u8], interface: u32) -> Outcome {
+pub fn leave(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
     let untouched = || Outcome::untouched(frame);
     let Some(link) = parse::link(frame) else { return untouched() };
     let family = match link.ethertype {
@@ -21,13 +22,28 @@ pub fn leave(state: &State, frame: &[u8], interface: u32) -> Outcome {
     if let Some(outcome) = neighbour::discovery_leaves(state, frame, &ip) {
         return outcome;
     }
-    // "A datagram with a remembered tuple: its source becomes the VIP and the service's port."
     let Ok(packet) = parse::packet(frame, link, ip) else { return untouched() };
-    if packet.kind != Kind::Datagram || state.settings.flags & LOCAL_UDP == 0 {
+    if state.settings.flags & LOCAL_UDP == 0 {
         return untouched();
     }
-    let Some(asked) = state.udp_replies.get(&packet.tuple) else { return untouched() };
+    let outcome = match packet.kind {
+        Kind::Following => {
+            fragment::following_here(state, frame, &packet, LEAVING, Verdict::UdpReply)
+        }
+        Kind::Datagram => {
+            let outcome = reply(state, frame, &packet);
+            fragment::first_here(state, &packet, LEAVING, outcome.as_ref());
+            outcome
+        }
+        _ => None,
+    };
+    outcome.unwrap_or_else(untouched)
+}
+
+/// "A datagram with a remembered tuple: its source becomes the VIP and the service's port."
+fn reply(state: &State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
+    let asked = state.udp_replies.get(&packet.tuple)?;
     let mut out = Outcome::passed(Verdict::UdpReply, frame);
-    rewrite::source(&mut out.frame, &packet, &asked.address, asked.port_be);
-    out
+    rewrite::source(&mut out.frame, packet, &asked.address, asked.port_be);
+    Some(out)
 }

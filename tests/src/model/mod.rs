@@ -15,6 +15,7 @@
 //! - `carry`: carrying to another node
 //! - `nat`: "NAT"
 //! - `neighbour`: ARP and neighbour discovery, on their way in and out
+//! - `fragment`: "Fragments", at each of the three
 //! - `deliver`, `egress`: "Delivery" and "Leaving"
 //! - `rewrite`: changed fields, and the checksums that follow from them
 
@@ -22,6 +23,7 @@ mod carry;
 mod choose;
 mod deliver;
 mod egress;
+mod fragment;
 mod nat;
 mod neighbour;
 mod parse;

@@ -3,6 +3,7 @@
 use lb_common::Address;
 use lb_common::counter::Verdict;
 use lb_common::flow::FlowKey;
+use lb_common::fragment::FragmentKey;
 use lb_common::service::{TCP, UDP};
 
 use super::state::Mac;
@@ -80,7 +81,7 @@ pub(super) struct Ip {
     pub(super) at: usize,
     pub(super) source: Address,
     pub(super) destination: Address,
-    /// Protocol or next header.
+    /// Protocol or next header; of a whole packet the transport's.
     pub(super) protocol: u8,
     /// TTL or hop limit.
     pub(super) ttl: u8,
@@ -139,7 +140,77 @@ pub(super) fn inside<'a>(frame: &'a [u8], ip: &Ip) -> Option<(usize, &'a [u8])> 
     Some((transport, &frame[..end.clamp(ip.at, frame.len())]))
 }
 
-/// "An IPv4 fragment, or an IPv6 fragment header directly behind the IPv6 header."
+/// The headers that may stand between IPv6's and the transport's.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// "Passed over: up to six of them and 176 bytes."
+const EXTENSIONS: usize = 6;
+const EXTENSION_BYTES: usize = 176;
+
+/// Where a packet's transport header is, if this frame has it.
+struct Place {
+    protocol: u8,
+    transport: usize,
+    /// Which packet it is a fragment of.
+    fragment: Option<FragmentKey>,
+    /// A fragment other than the first.
+    follows: bool,
+}
+
+/// Looks for it from `transport` on, where the IP header ends.
+fn place(frame: &[u8], ip: &Ip, transport: usize) -> Result<Place, Verdict> {
+    let key = |id, protocol| FragmentKey {
+        source: ip.source,
+        destination: ip.destination,
+        id,
+        protocol,
+        ..FragmentKey::default()
+    };
+    if ip.family == Family::V4 {
+        let word = |at| word(frame, at).ok_or(Verdict::Truncated);
+        // More fragments, or an offset.
+        let (id, flags) = (u32::from(word(ip.at + 4)?.to_be()), word(ip.at + 6)?);
+        let fragment = (flags & 0x3fff != 0).then(|| key(id, ip.protocol));
+        let follows = flags & 0x1fff != 0;
+        return Ok(Place { protocol: ip.protocol, transport, fragment, follows });
+    }
+    let mut place = Place { protocol: ip.protocol, transport, fragment: None, follows: false };
+    for _ in 0..EXTENSIONS {
+        let header = frame.get(place.transport..).unwrap_or_default();
+        place.transport += match place.protocol {
+            IPV6_FRAGMENT => {
+                let header = header.get(..8).ok_or(Verdict::Truncated)?;
+                let id = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+                let (offset, more) = (word(header, 2).unwrap_or(0) & 0xfff8, header[3] & 1);
+                if offset != 0 || more != 0 {
+                    place.fragment = Some(key(id, IPV6_FRAGMENT));
+                }
+                if offset != 0 {
+                    return Ok(Place { follows: true, ..place });
+                }
+                place.protocol = header[0];
+                8
+            }
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                let header = header.get(..4).ok_or(Verdict::Truncated)?;
+                if place.protocol == ROUTING && header[3] != 0 {
+                    return Err(Verdict::OtherProtocol);
+                }
+                place.protocol = header[0];
+                8 * (1 + usize::from(header[1]))
+            }
+            _ => break,
+        };
+        if place.transport - transport > EXTENSION_BYTES {
+            return Err(Verdict::OtherProtocol);
+        }
+    }
+    Ok(place)
+}
+
+/// Whether a quoted packet is a fragment.
 fn is_fragment(frame: &[u8], ip: &Ip) -> bool {
     match ip.family {
         // More fragments, or an offset.
@@ -158,6 +229,8 @@ pub(super) enum Kind {
     Datagram,
     /// An ICMP error; the tuple is the quoted one, turned round, once that is read.
     Error,
+    /// A fragment other than the first, which has no tuple.
+    Following,
 }
 
 /// A TCP, UDP or ICMP packet.
@@ -170,6 +243,8 @@ pub(super) struct Packet {
     pub(super) tuple: FlowKey,
     /// Where the transport header begins.
     pub(super) transport: usize,
+    /// Which packet it is a fragment of.
+    pub(super) fragment: Option<FragmentKey>,
     /// Flags of a segment.
     pub(super) fin: bool,
     pub(super) rst: bool,
@@ -186,9 +261,13 @@ impl Packet {
 
 /// The rows from "bad version or header length" to "ICMP that is no error".
 pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict> {
-    let (transport, inside) = inside(frame, &ip).ok_or(Verdict::Truncated)?;
-    if is_fragment(frame, &ip) {
-        return Err(Verdict::Fragment);
+    let (end, inside) = inside(frame, &ip).ok_or(Verdict::Truncated)?;
+    let Place { protocol, transport, fragment, follows } = place(frame, &ip, end)?;
+    let ip = Ip { protocol, ..ip };
+    if follows {
+        let (kind, tuple) = (Kind::Following, FlowKey::default());
+        let (fin, rst, may_be_cookie) = (false, false, false);
+        return Ok(Packet { link, ip, kind, tuple, transport, fragment, fin, rst, may_be_cookie });
     }
     let frame = inside;
     let needs = match (ip.protocol, ip.family) {
@@ -210,7 +289,7 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict
         UDP => Kind::Datagram,
         _ => Kind::Error,
     };
-    if kind == Kind::Error && !is_error(frame, &ip, transport) {
+    if kind == Kind::Error && (fragment.is_some() || !is_error(frame, &ip, transport)) {
         return Err(Verdict::IcmpOther);
     }
     let tuple = match kind {
@@ -219,7 +298,7 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict
     };
     let (fin, rst) = (has(FIN), has(RST));
     let may_be_cookie = has(ACK) && !has(SYN) && !rst;
-    Ok(Packet { link, ip, kind, tuple, transport, fin, rst, may_be_cookie })
+    Ok(Packet { link, ip, kind, tuple, transport, fragment, fin, rst, may_be_cookie })
 }
 
 /// Addresses, and the ports at `transport`.
@@ -246,7 +325,8 @@ fn is_error(frame: &[u8], ip: &Ip, message: usize) -> bool {
 /// of what it quotes"; "that quotes neither TCP nor UDP, a fragment, or a packet of another sender than the
 /// error is to".
 pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Result<Packet, Verdict> {
-    let (message, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
+    let (_, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
+    let message = packet.transport;
     let ip = ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
     let (transport, _) = extent(frame, &ip).ok_or(Verdict::IcmpOther)?;
     let to_sender = ip.source == packet.ip.destination;

@@ -42,9 +42,8 @@ pub(super) fn error(frame: &mut [u8], packet: &Packet, change: impl FnOnce(&mut 
     frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
 }
 
-/// Replaces an ICMP error's own addresses. ICMPv6 has them in its checksum (RFC 4443, 2.3).
-pub(super) fn error_addresses(frame: &mut [u8], packet: &Packet, from: &Address, to: &Address) {
-    let (ip, at) = (&packet.ip, packet.transport + 2);
+/// Replaces a fragment's addresses. The packet's checksum, if it has one, stands in the first.
+pub(super) fn addresses(frame: &mut [u8], ip: &Ip, from: &Address, to: &Address) {
     let octets = [from.octets(), to.octets()];
     match ip.family {
         Family::V4 => with_header_checksum(frame, ip, |frame| {
@@ -52,14 +51,25 @@ pub(super) fn error_addresses(frame: &mut [u8], packet: &Packet, from: &Address,
             frame[ip.at + 16..ip.at + 20].copy_from_slice(&octets[1][12..]);
         }),
         Family::V6 => {
-            let addresses = ip.at + 8..ip.at + 40;
-            let before = sum_without(&frame[addresses.clone()], usize::MAX);
             frame[ip.at + 8..ip.at + 24].copy_from_slice(&octets[0]);
             frame[ip.at + 24..ip.at + 40].copy_from_slice(&octets[1]);
-            let after = sum_without(&frame[addresses], usize::MAX);
-            let new = moved(field(frame, at), before, after);
-            frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
         }
+    }
+}
+
+/// Replaces an ICMP error's own addresses. ICMPv6 has them in its checksum (RFC 4443, 2.3).
+pub(super) fn error_addresses(frame: &mut [u8], packet: &Packet, from: &Address, to: &Address) {
+    let (ip, at) = (&packet.ip, packet.transport + 2);
+    let covered = ip.at + 8..ip.at + 40;
+    let sum = |frame: &[u8]| match ip.family {
+        Family::V4 => 0,
+        Family::V6 => sum_without(&frame[covered.clone()], usize::MAX),
+    };
+    let before = sum(frame);
+    addresses(frame, ip, from, to);
+    let new = moved(field(frame, at), before, sum(frame));
+    if ip.family == Family::V6 {
+        frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
     }
 }
 

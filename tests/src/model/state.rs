@@ -8,6 +8,7 @@ use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
@@ -41,6 +42,7 @@ pub struct State {
     /// Entries that `nat_flows` takes.
     pub nat_capacity: usize,
     pub udp_replies: HashMap<FlowKey, Endpoint>,
+    pub fragments: HashMap<FragmentKey, Fragment>,
     pub runtime: Runtime,
     pub backend_counters: BTreeMap<u32, BackendCounters>,
 }

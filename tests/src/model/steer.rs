@@ -9,7 +9,7 @@ use lb_common::settings::DROP_UNKNOWN_PORTS;
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, carry, nat, neighbour};
+use super::{Outcome, carry, fragment, nat, neighbour};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -33,7 +33,16 @@ pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
         return Outcome::passed(Verdict::NotOurs, frame);
     }
     match parse::packet(frame, link, ip) {
-        Ok(packet) => unless_trial(steer_packet(state, frame, &packet, interface), &packet, frame),
+        Ok(packet) if packet.kind == Kind::Following => {
+            fragment::following(state, frame, &packet, interface)
+        }
+        Ok(packet) => {
+            let counted = state.backend_counters.clone();
+            let outcome = steer_packet(state, frame, &packet, interface);
+            let outcome = unless_trial(outcome, &packet, frame);
+            fragment::first(state, &packet, &outcome, &counted);
+            outcome
+        }
         Err(verdict) => Outcome::passed(verdict, frame),
     }
 }
@@ -57,8 +66,7 @@ fn unless_trial(outcome: Outcome, packet: &Packet, frame: &[u8]) -> Outcome {
 }
 
 fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32) -> Outcome {
-    // "Carries another machine's MAC, or came in on an interface that the maps do not know."
-    if state.interface(interface).is_none_or(|own| own.mac != packet.link.to) {
+    if is_another_host_s(state, packet, interface) {
         return Outcome::passed(Verdict::OtherHost, frame);
     }
     // "An ICMP error."
@@ -92,6 +100,11 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
         None => return Outcome::passed(Verdict::Inconsistent, frame),
     };
     carry_out(state, frame, packet, interface, choice)
+}
+
+/// "Carries another machine's MAC [..], or came in on an interface that the maps do not know."
+pub(super) fn is_another_host_s(state: &State, packet: &Packet, interface: u32) -> bool {
+    state.interface(interface).is_none_or(|own| own.mac != packet.link.to)
 }
 
 fn service(state: &State, packet: &Packet) -> Option<Service> {

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::checksum;
 use super::names::{self, Mac};
 
+/// IPv6 extension headers.
+const FRAGMENT: u8 = 44;
+const ROUTING: u8 = 43;
+
 /// What a frame holds behind its Ethernet header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,11 +57,16 @@ pub struct Frame {
     pub damaged: bool,
     /// IPv4 options in hexadecimal digits, a multiple of four bytes.
     pub options: String,
-    /// An IPv6 hop-by-hop header comes first.
-    pub hop_by_hop: bool,
+    /// IPv6 extension headers, in order: which, and its length in units of eight bytes, the first not
+    /// counted. 44 is the fragment header, which else comes last where there is one.
+    pub extensions: Vec<(u8, u8)>,
+    /// In a routing header.
+    pub segments_left: u8,
     /// The fragment's offset in units of eight bytes.
     pub fragment: Option<u16>,
     pub more_fragments: bool,
+    /// IPv4's, and that of IPv6's fragment header.
+    pub identification: u16,
     /// Instead of the right ones.
     pub version: Option<u8>,
     pub ihl: Option<u8>,
@@ -95,9 +104,11 @@ impl Default for Frame {
             unsummed: false,
             damaged: false,
             options: String::new(),
-            hop_by_hop: false,
+            extensions: Vec::new(),
+            segments_left: 0,
             fragment: None,
             more_fragments: false,
+            identification: 0x1234,
             version: None,
             ihl: None,
             data_offset: None,
@@ -185,6 +196,8 @@ impl Frame {
     /// Fills in the transport's checksum.
     fn summed(&self, protocol: u8, mut body: Vec<u8>, from: IpAddr, to: IpAddr) -> Vec<u8> {
         let at = match protocol {
+            // Behind a packet's first fragment there is none.
+            _ if self.fragment.is_some_and(|offset| offset != 0) => return body,
             6 => 16,
             17 if self.unsummed => return body,
             17 => 6,
@@ -221,7 +234,7 @@ impl Frame {
         let fragment = self.fragment.unwrap_or(0) | u16::from(self.more_fragments) << 13;
         let mut header = vec![self.version.unwrap_or(4) << 4 | words, 0];
         header.extend(total.to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend(self.identification.to_be_bytes());
         header.extend(fragment.to_be_bytes());
         header.extend([self.ttl, protocol, 0, 0]);
         header.extend(from.octets());
@@ -240,18 +253,15 @@ impl Frame {
         from: std::net::Ipv6Addr,
         to: std::net::Ipv6Addr,
     ) -> Vec<u8> {
+        let mut kinds = self.extensions.clone();
+        if self.fragment.is_some() && !kinds.iter().any(|(kind, _)| *kind == FRAGMENT) {
+            kinds.push((FRAGMENT, 0));
+        }
         let mut extension = Vec::new();
         let mut next = protocol;
-        if let Some(offset) = self.fragment {
-            extension.extend([next, 0]);
-            extension.extend((offset << 3 | u16::from(self.more_fragments)).to_be_bytes());
-            extension.extend([0, 0, 0x12, 0x34]);
-            next = 44;
-        }
-        if self.hop_by_hop {
-            // Six bytes of padding: PadN.
-            extension.splice(0..0, [next, 0, 1, 4, 0, 0, 0, 0]);
-            next = 0;
+        for (kind, length) in kinds.into_iter().rev() {
+            extension.splice(0..0, self.extension(kind, length, next));
+            next = kind;
         }
         let length = self.total_length.unwrap_or((extension.len() + body.len()) as u16);
         let mut header = vec![self.version.unwrap_or(6) << 4, 0, 0, 0];
@@ -261,6 +271,25 @@ impl Frame {
         header.extend(to.octets());
         header.extend(extension);
         header.extend(body);
+        header
+    }
+
+    /// An IPv6 extension header before `next`.
+    fn extension(&self, kind: u8, length: u8, next: u8) -> Vec<u8> {
+        let mut header = vec![next, length];
+        match kind {
+            FRAGMENT => {
+                let offset = self.fragment.unwrap_or(0) << 3 | u16::from(self.more_fragments);
+                header = vec![next, 0];
+                header.extend(offset.to_be_bytes());
+                header.extend(u32::from(self.identification).to_be_bytes());
+                return header;
+            }
+            ROUTING => header.extend([4, self.segments_left]),
+            // Padding: PadN with so many bytes, then Pad1.
+            _ => header.extend([1, 4]),
+        }
+        header.resize((usize::from(length) + 1) * 8, 0);
         header
     }
 

@@ -14,6 +14,7 @@ use lb_common::bucket::Bucket;
 use lb_common::counter::{COUNTERS, Verdict};
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
@@ -122,7 +123,8 @@ impl Kernel {
     /// Where a map cannot be emptied.
     pub fn forget_flows(&mut self) -> Result<()> {
         self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
-        self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)
+        self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
+        self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)
     }
 
     fn set_globals(&mut self, scene: &Scene) -> Result<()> {

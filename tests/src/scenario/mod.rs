@@ -12,6 +12,7 @@ mod evidence;
 pub(crate) mod failover;
 mod false_verdict;
 mod flap;
+mod fragments;
 mod host_clients;
 mod kernels;
 mod migrate;
@@ -74,6 +75,11 @@ pub static ALL: &[Scenario] = &[
         name: "mtu",
         about: "servers learn of a narrow path by ICMP errors, on other nodes and behind NAT",
         run: mtu::run,
+    },
+    Scenario {
+        name: "fragments",
+        about: "datagrams in pieces, and packets behind IPv6 extension headers",
+        run: fragments::run,
     },
     Scenario {
         name: "udp",

@@ -162,6 +162,12 @@ verdicts! {
     FragmentLocal = "fragment_local", Deliver;
     /// A following fragment, sent where its first one went.
     FragmentForward = "fragment_forward", Forward;
+    /// A packet without a hop left, answered with a time-exceeded.
+    IcmpExpired = "icmp_expired", Forward;
+    /// A packet larger than where it was to go takes, answered with a too-big.
+    IcmpTooBig = "icmp_too_big", Forward;
+    /// A packet larger than where it was to go takes, which could not be answered.
+    TooBig = "too_big", Drop;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

@@ -13,7 +13,7 @@ pub struct FragmentKey {
     pub id: u32,
     /// IPv4's protocol. IPv6's next header may differ between fragments, so 44 stands for all.
     pub protocol: u8,
-    /// [`STEERED`], [`DELIVERED`] or [`LEAVING`].
+    /// [`STEERED`], which delivery reads too, or [`LEAVING`].
     pub at: u8,
     pub padding: [u8; 2],
 }
@@ -22,8 +22,7 @@ pub struct FragmentKey {
 const ALL_OF_IPV6: u8 = 44;
 
 pub const STEERED: u8 = 0;
-pub const DELIVERED: u8 = 1;
-pub const LEAVING: u8 = 2;
+pub const LEAVING: u8 = 1;
 
 /// What became of a packet's first fragment.
 #[repr(C, align(8))]
@@ -44,7 +43,9 @@ pub struct Fragment {
     pub ttl: u8,
     /// 1 where it was sent; 0 where it was left to this node's stack.
     pub sent: u8,
-    pub padding: [u8; 2],
+    /// The transport's.
+    pub protocol: u8,
+    pub padding: u8,
 }
 
 impl FragmentKey {
@@ -73,7 +74,8 @@ impl Fragment {
         source_mac: [0; 6],
         ttl: 0,
         sent: 0,
-        padding: [0; 2],
+        protocol: 0,
+        padding: 0,
     };
 }
 

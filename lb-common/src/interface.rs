@@ -15,7 +15,8 @@ pub struct Interface {
     pub ifindex: u32,
     /// Its MAC. A frame that is not addressed to it (flooding, promiscuous mode) is not ours.
     pub mac: [u8; 6],
-    pub padding: [u8; 2],
+    /// Its MTU; 0 where that is not known, and where it is more than fits.
+    pub mtu: u16,
     /// The node's IPv4 address here, as an ARP request may name it; 0 for none.
     pub address_v4_be: u32,
     /// The node's IPv6 address here; unspecified for none.

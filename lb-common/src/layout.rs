@@ -26,11 +26,12 @@ pub mod map {
 
     pub const FRAGMENTS: &str = "fragments";
     pub const DEEP: &str = "deep";
+    pub const ANSWERS: &str = "answers";
     pub const RUNTIME: &str = "runtime";
     pub const XDP_STAGES: &str = "xdp_stages";
     pub const TC_STAGES: &str = "tc_stages";
 
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -46,6 +47,7 @@ pub mod map {
         HOST_ORIGINS,
         FRAGMENTS,
         DEEP,
+        ANSWERS,
         RUNTIME,
         XDP_STAGES,
         TC_STAGES,
@@ -58,10 +60,12 @@ pub mod stage {
     pub const RARE: u32 = 0;
     /// For what the one before found a tuple in.
     pub const DEEP: u32 = 1;
+    /// For packets that go no further, which are answered.
+    pub const ANSWER: u32 = 2;
     /// For rare ones at delivery; in `tc_stages` only, like the next.
-    pub const DELIVER_RARE: u32 = 2;
+    pub const DELIVER_RARE: u32 = 3;
     /// For rare ones that leave.
-    pub const EGRESS_RARE: u32 = 3;
+    pub const EGRESS_RARE: u32 = 4;
 }
 
 /// Sizes that the object is compiled with; the agent may raise those marked so when it loads.

@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod address;
+pub mod answers;
 pub mod backend;
 pub mod bucket;
 pub mod checksum;

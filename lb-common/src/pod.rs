@@ -14,6 +14,7 @@ macro_rules! pod {
 
 pod!(
     crate::address::Address,
+    crate::answers::Answers,
     crate::backend::Backend,
     crate::backend::BackendCounters,
     crate::bucket::Bucket,

@@ -5,10 +5,9 @@ use lb_common::backend::{ACCEPTS, Backend, Delivery};
 use lb_common::bucket::{NONE, RANKS, slot};
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
-use lb_common::fragment::DELIVERED;
 use lb_common::service::{HAS_LOCAL, Service};
 
-use crate::deep::{Part, key, uncover};
+use crate::deep::{Part, uncover};
 use crate::environment::{Assign, Frame, Node, Owner};
 use crate::fragment;
 use crate::nat::rewrite;
@@ -37,20 +36,14 @@ pub fn deliver_rare<F: Frame, N: Node + Assign>(
 ) -> Option<Verdict> {
     let uncovered = uncover(frame, network)?;
     if let Part::Following = uncovered.part {
-        fragment::go_on(frame, node, &uncovered, DELIVERED)?;
+        fragment::deliver(frame, node, &uncovered)?;
         return Some(Verdict::UdpDelivered);
     }
     let Parsed::Packet(packet) = uncovered.parsed(frame) else { return None };
-    if !uncovered.is_first() {
-        return packet_here(frame, node, &packet);
-    }
-    if !packet.is_udp() {
+    if uncovered.is_first() && !packet.is_udp() {
         return None;
     }
-    let verdict = packet_here(frame, node, &packet);
-    let key = key(&packet, uncovered.id, DELIVERED);
-    fragment::note(frame, node, &packet, &key, verdict.is_some());
-    verdict
+    packet_here(frame, node, &packet)
 }
 
 #[inline(always)]

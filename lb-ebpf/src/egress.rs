@@ -56,7 +56,7 @@ pub fn leave_rare<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict>
     let Parsed::Deep(network) = parse(frame, |_| true) else { return None };
     let uncovered = uncover(frame, network)?;
     if let Part::Following = uncovered.part {
-        fragment::go_on(frame, node, &uncovered, LEAVING)?;
+        fragment::leave(frame, node, &uncovered)?;
         return Some(Verdict::UdpReply);
     }
     let Parsed::Packet(packet) = uncovered.parsed(frame) else { return None };

@@ -47,6 +47,18 @@ pub trait Frame {
     /// Index of the interface that it came in on (or leaves by).
     fn interface_index(&self) -> u32;
 
+    /// Makes room for so many bytes before the first.
+    fn grow(&mut self, bytes: usize) -> Option<()>;
+
+    /// Leaves so many bytes of it.
+    fn cut(&mut self, length: usize) -> Option<()>;
+
+    /// Whether it is one of several that the kernel joined, and will send one by one.
+    #[inline(always)]
+    fn is_joined(&self) -> bool {
+        false
+    }
+
     /// Has the stack look at the destination MAC again, which was replaced by the interface's own.
     /// Behind XDP it looks by itself.
     #[inline(always)]
@@ -103,6 +115,9 @@ pub trait Node {
     fn fragment(&self, key: &FragmentKey) -> Option<&Fragment>;
     fn fragment_remember(&self, key: &FragmentKey, first: &Fragment);
     fn fragment_forget(&self, key: &FragmentKey);
+
+    /// Whether this node may send one more ICMP error.
+    fn may_answer(&self) -> bool;
 
     /// Notes that a SYN cookie came back, so that tc looks for them for a while.
     fn note_cookie(&self);

@@ -7,7 +7,7 @@ use lb_common::Address;
 use lb_common::backend::NO_BACKEND;
 use lb_common::checksum::Difference;
 use lb_common::counter::{Outcome, Verdict};
-use lb_common::fragment::{FRAGMENT_NS, Fragment, FragmentKey, STEERED};
+use lb_common::fragment::{FRAGMENT_NS, Fragment, FragmentKey, LEAVING, STEERED};
 
 use crate::carry::address;
 use crate::deep::{Uncovered, key};
@@ -44,13 +44,14 @@ pub fn first<F: Frame, N: Node>(
         source_mac: from.bytes(),
         ttl: ttl(frame, packet.network, packet.v4)?,
         sent: sent as u8,
+        protocol: packet.flow.protocol,
         ..Fragment::EMPTY
     };
     remember(frame, node, packet, &key(packet, id, STEERED), how)
 }
 
-/// Notes how a first fragment went on in this node's stack, if it was rewritten for that; else nothing
-/// that an older one with its key left.
+/// Notes how a first fragment leaves, if it was rewritten for that; else nothing that an older one with
+/// its key left.
 #[inline(always)]
 pub fn note<F: Frame, N: Node>(
     frame: &F,
@@ -66,10 +67,23 @@ pub fn note<F: Frame, N: Node>(
 
 /// Rewrites a following fragment as the first was that [`note`] saw; nothing where that is not known.
 #[inline(always)]
-pub fn go_on<F: Frame, N: Node>(frame: &mut F, node: &N, piece: &Uncovered, at: u8) -> Option<()> {
-    let first = recall(node, &piece.key(at))?;
+pub fn leave<F: Frame, N: Node>(frame: &mut F, node: &N, piece: &Uncovered) -> Option<()> {
+    let first = recall(node, &piece.key(LEAVING))?;
     let header = &piece.header;
     translate(frame, header, &first.source, &first.destination, header.ttl)
+}
+
+/// Gives a following fragment of a datagram that steering left here the address of its server. By steering's
+/// note: one of delivery's own would come too late for a fragment that another CPU has in hand.
+#[inline(always)]
+pub fn deliver<F: Frame, N: Node>(frame: &mut F, node: &N, piece: &Uncovered) -> Option<()> {
+    let first = recall(node, &piece.key(STEERED))?;
+    if first.sent != 0 || first.protocol != PROTOCOL_UDP || first.backend == NO_BACKEND {
+        return None;
+    }
+    let backend = node.backend(first.backend)?;
+    let header = &piece.header;
+    translate(frame, header, &first.source, &backend.address, header.ttl)
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ use lb_common::flow::FlowKey;
 use lb_common::hash::{mix, nat_port_hash};
 use lb_common::nat::*;
 
+use crate::answer::too_large;
 use crate::carry::address;
 use crate::environment::{Frame, InsertError, Node};
 use crate::parse::Packet;
@@ -44,7 +45,7 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
         node.count_backend(entry.backend, frame.length(), begins);
     }
     let verdict = if from_client { Verdict::NatForward } else { Verdict::NatReturn };
-    Some(translate(frame, packet, entry, verdict))
+    Some(translate(frame, node, packet, entry, verdict))
 }
 
 #[inline(always)]
@@ -172,12 +173,16 @@ fn pair<N: Node>(
 
 /// Rewrites the packet, which has a hop left, as the entry says.
 #[inline(always)]
-pub fn translate<F: Frame>(
+pub fn translate<F: Frame, N: Node>(
     frame: &mut F,
+    node: &N,
     packet: &Packet,
     entry: &NatEntry,
     verdict: Verdict,
 ) -> Steered {
+    if let Some(mtu) = too_large(frame, node, packet, entry.ifindex) {
+        return Steered { interface: mtu as u32, ..Steered::here(Verdict::TooBig) };
+    }
     let backend = if entry.direction == FROM_CLIENT { entry.backend } else { NO_BACKEND };
     let done = rewrite(
         frame,

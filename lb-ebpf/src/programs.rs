@@ -9,6 +9,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::Address;
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::layout::stage;
+use lb_ebpf::answer::{QUOTED, answer};
 use lb_ebpf::deep::DEPTH;
 use lb_ebpf::deliver::{deliver, deliver_rare};
 use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
@@ -36,6 +37,10 @@ pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
     let steered = steer(&mut frame, &node);
     if steered.is_rare() {
         go_on(&XDP_STAGES, &context, stage::RARE);
+    }
+    if let Some(mtu) = steered.answered() {
+        maps::leave_mtu(mtu);
+        go_on(&XDP_STAGES, &context, stage::ANSWER);
     }
     answer_xdp(&frame, &node, steered)
 }
@@ -70,6 +75,22 @@ pub(crate) fn lb_xdp_deep(context: XdpContext) -> u32 {
     answer_xdp(&frame, &node, steered)
 }
 
+/// Answers at XDP what `lb_xdp` lets go no further.
+#[xdp(frags)]
+#[inline(always)]
+pub(crate) fn lb_xdp_answer(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let mtu = maps::deep().map_or(0, |packet| packet.id);
+    let steered = answer(&mut frame, &node, mtu).unwrap_or_else(|| unanswered(mtu));
+    answer_xdp(&frame, &node, steered)
+}
+
+#[inline(always)]
+const fn unanswered(mtu: u32) -> Steered {
+    Steered::here(if mtu == 0 { Verdict::TtlExceeded } else { Verdict::TooBig })
+}
+
 #[inline(always)]
 fn answer_xdp(frame: &XdpFrame, node: &impl Node, steered: Steered) -> u32 {
     node.count(steered.verdict);
@@ -91,6 +112,10 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
     let steered = steer(&mut frame, &node);
     if steered.is_rare() {
         go_on(&TC_STAGES, &context, stage::RARE);
+    }
+    if let Some(mtu) = steered.answered() {
+        maps::leave_mtu(mtu);
+        go_on(&TC_STAGES, &context, stage::ANSWER);
     }
     answer_tc(&node, steered)
 }
@@ -124,6 +149,18 @@ pub(crate) fn lb_tc_deep(context: TcContext) -> i32 {
         Some(packet) => steer_deep(&mut frame, &node, packet),
         None => Steered::here(Verdict::Inconsistent),
     };
+    answer_tc(&node, steered)
+}
+
+/// Answers at tc ingress what `lb_tc_steer` lets go no further.
+#[classifier]
+#[inline(always)]
+pub(crate) fn lb_tc_answer(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::reaching(raw, QUOTED);
+    let mtu = maps::deep().map_or(0, |packet| packet.id);
+    let steered = answer(&mut frame, &node, mtu).unwrap_or_else(|| unanswered(mtu));
     answer_tc(&node, steered)
 }
 

@@ -7,6 +7,7 @@ use lb_common::hash::{client_hash_v4, client_hash_v6};
 use lb_common::service::{HAS_NAT, HASH_PORT, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, Settings, peer_bit};
 
+use crate::answer::too_large;
 use crate::carry::carry;
 use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
@@ -19,7 +20,7 @@ use crate::{nat, neighbour, virtual_mac};
 pub struct Steered {
     /// Its outcome says whether the frame is passed, dropped or sent.
     pub verdict: Verdict,
-    /// Where it leaves, if it is sent.
+    /// Where it leaves, if it is sent; the MTU there, if it is too large for that.
     pub interface: u32,
     /// The backend that it counts for, or [`NO_BACKEND`].
     pub backend: u32,
@@ -38,6 +39,16 @@ impl Steered {
     #[inline(always)]
     const fn again(verdict: Verdict) -> Self {
         Self { verdict, interface: ANOTHER_PROGRAM, backend: NO_BACKEND }
+    }
+
+    /// Whether its sender is to be told, and if so the MTU, or 0 where no hop is left.
+    #[inline(always)]
+    pub const fn answered(&self) -> Option<u32> {
+        match self.verdict {
+            Verdict::TtlExceeded => Some(0),
+            Verdict::TooBig => Some(self.interface),
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -71,11 +82,10 @@ fn is_trial<F: Frame>(frame: &F) -> bool {
 
 #[inline(always)]
 fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
-    let parsed = parse(frame, |address| node.may_be_ours(address));
-    if let Some(verdict) = virtual_mac::arrive(frame, node, &parsed) {
+    if let Some(verdict) = virtual_mac::arrive(frame, node) {
         return Steered::here(verdict);
     }
-    let verdict = match parsed {
+    let verdict = match parse(frame, |address| node.may_be_ours(address)) {
         Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
         Parsed::Error(_) | Parsed::Deep(_) => return Steered::again(Verdict::Inconsistent),
         Parsed::NotOurs => Verdict::NotOurs,
@@ -230,6 +240,9 @@ pub(crate) fn forward<F: Frame, N: Node>(
         let verdict = if from_peer { Verdict::Nobody } else { Verdict::TtlExceeded };
         return Steered::here(verdict);
     }
+    if let Some(mtu) = too_large(frame, node, packet, backend.ifindex) {
+        return Steered { interface: mtu as u32, ..Steered::here(Verdict::TooBig) };
+    }
     node.count_backend(index, frame.length(), new);
     match carry(frame, packet, backend, ttl) {
         Some(()) => Steered { verdict, interface: backend.ifindex, backend: index },
@@ -258,5 +271,5 @@ fn translate_new<F: Frame, N: Node>(
         return Steered::here(Verdict::Inconsistent);
     };
     node.count_backend(index, frame.length(), packet.is_new());
-    nat::translate(frame, packet, entry, Verdict::NatNew)
+    nat::translate(frame, node, packet, entry, Verdict::NatNew)
 }

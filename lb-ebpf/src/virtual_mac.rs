@@ -9,7 +9,7 @@ use lb_common::settings::VIRTUAL_MAC;
 use lb_common::virtual_mac::{is_virtual, lease_key};
 
 use crate::environment::{Frame, Node};
-use crate::parse::Parsed;
+use crate::parse::{Parsed, parse};
 use crate::wire::{Ethernet, Mac};
 
 /// For how long after its lease a node takes frames to the MAC. Longer than the skew after which
@@ -17,12 +17,12 @@ use crate::wire::{Ethernet, Mac};
 /// one), and than a switch takes to learn.
 const GRACE_NS: u64 = 2_000_000_000;
 
-/// A frame that came in, as soon as it is parsed: dropped where it is for a virtual router that this
+/// A frame that came in, before anything else: dropped where it is for a virtual router that this
 /// node is not. Where it is, everything but ARP and ND goes on as if the interface's own MAC had
 /// been asked for: the stack takes it in on this interface, with the filters that a person set for
 /// that, rather than on the virtual router's. ARP and ND are answered there.
 #[inline(always)]
-pub fn arrive<F: Frame, N: Node>(frame: &mut F, node: &N, parsed: &Parsed) -> Option<Verdict> {
+pub fn arrive<F: Frame, N: Node>(frame: &mut F, node: &N) -> Option<Verdict> {
     let destination = frame.load::<Mac>(0)?;
     if !is_virtual(destination.0) || !in_use(node) {
         return None;
@@ -30,7 +30,8 @@ pub fn arrive<F: Frame, N: Node>(frame: &mut F, node: &N, parsed: &Parsed) -> Op
     if lease(node, destination)?.saturating_add(GRACE_NS) <= node.now_ns() {
         return Some(Verdict::VirtualMacNoLease);
     }
-    if !matches!(parsed, Parsed::Arp(_) | Parsed::Nd { .. }) {
+    // A look of its own: what the other one finds would have to be kept meanwhile, for every frame.
+    if !matches!(parse(frame, |_| false), Parsed::Arp(_) | Parsed::Nd { .. }) {
         let own = Mac::from_bytes(node.interface(frame.interface_index())?.mac);
         frame.store(0, own)?;
         frame.readdressed();

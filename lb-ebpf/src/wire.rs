@@ -85,6 +85,10 @@ pub struct Ipv4 {
 /// More fragments, or an offset: everything in the field but "don't fragment" and the reserved bit.
 pub const IPV4_FRAGMENT_MASK: u16 = 0x3fffu16.to_be();
 
+pub const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
+/// Of an error that this node makes.
+pub const ERROR_TTL: u8 = 64;
+
 /// The offset alone, in units of eight bytes.
 pub const IPV4_OFFSET_MASK: u16 = 0x1fffu16.to_be();
 
@@ -173,8 +177,12 @@ pub struct Icmp {
 }
 
 pub const ICMP_UNREACHABLE: u8 = 3;
+/// The code for "fragmentation needed" (RFC 1191, 4).
+pub const ICMP_TOO_BIG: u8 = 4;
 pub const ICMP_TIME_EXCEEDED: u8 = 11;
 pub const ICMP_PARAMETER_PROBLEM: u8 = 12;
+pub const ICMPV6_TOO_BIG: u8 = 2;
+pub const ICMPV6_TIME_EXCEEDED: u8 = 3;
 /// ICMPv6 errors are the types below 128 (RFC 4443, 2.1); these are the ones defined.
 pub const ICMPV6_LAST_ERROR: u8 = 4;
 pub const ND_SOLICITATION: u8 = 135;

@@ -78,6 +78,14 @@ impl Frame for Bytes {
         unreachable!("nothing is translated here")
     }
 
+    fn grow(&mut self, _: usize) -> Option<()> {
+        None
+    }
+
+    fn cut(&mut self, _: usize) -> Option<()> {
+        None
+    }
+
     fn length(&self) -> u32 {
         self.0.len() as u32
     }
@@ -194,6 +202,9 @@ impl Node for Knows {
     }
     fn fragment_remember(&self, _: &FragmentKey, _: &Fragment) {}
     fn fragment_forget(&self, _: &FragmentKey) {}
+    fn may_answer(&self) -> bool {
+        false
+    }
     fn note_cookie(&self) {}
     fn cookies_about(&self) -> bool {
         false

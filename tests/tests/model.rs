@@ -12,7 +12,7 @@ const SEQUENCES: u64 = 10_000;
 const FEWER: u64 = 2_000;
 
 /// What the sequences come upon; with less they would prove little.
-const VERDICTS: [&str; 40] = [
+const VERDICTS: [&str; 43] = [
     "announce_no_lease",
     "arp_corrected",
     "arp_held",
@@ -26,8 +26,10 @@ const VERDICTS: [&str; 40] = [
     "fragment_forward",
     "fragment_local",
     "icmp_direct",
+    "icmp_expired",
     "icmp_local",
     "icmp_other",
+    "icmp_too_big",
     "inconsistent",
     "local_established",
     "local_new",
@@ -48,6 +50,7 @@ const VERDICTS: [&str; 40] = [
     "not_ours",
     "other_host",
     "other_protocol",
+    "too_big",
     "trial",
     "truncated",
     "ttl_exceeded",

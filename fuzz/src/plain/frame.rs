@@ -99,6 +99,21 @@ impl Frame for Bytes {
         self.store(offset, if udp && sum == 0 { 0xffff } else { sum })
     }
 
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        self.bytes.splice(0..0, vec![0; bytes]);
+        self.linear += bytes;
+        Some(())
+    }
+
+    fn cut(&mut self, length: usize) -> Option<()> {
+        if length > self.bytes.len() {
+            return None;
+        }
+        self.bytes.truncate(length);
+        self.linear = self.linear.min(length);
+        Some(())
+    }
+
     fn length(&self) -> u32 {
         self.bytes.len() as u32
     }

@@ -16,6 +16,7 @@ use lb_common::nat::NatEntry;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
+use lb_ebpf::answer::{QUOTED, answer};
 use lb_ebpf::deep::DEPTH;
 use lb_ebpf::deliver::{deliver, deliver_rare};
 use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
@@ -109,7 +110,7 @@ impl<const TC: bool> Plain<TC> {
                 mac: NODE.mac,
                 address_v4_be: if setting.no_address { 0 } else { own(4).v4_word() },
                 address_v6: own(6),
-                padding: [0; 2],
+                mtu: 1500,
             },
             vip: Vip { lease_until_ns: if setting.lease { u64::MAX } else { 0 } },
             services,
@@ -177,12 +178,19 @@ impl<const TC: bool> Programs for Plain<TC> {
         let bytes = std::mem::take(frame);
         let mut bytes = Bytes::new(bytes, Self::KIND, self.setting.linear, open);
         let mut steered = steer(&mut bytes, self);
-        if steered.is_rare() {
+        let rare = steered.is_rare();
+        if rare {
             bytes.reach(DEPTH as usize);
             steered = match steer_rare(&mut bytes, self) {
                 Rare::Steered(steered) => steered,
                 Rare::Deep(packet) => steer_deep(&mut bytes, self, &packet),
             };
+        }
+        if let Some(mtu) = steered.answered()
+            && !rare
+        {
+            bytes.reach(QUOTED as usize);
+            steered = answer(&mut bytes, self, mtu).unwrap_or(steered);
         }
         *frame = bytes.bytes;
         Ok(match steered.verdict.outcome() {
@@ -305,6 +313,9 @@ impl<const TC: bool> Node for Plain<TC> {
     }
     fn fragment_forget(&self, key: &FragmentKey) {
         self.fragments.remove(key);
+    }
+    fn may_answer(&self) -> bool {
+        true
     }
     fn note_cookie(&self) {}
     fn cookies_about(&self) -> bool {

@@ -6,6 +6,7 @@ use aya::maps::Map;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::Address;
+use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::counter::COUNTERS;
 use lb_common::deep::DeepPacket;
@@ -175,7 +176,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 18] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 19] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -200,6 +201,7 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 18] {
         (map::HOST_ORIGINS, shape::<OriginKey, Endpoint>(size::HOST_ORIGINS)),
         (map::FRAGMENTS, shape::<FragmentKey, Fragment>(size::FRAGMENTS)),
         (map::DEEP, shape::<u32, DeepPacket>(1)),
+        (map::ANSWERS, shape::<u32, Answers>(1)),
         (map::RUNTIME, shape::<u32, Runtime>(1)),
         (map::XDP_STAGES, shape::<u32, u32>(size::STAGES)),
         (map::TC_STAGES, shape::<u32, u32>(size::STAGES)),

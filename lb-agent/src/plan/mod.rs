@@ -305,7 +305,7 @@ fn interfaces(inputs: &Inputs<'_>) -> Vec<Interface> {
         Some(Interface {
             ifindex: index,
             mac: link.mac?,
-            padding: [0; 2],
+            mtu: u16::try_from(link.mtu).unwrap_or(0),
             address_v4_be: address(true).map_or(0, |a| Address::from(a).v4_word()),
             address_v6: address(false).map_or(Address::UNSPECIFIED, Address::from),
         })

@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
+use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::counter::COUNTERS as COUNTER_COUNT;
@@ -73,6 +74,8 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { size::FRAGMENTS
     LruHashMap::new();
 #[btf_map(name = "deep")]
 static DEEP: PerCpuArray<DeepPacket, 1> = PerCpuArray::new();
+#[btf_map(name = "answers")]
+static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 #[btf_map(name = "runtime")]
 pub(crate) static RUNTIME: Array<Runtime, 1> = Array::new();
 #[btf_map(name = "xdp_stages")]
@@ -102,6 +105,22 @@ pub(crate) fn leave_deep(packet: &DeepPacket) {
 #[inline(always)]
 pub(crate) fn deep() -> Option<&'static DeepPacket> {
     DEEP.get(0)
+}
+
+/// Leaves to the program that answers what to say: the MTU, or 0 for a packet without a hop left.
+#[inline(always)]
+pub(crate) fn leave_mtu(mtu: u32) {
+    if let Some(slot) = DEEP.get_ptr_mut(0) {
+        // SAFETY: as in `leave_deep`.
+        unsafe { (*slot).id = mtu }
+    }
+}
+
+/// Whether this CPU may send one more ICMP error in this second.
+#[inline(always)]
+pub(crate) fn may_answer(second: u64) -> bool {
+    // SAFETY: as in `count`.
+    ANSWERS.get_ptr_mut(0).is_some_and(|answers| unsafe { (*answers).take(second) })
 }
 
 /// Adds one to a counter of this CPU.

@@ -5,8 +5,9 @@
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_load_bytes_relative, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_xdp_adjust_head,
+    bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
 };
 use lb_common::checksum::Difference;
 use lb_ebpf::environment::Frame;
@@ -88,6 +89,23 @@ impl Frame for XdpFrame {
     fn interface_index(&self) -> u32 {
         // SAFETY: as in `data`.
         unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        // SAFETY: a helper on a valid context, which it leaves alone where there is no room.
+        let result = unsafe { bpf_xdp_adjust_head(self.context, -(bytes as i32)) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, length: usize) -> Option<()> {
+        // SAFETY: helpers on a valid context; the second checks what it is told.
+        let result = unsafe {
+            let whole = bpf_xdp_get_buff_len(self.context);
+            bpf_xdp_adjust_tail(self.context, length as i32 - whole as i32)
+        };
+        (result == 0).then_some(())
     }
 }
 
@@ -213,6 +231,26 @@ impl Frame for SkbFrame {
     fn interface_index(&self) -> u32 {
         // SAFETY: as in `data`.
         unsafe { (*self.context).ifindex }
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        // SAFETY: as in XDP's.
+        let result = unsafe { bpf_skb_change_head(self.context, bytes as u32, 0) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, length: usize) -> Option<()> {
+        // SAFETY: as in XDP's.
+        let result = unsafe { bpf_skb_change_tail(self.context, length as u32, 0) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn is_joined(&self) -> bool {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).gso_size != 0 }
     }
 
     #[inline(always)]

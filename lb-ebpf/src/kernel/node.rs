@@ -199,6 +199,11 @@ impl<C: Context> Node for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn may_answer(&self) -> bool {
+        maps::may_answer(self.now_ns() / 1_000_000_000)
+    }
+
+    #[inline(always)]
     fn note_cookie(&self) {
         maps::note_cookie(self.now_ns());
     }

@@ -54,6 +54,9 @@ pub(super) const PEERS: [&str; 2] = ["master2", "master3"];
 /// Ports of clients.
 pub(super) const CLIENT_PORTS: [u16; 3] = [40000, 40001, 53];
 
+/// What the other interface takes.
+const NARROW: u16 = 1400;
+
 /// The model's clock at the start of a sequence. Far from zero, where "never" is.
 pub(super) const START_NS: u64 = 1 << 50;
 
@@ -70,7 +73,7 @@ pub(super) fn world() -> Result<State> {
         },
         filter: AddressFilter::EMPTY,
         vips: Default::default(),
-        interfaces: [(INTERFACE, interface()?)].into(),
+        interfaces: [(INTERFACE, interface()?), (INTERFACE + 1, narrow()?)].into(),
         peers: Default::default(),
         services: Default::default(),
         tables: Default::default(),
@@ -95,12 +98,17 @@ pub(super) fn world() -> Result<State> {
     Ok(state)
 }
 
+/// One that takes less.
+fn narrow() -> Result<Interface> {
+    Ok(Interface { ifindex: INTERFACE + 1, mtu: NARROW, ..interface()? })
+}
+
 pub(super) fn interface() -> Result<Interface> {
     Ok(Interface {
         ifindex: INTERFACE,
         mac: names::mac("master1")?,
         address_v4_be: Address::from(names::address("master1", 4)?).v4_word(),
         address_v6: names::address("master1", 6)?.into(),
-        padding: [0; 2],
+        mtu: 9000,
     })
 }

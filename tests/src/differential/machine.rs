@@ -28,7 +28,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::cast::{self, BACKENDS, NAT_CAPACITY, SERVICES, TABLE_SLOTS};
 use super::step::SECOND_NS;
 use crate::model::state::State;
-use crate::packet::kernel::load;
+use crate::packet::kernel::{forget_answers, load};
 use crate::packet::syscall::{self, Run};
 
 /// Replies and fragments that are remembered: far more than a sequence makes, so that none is pushed
@@ -105,6 +105,7 @@ impl Machine {
         for key in self.fragments(state)?.into_keys() {
             self.remove(map::FRAGMENTS, &key)?;
         }
+        forget_answers(&mut self.object)?;
         self.set(map::RUNTIME, 0, Runtime::default())?;
         self.counted = self.all_backend_counters()?;
         self.began_ns = now_ns()?;

@@ -48,6 +48,9 @@ pub(super) fn arriving(random: &mut Random, place: &Place) -> Result<Frame> {
         _ => foreign(random, place),
     };
     disguise(random, &mut frame);
+    if random.chance(7) {
+        enlarge(random, &mut frame);
+    }
     if random.chance(12) {
         damage(random, &mut frame)?;
     }
@@ -220,6 +223,12 @@ fn foreign(random: &mut Random, place: &Place) -> Frame {
         _ => frame.kind = if frame.kind == Kind::Tcp { Kind::Udp } else { Kind::Tcp },
     }
     frame
+}
+
+/// More than the narrow interface takes, or nearly.
+fn enlarge(random: &mut Random, frame: &mut Frame) {
+    frame.payload = "x".to_owned();
+    frame.times = random.pick(&[1300, 1339, 1340, 1341, 1353, 1360, 1380, 2000]);
 }
 
 /// What a right frame may have, too: tags, options, hops, and who sent it.

@@ -4,7 +4,7 @@ use lb_common::counter::Verdict;
 
 use super::parse::Packet;
 use super::state::State;
-use super::{Outcome, rewrite};
+use super::{Outcome, answer, rewrite};
 
 /// Carries a frame to another node, with a TTL of at most `ttl_limit`.
 pub(super) fn carry(
@@ -19,6 +19,9 @@ pub(super) fn carry(
         return no_hop_left(state, frame, packet);
     }
     let backend = state.backends[index as usize];
+    if let Some(mtu) = answer::too_large(state, frame, packet, backend.ifindex) {
+        return Outcome::too_large(mtu, frame);
+    }
     state.count_backend(index, frame, packet.is_new());
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, backend.mac, backend.source_mac);

@@ -3,7 +3,6 @@
 use lb_common::backend::{ACCEPTS, Delivery};
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
-use lb_common::fragment::DELIVERED;
 use lb_common::service::{HAS_LOCAL, ServiceKey, UDP};
 use lb_common::settings::COOKIE_WATCH_NS;
 
@@ -27,24 +26,18 @@ fn read(state: &State, frame: &[u8]) -> Option<Packet> {
     if !state.filter.may_contain(&ip.destination) {
         return None;
     }
-    parse::packet(frame, link, ip).ok()
+    // Where it came in is no matter here.
+    parse::packet(frame, link, ip, 0).ok()
 }
 
 /// "It looks only at SYNs and datagrams to services with a backend here." Nothing where it does not.
 fn handed_over(state: &mut State, frame: &[u8]) -> Option<Outcome> {
     let packet = read(state, frame)?;
     match packet.kind {
-        Kind::Following => {
-            let verdict = Verdict::UdpDelivered;
-            fragment::following_here(state, frame, &packet, DELIVERED, verdict)
-        }
+        Kind::Following => fragment::delivered(state, frame, &packet),
         // "A segment in pieces is not delivered."
         Kind::Syn | Kind::Segment if packet.fragment.is_some() => None,
-        _ => {
-            let outcome = whole(state, frame, &packet);
-            fragment::first_here(state, &packet, DELIVERED, outcome.as_ref());
-            outcome
-        }
+        _ => whole(state, frame, &packet),
     }
 }
 

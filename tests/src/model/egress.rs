@@ -1,7 +1,6 @@
 //! "Leaving: tc egress".
 
 use lb_common::counter::Verdict;
-use lb_common::fragment::LEAVING;
 use lb_common::settings::LOCAL_UDP;
 
 use super::parse::{self, Family, Kind, Packet};
@@ -22,17 +21,15 @@ pub fn leave(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
     if let Some(outcome) = neighbour::discovery_leaves(state, frame, &ip) {
         return outcome;
     }
-    let Ok(packet) = parse::packet(frame, link, ip) else { return untouched() };
+    let Ok(packet) = parse::packet(frame, link, ip, interface) else { return untouched() };
     if state.settings.flags & LOCAL_UDP == 0 {
         return untouched();
     }
     let outcome = match packet.kind {
-        Kind::Following => {
-            fragment::following_here(state, frame, &packet, LEAVING, Verdict::UdpReply)
-        }
+        Kind::Following => fragment::following_leaves(state, frame, &packet),
         Kind::Datagram => {
             let outcome = reply(state, frame, &packet);
-            fragment::first_here(state, &packet, LEAVING, outcome.as_ref());
+            fragment::first_leaves(state, &packet, outcome.as_ref());
             outcome
         }
         _ => None,

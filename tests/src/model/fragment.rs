@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use lb_common::Address;
 use lb_common::backend::{BackendCounters, NO_BACKEND};
 use lb_common::counter::Verdict;
-use lb_common::fragment::{Fragment, FragmentKey};
+use lb_common::fragment::{Fragment, FragmentKey, LEAVING};
+use lb_common::service::UDP;
 
 use super::parse::{self, Family, Packet};
 use super::state::State;
@@ -44,6 +45,7 @@ pub(super) fn first(
         source_mac: link.from,
         ttl: ttl(&outcome.frame, packet),
         sent,
+        protocol: packet.tuple.protocol,
         ..Fragment::EMPTY
     };
     remember(state, key, packet, &outcome.frame, how);
@@ -100,10 +102,22 @@ pub(super) fn following(
     Outcome::sent(Verdict::FragmentForward, first.ifindex, out)
 }
 
-/// "Delivery and egress remember what they rewrote in the same way": the first fragment, which left as
-/// `rewritten` where it was.
-pub(super) fn first_here(state: &mut State, packet: &Packet, at: u8, rewritten: Option<&Outcome>) {
-    let Some(key) = packet.fragment.map(|key| FragmentKey { at, ..key }) else { return };
+/// "Delivery gives following fragments of a datagram that steering left here its backend's address."
+pub(super) fn delivered(state: &State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
+    let first = recalled(state, &packet.fragment?)?;
+    if first.sent != 0 || first.protocol != UDP || first.backend == NO_BACKEND {
+        return None;
+    }
+    let backend = state.backend(first.backend)?;
+    let mut outcome = Outcome::passed(Verdict::UdpDelivered, frame);
+    rewrite::addresses(&mut outcome.frame, &packet.ip, &first.source, &backend.address);
+    Some(outcome)
+}
+
+/// "Egress remembers in the same way what it rewrote": the first fragment, which left as `rewritten` where it
+/// was.
+pub(super) fn first_leaves(state: &mut State, packet: &Packet, rewritten: Option<&Outcome>) {
+    let Some(key) = packet.fragment.map(leaving) else { return };
     match rewritten {
         Some(outcome) => remember(state, key, packet, &outcome.frame, Fragment::EMPTY),
         None => {
@@ -112,16 +126,14 @@ pub(super) fn first_here(state: &mut State, packet: &Packet, at: u8, rewritten: 
     }
 }
 
+const fn leaving(key: FragmentKey) -> FragmentKey {
+    FragmentKey { at: LEAVING, ..key }
+}
+
 /// A following one, there.
-pub(super) fn following_here(
-    state: &State,
-    frame: &[u8],
-    packet: &Packet,
-    at: u8,
-    verdict: Verdict,
-) -> Option<Outcome> {
-    let first = recalled(state, &FragmentKey { at, ..packet.fragment? })?;
-    let mut outcome = Outcome::passed(verdict, frame);
+pub(super) fn following_leaves(state: &State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
+    let first = recalled(state, &leaving(packet.fragment?))?;
+    let mut outcome = Outcome::passed(Verdict::UdpReply, frame);
     rewrite::addresses(&mut outcome.frame, &packet.ip, &first.source, &first.destination);
     Some(outcome)
 }

@@ -14,11 +14,13 @@
 //! - `choose`: "Choosing"
 //! - `carry`: carrying to another node
 //! - `nat`: "NAT"
+//! - `answer`: "Answers"
 //! - `neighbour`: ARP and neighbour discovery, on their way in and out
 //! - `fragment`: "Fragments", at each of the three
 //! - `deliver`, `egress`: "Delivery" and "Leaving"
 //! - `rewrite`: changed fields, and the checksums that follow from them
 
+mod answer;
 mod carry;
 mod choose;
 mod deliver;
@@ -55,23 +57,29 @@ pub struct Outcome {
     pub action: Action,
     /// The frame as it leaves.
     pub frame: Vec<u8>,
+    /// What a packet is too large for, if it is.
+    mtu: u16,
 }
 
 impl Outcome {
     fn passed(verdict: Verdict, frame: &[u8]) -> Self {
-        Self { verdict: Some(verdict), action: Action::Pass, frame: frame.to_vec() }
+        Self { verdict: Some(verdict), action: Action::Pass, frame: frame.to_vec(), mtu: 0 }
     }
 
     fn dropped(verdict: Verdict, frame: &[u8]) -> Self {
-        Self { verdict: Some(verdict), action: Action::Drop, frame: frame.to_vec() }
+        Self { verdict: Some(verdict), action: Action::Drop, frame: frame.to_vec(), mtu: 0 }
     }
 
     fn sent(verdict: Verdict, interface: u32, frame: Vec<u8>) -> Self {
-        Self { verdict: Some(verdict), action: Action::Send(interface), frame }
+        Self { verdict: Some(verdict), action: Action::Send(interface), frame, mtu: 0 }
+    }
+
+    fn too_large(mtu: u16, frame: &[u8]) -> Self {
+        Self { mtu, ..Self::dropped(Verdict::TooBig, frame) }
     }
 
     /// Passed on without a counter.
     fn untouched(frame: &[u8]) -> Self {
-        Self { verdict: None, action: Action::Pass, frame: frame.to_vec() }
+        Self { verdict: None, action: Action::Pass, frame: frame.to_vec(), mtu: 0 }
     }
 }

@@ -11,7 +11,7 @@ use lb_common::nat::{
 
 use super::parse::{Kind, Packet};
 use super::state::{NotMade, State};
-use super::{Outcome, parse, rewrite};
+use super::{Outcome, answer, parse, rewrite};
 
 /// "Up to 16 ports are tried."
 const TRIES: u32 = 16;
@@ -42,7 +42,7 @@ pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> O
         return None;
     }
     let outcome = translate(state, frame, packet, &entry, Verdict::NatForward);
-    if outcome.verdict == Some(Verdict::NatForward) {
+    if matches!(outcome.verdict, Some(Verdict::NatForward | Verdict::TooBig)) {
         state.count_backend(entry.backend, frame, packet.kind == Kind::Syn);
     }
     Some(outcome)
@@ -121,7 +121,7 @@ pub(super) fn open(
             return Outcome::passed(Verdict::NatFull, frame);
         }
         state.count_backend(index, frame, packet.is_new());
-        return rewritten(frame, packet, &entry, Verdict::NatNew);
+        return rewritten(state, frame, packet, &entry, Verdict::NatNew);
     }
     // "All 16 ports taken for this backend, or no NAT ports."
     Outcome::passed(Verdict::NatExhausted, frame)
@@ -195,10 +195,19 @@ fn translate(
             entry.last_seen_ns = now_ns;
         }
     }
-    rewritten(frame, packet, entry, verdict)
+    rewritten(state, frame, packet, entry, verdict)
 }
 
-fn rewritten(frame: &[u8], packet: &Packet, entry: &NatEntry, verdict: Verdict) -> Outcome {
+fn rewritten(
+    state: &State,
+    frame: &[u8],
+    packet: &Packet,
+    entry: &NatEntry,
+    verdict: Verdict,
+) -> Outcome {
+    if let Some(mtu) = answer::too_large(state, frame, packet, entry.ifindex) {
+        return Outcome::too_large(mtu, frame);
+    }
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, entry.mac, entry.source_mac);
     rewrite::source(&mut out, packet, &entry.source, entry.source_port_be);

@@ -245,6 +245,10 @@ pub(super) struct Packet {
     pub(super) transport: usize,
     /// Which packet it is a fragment of.
     pub(super) fragment: Option<FragmentKey>,
+    /// Neither a fragment nor with extension headers.
+    pub(super) plain: bool,
+    /// Where it came in.
+    pub(super) interface: u32,
     /// Flags of a segment.
     pub(super) fin: bool,
     pub(super) rst: bool,
@@ -260,14 +264,27 @@ impl Packet {
 }
 
 /// The rows from "bad version or header length" to "ICMP that is no error".
-pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict> {
+pub(super) fn packet(frame: &[u8], link: Link, ip: Ip, interface: u32) -> Result<Packet, Verdict> {
     let (end, inside) = inside(frame, &ip).ok_or(Verdict::Truncated)?;
     let Place { protocol, transport, fragment, follows } = place(frame, &ip, end)?;
     let ip = Ip { protocol, ..ip };
+    let plain = fragment.is_none() && transport == end;
     if follows {
         let (kind, tuple) = (Kind::Following, FlowKey::default());
         let (fin, rst, may_be_cookie) = (false, false, false);
-        return Ok(Packet { link, ip, kind, tuple, transport, fragment, fin, rst, may_be_cookie });
+        return Ok(Packet {
+            link,
+            ip,
+            kind,
+            tuple,
+            transport,
+            fragment,
+            plain,
+            interface,
+            fin,
+            rst,
+            may_be_cookie,
+        });
     }
     let frame = inside;
     let needs = match (ip.protocol, ip.family) {
@@ -298,7 +315,19 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip) -> Result<Packet, Verdict
     };
     let (fin, rst) = (has(FIN), has(RST));
     let may_be_cookie = has(ACK) && !has(SYN) && !rst;
-    Ok(Packet { link, ip, kind, tuple, transport, fragment, fin, rst, may_be_cookie })
+    Ok(Packet {
+        link,
+        ip,
+        kind,
+        tuple,
+        transport,
+        fragment,
+        plain,
+        interface,
+        fin,
+        rst,
+        may_be_cookie,
+    })
 }
 
 /// Addresses, and the ports at `transport`.

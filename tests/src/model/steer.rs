@@ -9,7 +9,7 @@ use lb_common::settings::DROP_UNKNOWN_PORTS;
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, carry, fragment, nat, neighbour};
+use super::{Outcome, answer, carry, fragment, nat, neighbour};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -32,7 +32,7 @@ pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
     if is_mapped(&ip.destination, family) || !state.filter.may_contain(&ip.destination) {
         return Outcome::passed(Verdict::NotOurs, frame);
     }
-    match parse::packet(frame, link, ip) {
+    match parse::packet(frame, link, ip, interface) {
         Ok(packet) if packet.kind == Kind::Following => {
             fragment::following(state, frame, &packet, interface)
         }
@@ -41,7 +41,7 @@ pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
             let outcome = steer_packet(state, frame, &packet, interface);
             let outcome = unless_trial(outcome, &packet, frame);
             fragment::first(state, &packet, &outcome, &counted);
-            outcome
+            answer::instead(state, frame, &packet, outcome)
         }
         Err(verdict) => Outcome::passed(verdict, frame),
     }

@@ -50,7 +50,12 @@ pub struct Frame {
     /// Letters of SFRPAU, as tcpdump prints them (A for the dot).
     pub flags: String,
     pub ttl: u8,
+    /// IPv4's.
+    pub tos: u8,
+    pub dont_fragment: bool,
     pub payload: String,
+    /// How often it stands there.
+    pub times: usize,
     /// UDP without a checksum.
     pub unsummed: bool,
     /// The IPv4 checksum is off by one.
@@ -75,6 +80,9 @@ pub struct Frame {
     pub protocol: u8,
     pub ethertype: Option<u16>,
     pub icmp: u8,
+    /// Of an ICMP message, and the four bytes behind its checksum.
+    pub code: u8,
+    pub rest: u32,
     pub quote: Option<Box<Frame>>,
     /// 1 is a request.
     pub operation: u16,
@@ -100,7 +108,10 @@ impl Default for Frame {
             port_to: 8443,
             flags: "S".to_owned(),
             ttl: 64,
+            tos: 0,
+            dont_fragment: false,
             payload: "an odd payload!".to_owned(),
+            times: 1,
             unsummed: false,
             damaged: false,
             options: String::new(),
@@ -116,6 +127,8 @@ impl Default for Frame {
             protocol: 0,
             ethertype: None,
             icmp: 3,
+            code: 1,
+            rest: 0,
             quote: None,
             operation: 1,
             sender: "client".to_owned(),
@@ -142,7 +155,7 @@ impl Frame {
         }
         let (ethertype, packet) = match self.kind {
             Kind::Arp => (0x0806, self.arp()?),
-            Kind::Raw => (0x88cc, self.payload.clone().into_bytes()),
+            Kind::Raw => (0x88cc, self.payload()),
             _ if self.family == 4 => (0x0800, self.packet()?),
             _ => (0x86dd, self.packet()?),
         };
@@ -173,6 +186,10 @@ impl Frame {
         fields
     }
 
+    fn payload(&self) -> Vec<u8> {
+        self.payload.repeat(self.times).into_bytes()
+    }
+
     /// From the IP header on.
     fn packet(&self) -> Result<Vec<u8>> {
         let from = names::address(&self.from, self.family)?;
@@ -182,7 +199,7 @@ impl Frame {
             Kind::Udp => (17, self.udp()),
             Kind::Icmp => (if self.family == 4 { 1 } else { 58 }, self.icmp_message()?),
             Kind::Nd => (58, self.nd()?),
-            Kind::Other => (self.protocol, self.payload.clone().into_bytes()),
+            Kind::Other => (self.protocol, self.payload()),
             Kind::Arp | Kind::Raw => bail!("{:?} is no IP packet", self.kind),
         };
         let body = self.summed(protocol, body, from, to);
@@ -231,8 +248,9 @@ impl Frame {
         let length = 20 + options.len();
         let words = self.ihl.unwrap_or((length / 4) as u8);
         let total = self.total_length.unwrap_or((length + body.len()) as u16);
-        let fragment = self.fragment.unwrap_or(0) | u16::from(self.more_fragments) << 13;
-        let mut header = vec![self.version.unwrap_or(4) << 4 | words, 0];
+        let flags = u16::from(self.dont_fragment) << 1 | u16::from(self.more_fragments);
+        let fragment = self.fragment.unwrap_or(0) | flags << 13;
+        let mut header = vec![self.version.unwrap_or(4) << 4 | words, self.tos];
         header.extend(total.to_be_bytes());
         header.extend(self.identification.to_be_bytes());
         header.extend(fragment.to_be_bytes());
@@ -305,7 +323,7 @@ impl Frame {
         header.extend(0x0102_0304u32.to_be_bytes());
         header.extend(0x0506_0708u32.to_be_bytes());
         header.extend([self.data_offset.unwrap_or(5) << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
-        header.extend(self.payload.as_bytes());
+        header.extend(self.payload());
         Ok(header)
     }
 
@@ -313,18 +331,19 @@ impl Frame {
         let mut header = Vec::new();
         header.extend(self.port_from.to_be_bytes());
         header.extend(self.port_to.to_be_bytes());
-        header.extend(((8 + self.payload.len()) as u16).to_be_bytes());
+        header.extend(((8 + self.payload().len()) as u16).to_be_bytes());
         header.extend([0, 0]);
-        header.extend(self.payload.as_bytes());
+        header.extend(self.payload());
         header
     }
 
     /// The quotation is the packet's headers and the first bytes behind them.
     fn icmp_message(&self) -> Result<Vec<u8>> {
-        let mut message = vec![self.icmp, 1, 0, 0, 0, 0, 0, 0];
+        let mut message = vec![self.icmp, self.code, 0, 0];
+        message.extend(self.rest.to_be_bytes());
         match &self.quote {
             Some(quoted) => message.extend(quoted.packet()?),
-            None => message.extend(self.payload.as_bytes()),
+            None => message.extend(self.payload()),
         }
         Ok(message)
     }

@@ -4,11 +4,13 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::Program;
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_agent::dataplane::{connect_stages, monotonic_ns};
 use lb_common::Address;
+use lb_common::answers::Answers;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::counter::{COUNTERS, Verdict};
@@ -57,6 +59,17 @@ pub fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Has the programs answer as if they had not of late.
+///
+/// # Errors
+/// Where the object has no such map.
+pub fn forget_answers(object: &mut Ebpf) -> Result<()> {
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    let map = object.map_mut(map::ANSWERS).context("no map of answers")?;
+    let mut answers = PerCpuArray::<&mut MapData, Answers>::try_from(map)?;
+    Ok(answers.set(0, PerCpuValues::try_from(vec![Answers::default(); cpus])?, 0)?)
 }
 
 /// Loads the object, with every program for XDP and tc, into the calling thread's namespace. Nothing is
@@ -124,7 +137,8 @@ impl Kernel {
     pub fn forget_flows(&mut self) -> Result<()> {
         self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
         self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
-        self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)
+        self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)?;
+        forget_answers(&mut self.object)
     }
 
     fn set_globals(&mut self, scene: &Scene) -> Result<()> {
@@ -167,9 +181,12 @@ impl Kernel {
             mac: names::mac("master1")?,
             address_v4_be: if scene.no_address { 0 } else { own(4)?.v4_word() },
             address_v6: own(6)?,
-            padding: [0; 2],
+            mtu: scene.mtu,
         };
-        self.array::<Interface>(map::INTERFACES)?.set(INTERFACE, interface, 0)?;
+        let next = Interface { ifindex: INTERFACE + 1, mtu: scene.next_mtu, ..interface };
+        let mut interfaces = self.array::<Interface>(map::INTERFACES)?;
+        interfaces.set(INTERFACE, interface, 0)?;
+        interfaces.set(INTERFACE + 1, next, 0)?;
         Ok(())
     }
 

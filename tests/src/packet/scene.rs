@@ -131,6 +131,10 @@ pub struct Scene {
     pub unconfigured: bool,
     /// This node's interface has no address of its own.
     pub no_address: bool,
+    /// What the interface takes; 0 is not known.
+    pub mtu: u16,
+    /// And the one after it.
+    pub next_mtu: u16,
 }
 
 impl Scene {

@@ -14,6 +14,7 @@ mod false_verdict;
 mod flap;
 mod fragments;
 mod host_clients;
+mod icmp;
 mod kernels;
 mod migrate;
 mod modes;
@@ -75,6 +76,11 @@ pub static ALL: &[Scenario] = &[
         name: "mtu",
         about: "servers learn of a narrow path by ICMP errors, on other nodes and behind NAT",
         run: mtu::run,
+    },
+    Scenario {
+        name: "icmp",
+        about: "echo to the VIP, and answers to packets that go no further",
+        run: icmp::run,
     },
     Scenario {
         name: "fragments",

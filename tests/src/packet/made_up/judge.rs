@@ -12,7 +12,7 @@ use lb_common::backend::Delivery;
 
 use super::setting::{BACKEND_PORT, BACKENDS, Mac, NODE, PORT, Setting, VIP};
 use super::story::End;
-use super::wire::{self, Content, Ip, Tuple};
+use super::wire::{self, Content, Ip, Piece, Tuple};
 
 /// What does not hold, with the frame before and after.
 #[derive(Debug)]
@@ -47,6 +47,16 @@ pub struct Judge<'s> {
     flows: HashMap<Tuple, Flow>,
     /// What the clients of UDP sockets here asked, by the tuple of the sockets' replies.
     asked: HashMap<Tuple, SocketAddr>,
+    /// How first fragments went on that were changed: the MAC that they are to, and their addresses.
+    firsts: HashMap<(Hook, Piece), (Mac, IpAddr, IpAddr)>,
+}
+
+/// Where a frame is changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Hook {
+    Steering,
+    Delivery,
+    Leaving,
 }
 
 type Verdict = Result<(), String>;
@@ -57,7 +67,7 @@ fn must(holds: bool, what: &str) -> Verdict {
 
 impl<'s> Judge<'s> {
     pub fn new(setting: &'s Setting) -> Self {
-        Self { setting, flows: HashMap::new(), asked: HashMap::new() }
+        Self { setting, flows: HashMap::new(), asked: HashMap::new(), firsts: HashMap::new() }
     }
 
     /// A frame that came in and was steered.
@@ -101,7 +111,7 @@ impl<'s> Judge<'s> {
     ///
     /// # Errors
     /// With what must not be.
-    pub fn left(&self, before: &[u8], after: &[u8], end: End) -> Result<(), Wrong> {
+    pub fn left(&mut self, before: &[u8], after: &[u8], end: End) -> Result<(), Wrong> {
         let verdict = match end {
             End::Sent => Err("the guard sent something itself".to_owned()),
             End::Dropped => self.claims_the_vip(before),
@@ -138,6 +148,9 @@ impl<'s> Judge<'s> {
         must(ip.sound, "a header that nobody can read was sent on")?;
         must(before[..6] == NODE.mac, "what another machine was to get was sent on")?;
         must(after.get(6..12) == Some(&NODE.mac), "it does not come from this node's MAC")?;
+        if ip.ttl <= 1 {
+            return answered(before, after, &ip);
+        }
         if let Some(quoted) = wire::quoted(before, &ip)
             && before[ip.addresses()] != after[ip.addresses()]
         {
@@ -146,10 +159,31 @@ impl<'s> Judge<'s> {
         let new = alike(before, after, &ip)?;
         must(new.ttl < ip.ttl && new.ttl > 0, "its TTL did not go down, or to nothing")?;
         sums(before, after, &ip, &new, open)?;
-        if before[ip.addresses()] == after[ip.addresses()] && ip.tuple(before) == new.tuple(after) {
-            return self.carried(after);
+        if ip.follows {
+            return self.follows(Hook::Steering, after, &ip, &new);
         }
-        self.translated(before, after, &ip, &new)
+        if before[ip.addresses()] == after[ip.addresses()] && ip.tuple(before) == new.tuple(after) {
+            self.carried(after)?;
+        } else {
+            self.translated(before, after, &ip, &new)?;
+        }
+        self.led(Hook::Steering, after, &ip, &new);
+        Ok(())
+    }
+
+    /// Remembers how a first fragment went on.
+    fn led(&mut self, hook: Hook, after: &[u8], ip: &Ip, new: &Ip) {
+        if let (false, Some(mac)) = (ip.whole, after.first_chunk()) {
+            self.firsts.insert((hook, ip.piece()), (*mac, new.from, new.to));
+        }
+    }
+
+    /// A following fragment goes where the first went.
+    fn follows(&self, hook: Hook, after: &[u8], ip: &Ip, new: &Ip) -> Verdict {
+        let first = self.firsts.get(&(hook, ip.piece()));
+        let (mac, from, to) = first.ok_or("a fragment whose first one was not changed was")?;
+        must((new.from, new.to) == (*from, *to), "a fragment has other addresses than the first")?;
+        must(after[..6] == *mac, "a fragment goes to another MAC than the first")
     }
 
     fn carried(&self, after: &[u8]) -> Verdict {
@@ -222,11 +256,16 @@ impl<'s> Judge<'s> {
             return Err("what is no IP packet was changed for a socket".to_owned());
         };
         must(VIP.has(ip.to) && ip.sound, "what is for no VIP was changed for a socket")?;
-        must(ip.protocol == wire::UDP, "what is no datagram was changed for a socket")?;
+        // IPv6's following fragments need not say what they are of.
+        let datagram = ip.protocol == wire::UDP || ip.follows && !ip.v4;
+        must(datagram, "what is no datagram was changed for a socket")?;
         must(before[..12] == after[..12], "its MACs changed")?;
         let new = alike(before, after, &ip)?;
         must(new.ttl == ip.ttl, "its TTL changed on the way to a socket")?;
         sums(before, after, &ip, &new, false)?;
+        if ip.follows {
+            return self.follows(Hook::Delivery, after, &ip, &new);
+        }
         let (Some(was), Some(is)) = (ip.tuple(before), new.tuple(after)) else {
             return Err("a datagram without ports was changed".to_owned());
         };
@@ -235,6 +274,7 @@ impl<'s> Judge<'s> {
         let socket = BACKENDS.iter().any(|m| m.has(is.to.ip())) && is.to.port() == BACKEND_PORT;
         must(socket && self.setting.listening, "it goes to no socket")?;
         self.asked.insert(is.turned(), was.to);
+        self.led(Hook::Delivery, after, &ip, &new);
         Ok(())
     }
 
@@ -249,7 +289,7 @@ impl<'s> Judge<'s> {
         must(about.is_some_and(|address| VIP.has(address)), "what claims no VIP may not leave")
     }
 
-    fn corrected(&self, before: &[u8], after: &[u8]) -> Verdict {
+    fn corrected(&mut self, before: &[u8], after: &[u8]) -> Verdict {
         let ip = match wire::read(before) {
             Content::Ip(ip) => ip,
             Content::Other => return Err("what is neither ARP nor IP was changed".to_owned()),
@@ -263,19 +303,42 @@ impl<'s> Judge<'s> {
                 return must(expected == after, "more of ARP changed than its sender");
             }
         };
-        let was = ip.tuple(before).ok_or("what has no ports was changed")?;
         must(before[..12] == after[..12], "its MACs changed")?;
         let new = alike(before, after, &ip)?;
         must(new.ttl == ip.ttl, "its TTL changed on the way out")?;
         sums(before, after, &ip, &new, false)?;
+        if ip.follows {
+            return self.follows(Hook::Leaving, after, &ip, &new);
+        }
+        let was = ip.tuple(before).ok_or("what has no ports was changed")?;
         let asked = self.asked.get(&was).ok_or("what answers nobody was changed")?;
         let expected = Tuple { from: *asked, ..was };
-        must(new.tuple(after) == Some(expected), "an answer comes from where nobody asked")
+        must(new.tuple(after) == Some(expected), "an answer comes from where nobody asked")?;
+        self.led(Hook::Leaving, after, &ip, &new);
+        Ok(())
     }
 }
 
 fn wrong(what: String, before: &[u8], after: &[u8]) -> Wrong {
     Wrong { what, before: before.to_vec(), after: after.to_vec() }
+}
+
+/// What has no hop left is answered, if it goes anywhere: by this node's own address, to its sender, with a
+/// time-exceeded that quotes it and is in order.
+fn answered(before: &[u8], after: &[u8], ip: &Ip) -> Verdict {
+    let Content::Ip(new) = wire::read(after) else {
+        return Err("what has no hop left was sent on".to_owned());
+    };
+    let (protocol, kind) = if ip.v4 { (wire::ICMP, 11) } else { (wire::ICMPV6, 3) };
+    let is = new.protocol == protocol && after.get(new.transport) == Some(&kind);
+    must(is, "what has no hop left was sent on")?;
+    must(after[..6] == before[6..12], "an answer goes to another MAC than the sender's")?;
+    must(after[12..ip.at] == before[12..ip.at], "an answer has another link header")?;
+    must(new.from == NODE.address(if ip.v4 { 4 } else { 6 }), "an answer is from elsewhere")?;
+    must(new.to == ip.from, "an answer is to somebody else")?;
+    let quoted = after.get(new.transport + 8..).unwrap_or_default();
+    must(before[ip.at..].starts_with(quoted), "an answer does not quote what it answers")?;
+    wire::verify(after).map_err(|what| format!("an answer is not in order: {what}"))
 }
 
 /// The target of a neighbour solicitation or advertisement.

@@ -22,7 +22,7 @@ pub enum Content {
 pub struct Ip {
     /// Its first byte.
     pub at: usize,
-    /// The first byte behind it.
+    /// The first byte behind it and IPv6's extension headers.
     pub transport: usize,
     /// The first byte behind the packet, by its length; the rest is the link's padding.
     pub end: usize,
@@ -33,9 +33,16 @@ pub struct Ip {
     pub ttl: u8,
     /// It is no fragment.
     pub whole: bool,
+    /// It is a fragment other than the first, which alone has ports.
+    pub follows: bool,
+    /// A fragment's.
+    pub identification: u32,
     /// The version is the one that the frame says, and the length holds the header.
     pub sound: bool,
 }
+
+/// The packet that a fragment is of.
+pub type Piece = (IpAddr, IpAddr, u32, u8);
 
 /// Who talks to whom.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -100,12 +107,14 @@ fn ipv4(frame: &[u8], at: usize) -> Option<Ip> {
         protocol: *frame.get(at + 9)?,
         ttl: *frame.get(at + 8)?,
         whole: word(frame, at + 6)? & 0x3fff == 0,
+        follows: word(frame, at + 6)? & 0x1fff != 0,
+        identification: word(frame, at + 4)?.into(),
         sound: first >> 4 == 4 && length >= 20,
     })
 }
 
 fn ipv6(frame: &[u8], at: usize) -> Option<Ip> {
-    Some(Ip {
+    let mut ip = Ip {
         at,
         transport: at + 40,
         end: at + 40 + usize::from(word(frame, at + 4)?),
@@ -115,8 +124,25 @@ fn ipv6(frame: &[u8], at: usize) -> Option<Ip> {
         protocol: *frame.get(at + 6)?,
         ttl: *frame.get(at + 7)?,
         whole: true,
+        follows: false,
+        identification: 0,
         sound: *frame.get(at)? >> 4 == 6,
-    })
+    };
+    // Hop-by-hop, routing, fragment, destination options (RFC 8200, 4). More than that nobody sends.
+    while !ip.follows && matches!(ip.protocol, 0 | 43 | 44 | 60) && ip.transport < at + 1024 {
+        let header = frame.get(ip.transport..).and_then(<[u8]>::first_chunk::<8>);
+        let Some([next, length, high, low, id @ ..]) = header.copied() else { break };
+        let bytes = if ip.protocol == 44 { 8 } else { (usize::from(length) + 1) * 8 };
+        if ip.protocol == 44 {
+            let part = u16::from_be_bytes([high, low]) & 0xfff9;
+            ip.whole &= part == 0;
+            ip.follows = part > 1;
+            ip.identification = u32::from_be_bytes(id);
+        }
+        ip.protocol = next;
+        ip.transport += bytes;
+    }
+    Some(ip)
 }
 
 /// The header of the packet that an ICMP error quotes; nothing where this is none.
@@ -144,10 +170,17 @@ impl Ip {
     /// Where the checksum of TCP or UDP is.
     pub const fn checksum_at(&self) -> Option<usize> {
         match self.protocol {
+            _ if self.follows => None,
             TCP => Some(self.transport + 16),
             UDP => Some(self.transport + 6),
             _ => None,
         }
+    }
+
+    /// Which packet a fragment is of; IPv6 has no protocol in it.
+    pub fn piece(&self) -> Piece {
+        let protocol = if self.v4 { self.protocol } else { 0 };
+        (self.from, self.to, self.identification, protocol)
     }
 
     /// Of TCP and UDP.

@@ -119,7 +119,9 @@ async fn agent(mut inbox: mpsc::Receiver<Command>, refuses: bool) {
                 drop(reply.send(done()));
             }
             Command::Services(reply) => drop(reply.send(Vec::new())),
-            Command::Backends(reply) => drop(reply.send(Vec::new())),
+            Command::Backends(_, reply) => {
+                drop(reply.send(if refuses { Err(refusal()) } else { Ok(Vec::new()) }));
+            }
             Command::Nodes(reply) => drop(reply.send(Vec::new())),
             Command::Interfaces(reply) => drop(reply.send(Vec::new())),
             Command::Notify(reply) => drop(reply.send(Vec::new())),

@@ -78,7 +78,7 @@ fn plan(config: &Config, node: &str, own: &[IpAddr], tables: &Tables) {
     for service in &plan.services {
         let configured = &config.services[service.configured];
         assert_eq!(service.backends.len(), configured.backends.len());
-        assert_eq!(service.buckets.len(), service.slots as usize);
+        assert_eq!(service.table.buckets().len(), service.table.slots() as usize);
         assert!(plan.filter.may_contain(&service.key.address), "no packet reaches the service");
         let shares: f64 = service.backends.iter().map(|backend| backend.share).sum();
         assert!(

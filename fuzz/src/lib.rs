@@ -115,28 +115,33 @@ pub mod dataplane {
     use lb_common::service::{Service, ServiceKey};
     use state::{Applied, State};
 
-    /// Takes over what pinned maps hold, as the agent does, and finds room for more: indexes of tables
-    /// and of backends' blocks that belong to somebody.
+    /// Takes over what pinned maps hold, as the agent does, and finds room for more: indexes and slots of
+    /// tables, and backends' blocks, that belong to somebody.
     pub fn taken_over(
         found: Vec<(ServiceKey, Service)>,
         sizes: (u32, u32),
-    ) -> Vec<(u32, u32, u32)> {
+    ) -> Vec<(u32, u32, u32, u32)> {
         let mut taken = State::default();
         for (key, service) in found {
             let why = state::spoilt(&service, &taken, sizes);
             let (None, Some(block)) = (why, state::block(&service)) else { continue };
             let backends = vec![Backend::EMPTY; block.len()];
-            taken.services.insert(key, Applied { service, block, backends, buckets: None });
+            taken.tables.entry(service.table).or_default();
+            taken.set(key, Applied { service, block, backends: backends.into() });
         }
-        let mut used: Vec<(u32, u32, u32)> = taken
+        let mut used: Vec<(u32, u32, u32, u32)> = taken
             .services
             .values()
-            .map(|applied| (applied.service.table, applied.block.start, applied.block.end))
+            .map(|applied| {
+                let Applied { service, block, .. } = applied;
+                (service.table, service.slots, block.start, block.end)
+            })
             .collect();
         if let (Some(block), Some(table)) =
             (taken.free_block(3, sizes.0), taken.free_table(sizes.1))
         {
-            used.push((table, block.start, block.end));
+            assert!(used.iter().all(|(other, ..)| *other != table), "the new table is in use");
+            used.push((table, 0, block.start, block.end));
         }
         used
     }
@@ -146,7 +151,11 @@ pub mod dataplane {
         timeouts: &nat::NatTimeouts,
         now_ns: u64,
     ) -> (usize, u64) {
-        let (over, flows) = nat::expired(entries, timeouts, now_ns);
+        let mut census = nat::Census::default();
+        for (key, entry) in entries {
+            census.note(key, entry, now_ns);
+        }
+        let (over, flows) = census.over(timeouts);
         (over.len(), flows)
     }
 }

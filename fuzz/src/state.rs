@@ -106,10 +106,10 @@ fn services(bytes: &[u8]) {
         (key, service)
     });
     let used = dataplane::taken_over(found.collect(), SIZES);
-    for (at, (table, start, end)) in used.iter().enumerate() {
+    for (at, (table, slots, start, end)) in used.iter().enumerate() {
         assert!(*table < SIZES.1 && start <= end && *end <= SIZES.0, "outside the maps");
-        for (other, from, to) in &used[..at] {
-            assert_ne!(table, other, "two services with one table");
+        for (other, of_other, from, to) in &used[..at] {
+            assert!(table != other || slots == of_other, "one table with two sizes");
             assert!(end <= from || to <= start, "a shared backend");
         }
     }

@@ -46,16 +46,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("\none backend of weight 65535, the others 1");
     for (backends, slots) in [(3, 65537), (1000, 65537)] {
         let start = Instant::now();
-        Table::build(
-            1,
-            &set(0, backends, |i| if i == 0 { u16::MAX } else { 1 }),
-            Slots::new(slots)?,
-        )?;
+        Table::build(&set(0, backends, |i| if i == 0 { u16::MAX } else { 1 }), Slots::new(slots)?)?;
         println!("{backends:8} {slots:7} build_ms {:.1}", milliseconds(start.elapsed()));
     }
     println!("\nbuckets without an accepting backend in their ranks, of 65537, 1000 backends");
     for down in [100, 300, 500, 900] {
-        let table = Table::build(1, &set(0, 1000, |_| 1), Slots::new(65537)?)?;
+        let table = Table::build(&set(0, 1000, |_| 1), Slots::new(65537)?)?;
         let accepting: Vec<bool> = (0..1000).map(|i| mix(i) % 1000 >= down).collect();
         let start = Instant::now();
         let orphans = table.orphans(&accepting).len();
@@ -99,7 +95,7 @@ impl Figures {
         for seed in 0..SETS {
             let members = set(seed, backends, &weight);
             let start = Instant::now();
-            let table = Table::build(seed, &members, slots)?;
+            let table = Table::build(&members, slots)?;
             builds.push(start.elapsed());
             let total: f64 = members.iter().map(|m| f64::from(m.weight)).sum();
             for (share, member) in table.shares().iter().zip(table.members()) {
@@ -108,7 +104,7 @@ impl Figures {
             }
             for removal in 0..REMOVALS.min(members.len()) {
                 let index = (removal * 127 + seed as usize) % members.len();
-                let ratio = disruption(seed, &table, index)?;
+                let ratio = disruption(&table, index)?;
                 worst = worst.max(ratio);
                 moved.push(ratio);
                 heir = heir.max(largest_load_without(&table, index));
@@ -121,10 +117,10 @@ impl Figures {
 }
 
 /// Buckets that change hands when a member is removed, over those that it had.
-fn disruption(seed: u64, table: &Table, index: usize) -> Result<f64, BuildError> {
+fn disruption(table: &Table, index: usize) -> Result<f64, BuildError> {
     let mut rest = table.members().to_vec();
     rest.remove(index);
-    let without = Table::build(seed, &rest, table.slots())?;
+    let without = Table::build(&rest, table.slots())?;
     let owner = |table: &Table, slot: usize| {
         let rank = table.buckets()[slot].ranks[0];
         table.members().get(usize::from(rank)).map(Member::socket_address)

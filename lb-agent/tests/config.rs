@@ -372,6 +372,50 @@ fn uncommented(text: &str, mark: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// A file with so many backends for each of two services, on ports of their own or on the same.
+fn many(backends: u16, ports: [u16; 2]) -> String {
+    let mut text = TEN_LINES
+        .lines()
+        .take_while(|l| !l.starts_with("[[service"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    for (name, port) in ["a", "b"].into_iter().zip(ports) {
+        let each = |n: u16| format!("\"10.{}.{}.{}:{port}\"", 1, n >> 8, n & 0xff);
+        let each: Vec<String> = (1..=backends).map(each).collect();
+        text.push_str(&format!(
+            "\n[[service]]\nname = \"{name}\"\nport = {}\nbackends = [{}]\n[service.health]\n\
+             interval = \"500ms\"\ntimeout = \"500ms\"\n",
+            u16::from(name.as_bytes()[0]),
+            each.join(", "),
+        ));
+    }
+    text + "[limits]\nbackends = 65536\n"
+}
+
+#[test]
+fn more_checks_than_an_agent_keeps_up_with_are_remarked_on() {
+    let shared = taken(&many(2000, [80, 80])).remarks();
+    assert_eq!(shared, [""; 0], "what two services check alike is checked once");
+    let apart = taken(&many(2000, [80, 81])).remarks();
+    assert_eq!(apart.len(), 1, "{apart:?}");
+    assert!(
+        apart[0].starts_with("4000 different checks make 8000 connections a second"),
+        "{apart:?}"
+    );
+}
+
+#[test]
+fn more_backends_than_prometheus_is_to_see_are_remarked_on() {
+    let text = many(1000, [80, 80]);
+    let remarks = taken(&format!("{text}[metrics]\nbackend_series = 1999\n")).remarks();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].starts_with("2000 backends are more than `backend_series`"), "{remarks:?}");
+    for enough in ["backend_series = 2000", "backend_series = 0", "enabled = false"] {
+        let remarks = taken(&format!("{text}[metrics]\n{enough}\n")).remarks();
+        assert_eq!(remarks, [""; 0], "{enough}");
+    }
+}
+
 #[test]
 fn the_commented_defaults_of_the_example_are_the_defaults() {
     let config = taken(EXAMPLE);

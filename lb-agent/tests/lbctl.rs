@@ -1,6 +1,9 @@
 //! `lbctl` against an agent that is none: the real command line and the real client, over a real
 //! Unix socket, to a server that answers what the test says.
 
+#[path = "lbctl/answers.rs"]
+mod answers;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +19,8 @@ use lb_agent::control::api;
 use lb_agent::control::client::{Client, ClientError};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+
+use answers::*;
 
 /// "Now" in all tests.
 const NOW: f64 = 1_700_000_000.0;
@@ -135,108 +140,6 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
     }
 }
 
-fn interface() -> Value {
-    json!({
-        "name": "ens33", "index": 2, "mode": "generic", "mac": "02:00:00:00:00:01",
-        "reason": "the driver has no XDP", "attached_since": NOW - 61.0,
-    })
-}
-
-fn routers() -> Value {
-    json!([{
-        "router_id": 51, "version": 3, "interface": "ens33", "virtual_mac": "00:00:5e:00:01:33",
-        "address": "192.168.139.133",
-        "priority": 80, "interval_seconds": 0.1, "state": "backup", "holds": false,
-        "held_back": "check: exit status 1", "reason": "held back", "since": NOW - 61.0,
-        "heard": null, "sent": 7, "send_failures": 0, "received": 9, "refused": {},
-        "noticed": { "split_brain": 3 }, "transitions": 2, "lateness_max_seconds": 0.001,
-        "events_lost": 0, "trouble": null,
-        "troubles": [{
-            "kind": "split_brain", "address": "192.168.139.134", "mac": "02:00:00:00:00:07",
-            "sentence": "two nodes are active", "count": 3, "first": NOW - 61.0, "last": NOW - 61.0,
-        }],
-    }])
-}
-
-fn tracks() -> Value {
-    let track = |name: &str, state: &str, weight: Option<i16>| {
-        json!({
-            "name": name, "kind": "script", "about": "script /bin/check every 2s as nobody",
-            "state": state, "since": NOW - 61.0, "reason": "exit status 1", "weight": weight,
-            "looks": 9, "failures": { "failed": 2, "timed_out": 0, "refused": 0 },
-        })
-    };
-    json!([
-        track("fine", "good", None),
-        track("check", "failing", None),
-        track("light", "failing", Some(-20)),
-        track("fresh", "unknown", None),
-    ])
-}
-
-fn status() -> Value {
-    json!({
-        "version": "0.1.0", "layout_version": 1, "table_version": 1, "node": "master1",
-        "role": "active", "role_reason": "configured as active", "role_since": NOW - 192.0,
-        "config": "/etc/lb/lb.toml", "interfaces": [interface()],
-        "virtual_addresses": [
-            { "address": "192.168.139.150", "held": true, "lease_remaining_ms": 1640 },
-            { "address": "fd00::150", "held": false, "lease_remaining_ms": null },
-        ],
-        "host_hooks": { "enabled": false, "reason": "no cgroup2 is mounted" },
-        "counters": { "local_new": 12, "direct_new": 0, "of_the_future": 3 },
-        "warnings": ["192.168.139.151 answers for the virtual address too"],
-        "uptime_seconds": 3700.0,
-    })
-}
-
-fn services() -> Value {
-    json!([
-        { "name": "kube-apiserver", "address": "192.168.139.150", "port": 8443,
-          "protocol": "tcp", "hash": "source", "slots": 65537, "backends": 3, "accepting": 2,
-          "connections": 40, "packets": 900, "bytes": 2048 },
-        { "name": "dns", "address": "fd00::150", "port": 53, "protocol": "udp",
-          "hash": "source-port", "slots": 1021, "backends": 1, "accepting": 1,
-          "connections": 0, "packets": 0, "bytes": 0 },
-    ])
-}
-
-fn backend(address: &str, state: &str, accepting: bool, reason: &str) -> Value {
-    json!({
-        "service": "kube-apiserver", "address": address, "node": "master1", "delivery": "direct",
-        "weight": 7, "state": state, "accepting": accepting, "reason": reason,
-        "since": NOW - 90000.0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
-        "connections": 14, "packets": 300, "bytes": 1048576,
-    })
-}
-
-fn backends() -> Value {
-    let mut stranger = backend("192.168.139.140:53", "unknown", false, "not checked yet");
-    for (key, value) in [
-        ("service", json!("dns")),
-        ("node", Value::Null),
-        ("delivery", json!("unresolved")),
-        ("next_hop_mac", Value::Null),
-    ] {
-        stranger[key] = value;
-    }
-    json!([
-        backend("192.168.139.133:6443", "healthy", true, "2 checks in a row succeeded"),
-        backend("192.168.139.134:6443", "healthy", false, "drained by hand"),
-        backend("192.168.139.135:6443", "down", false, "connection refused"),
-        stranger,
-    ])
-}
-
-fn nodes() -> Value {
-    json!([
-        { "name": "master1", "addresses": ["192.168.139.133", "fd00::133"], "this": true,
-          "role": "active", "mac": "02:00:00:00:00:01", "reachable": null },
-        { "name": "master2", "addresses": ["192.168.139.134"], "this": false,
-          "role": null, "mac": null, "reachable": false },
-    ])
-}
-
 #[tokio::test]
 async fn status_tells_role_addresses_interfaces_and_packets() {
     let agent = Agent::start();
@@ -261,6 +164,28 @@ async fn wide_status_explains_every_verdict() {
     assert!(said.row("local_new")[2].contains("listener on this node"), "{}", said.out);
     assert_eq!(said.row("of_the_future"), ["of_the_future", "3", "-"]);
     assert_eq!(said.row("layout"), ["layout", "maps 1, tables 1"]);
+    assert_eq!(said.row("map nat_flows")[1], "22.0 MiB");
+}
+
+#[tokio::test]
+async fn status_tells_what_flows_and_services_take_and_how_full_the_maps_are() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["status"]).await;
+    assert_eq!(said.row("nat flows"), ["nat flows", "22.0 MiB", "60000", "65536", "92%"]);
+    assert_eq!(said.row("table slots"), ["table slots", "1.0 MiB", "66558", "67108864", "0%"]);
+    assert_eq!(said.row("all")[1], "60.0 MiB");
+    let sentence = "a translated flow takes 352 B; a service with its backends and its part of 2 \
+                    tables 135.6 KiB on average";
+    assert!(said.out.contains(sentence), "{}", said.out);
+    assert!(!said.out.contains("map nat_flows"), "each map is for -o wide");
+}
+
+#[test]
+fn the_status_of_an_agent_that_knows_nothing_of_memory_is_read() {
+    let mut status = status();
+    status.as_object_mut().expect("an object").remove("memory");
+    let status: api::Status = serde_json::from_value(status).expect("the API's types");
+    assert_eq!(status.memory, None);
 }
 
 #[tokio::test]
@@ -271,7 +196,9 @@ async fn services_show_how_many_backends_accept() {
     assert_eq!(said.row("kube-apiserver"), expected);
     assert_eq!(said.row("dns")[1], "[fd00::150]:53");
     let wide = agent.lbctl(&["services", "-o", "wide"]).await;
-    assert_eq!(wide.row("kube-apiserver")[6..], ["900", "2.0 KiB", "65537"]);
+    let memory = ["472 B", "1.0 MiB", "12"];
+    assert_eq!(wide.row("kube-apiserver")[6..9], ["900", "2.0 KiB", "65537"]);
+    assert_eq!(wide.row("kube-apiserver")[9..], memory);
 }
 
 #[tokio::test]

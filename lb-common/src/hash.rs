@@ -32,8 +32,8 @@ const fn pair(low: u32, high: u32) -> u64 {
 /// Where the chain of a service's seed begins ("lb-table" read as a number).
 const SEED: u64 = 0x6c62_2d74_6162_6c65;
 
-/// The seed of a service's hash: of its client hash and of its table alike, so that two services
-/// over the same backends spread a client's connections independently.
+/// The seed of a service's client hash, so that two services over the same backends, which have one
+/// table together, spread a client's connections independently.
 pub const fn service_seed(address: &Address, port_be: u16, protocol: u8) -> u64 {
     let w = address.words;
     let h = mix(SEED ^ pair(w[0], w[1]));
@@ -66,7 +66,8 @@ pub const fn client_hash_v6(seed: u64, client: &Address, port_be: u16) -> u64 {
     mix(h ^ port_be as u64)
 }
 
-/// The hash of a backend's identity, from which its permutation of the slots follows.
+/// The hash of a backend's identity, from which its permutation of the slots follows. `port_be` is 0
+/// where the address alone tells the backend from the others of its set.
 pub const fn backend_hash(seed: u64, address: &Address, port_be: u16) -> u64 {
     let w = address.words;
     let h = mix(seed ^ pair(w[0], w[1]));

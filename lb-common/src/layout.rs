@@ -6,7 +6,7 @@ pub const LAYOUT_VERSION: u32 = 1;
 
 /// Version of the table contract: hash, seed, permutation, ranks. Nodes with different versions
 /// would steer the same client differently.
-pub const TABLE_VERSION: u32 = 1;
+pub const TABLE_VERSION: u32 = 2;
 
 /// The maps' names as they are pinned.
 pub mod map {

@@ -1,13 +1,14 @@
 //! The agent's loop: it owns the data path and what is known of network and health, and answers
 //! one event after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -21,7 +22,7 @@ use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
-use crate::dataplane::{DataPlane, NatTimeouts};
+use crate::dataplane::{DataPlane, DataPlaneError, NatSweeper, NatTimeouts, Sweep};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
@@ -30,8 +31,10 @@ use crate::role::{Claim, Placement, Role};
 use crate::track::{self, Board};
 use crate::vrrp;
 
-/// How often NAT flows are looked at.
+/// How often NAT flows are looked at, and for which part of the time at most: a sweep of millions
+/// takes seconds of a core.
 const NAT_SWEEP: Duration = Duration::from_secs(5);
+const NAT_SWEEP_SHARE: u32 = 20;
 
 /// How often unresolved neighbours are asked for again, at the soonest.
 const TICK: Duration = Duration::from_secs(1);
@@ -64,7 +67,8 @@ pub(super) struct Agent {
     pub(super) attached_since: HashMap<u32, SystemTime>,
     /// What goes on failing, by what it concerns.
     pub(super) failures: BTreeMap<String, String>,
-    pub(super) nat_flows: u64,
+    /// What the last sweep of the NAT flows found.
+    pub(super) swept: Sweep,
     pub(super) netlink_overruns: u64,
     pub(super) plans_failed: u64,
     pub(super) health: HashMap<Target, Health>,
@@ -91,8 +95,11 @@ impl Agent {
     pub(super) async fn run(
         &mut self,
         mut events: Events,
+        sweeper: NatSweeper,
         mut stop: mpsc::Receiver<&'static str>,
     ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
+        let sweeper = Arc::new(sweeper);
+        let mut sweeping = None;
         let mut sweep = interval(NAT_SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
@@ -122,9 +129,19 @@ impl Agent {
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
                 Some(command) = events.commands.recv() => self.answer(command).await,
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick(), if sweeping.is_none() => {
+                    sweeping = Some(self.begin_sweep(&sweeper));
+                }
+                result = ended(&mut sweeping) => {
+                    sweeping = None;
+                    self.note_sweep(result);
+                    sweep.reset_after(NAT_SWEEP.max(self.swept.took * NAT_SWEEP_SHARE));
+                }
                 _ = tick.tick() => {
                     self.look(Occasion::Tick);
+                    if let Err(error) = self.dataplane.tidy() {
+                        warn!(%error, "giving back the memory of former tables");
+                    }
                     self.probe().await;
                 }
             }
@@ -161,6 +178,12 @@ impl Agent {
         }
         let health = Health { state: event.state, reason: event.reason, since: SystemTime::now() };
         self.health.insert(event.target, health);
+    }
+
+    /// A backend's health without the words for it.
+    pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
+        let target = Self::target(&self.config.services[configured], address);
+        self.health.get(&target).map_or(health::State::Unknown, |health| health.state)
     }
 
     pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
@@ -204,7 +227,8 @@ impl Agent {
             configured.nodes.iter().flat_map(|node| node.addresses.iter().copied()).chain(
                 configured.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address.ip())),
             );
-        for address in addresses {
+        // Each once, of however many services it is.
+        for address in addresses.collect::<HashSet<IpAddr>>() {
             if let Ok(hop) = self.network.resolve(address)
                 && let Some(mac) = hop.mac
             {
@@ -216,11 +240,16 @@ impl Agent {
     /// The MACs that the agent before knew. The kernel may have forgotten them, since XDP does not
     /// use its neighbour table, and traffic must not wait until they are asked for again.
     pub(super) fn recall_macs(&mut self) {
-        for backend in self.dataplane.pinned_backends().filter(|backend| backend.mac != [0; 6]) {
-            if let Ok(hop) = self.network.resolve(backend.address.into())
-                && hop.ifindex == backend.ifindex
+        let known = self.dataplane.pinned_backends().filter(|backend| backend.mac != [0; 6]);
+        // Each once, of however many services it is.
+        let known: HashSet<(IpAddr, u32, Mac)> = known
+            .map(|backend| (IpAddr::from(backend.address), backend.ifindex, backend.mac))
+            .collect();
+        for (address, ifindex, mac) in known {
+            if let Ok(hop) = self.network.resolve(address)
+                && hop.ifindex == ifindex
             {
-                self.known_macs.insert((hop.ifindex, hop.neighbour), backend.mac);
+                self.known_macs.insert((hop.ifindex, hop.neighbour), mac);
             }
         }
     }
@@ -251,7 +280,7 @@ impl Agent {
 
     pub(super) fn attach(&mut self, name: &str) -> Result<api::Interface, AgentError> {
         let Some(link) = self.network.link_by_name(name) else {
-            let error = crate::dataplane::DataPlaneError::NoInterface { name: name.to_owned() };
+            let error = DataPlaneError::NoInterface { name: name.to_owned() };
             return Err(error.into());
         };
         let index = link.index;
@@ -268,7 +297,7 @@ impl Agent {
     pub(super) fn replan(&mut self) {
         let attached: Vec<u32> = self.dataplane.attached().iter().map(|a| a.index).collect();
         let usable = |configured: usize, address: SocketAddr| {
-            let up = self.health_of(configured, address).state != health::State::Down;
+            let up = self.state_of(configured, address) != health::State::Down;
             Usable { alive: up, accepts: up }
         };
         let plan = Plan::make(&Inputs {
@@ -340,7 +369,8 @@ impl Agent {
         }
     }
 
-    fn sweep(&mut self) {
+    /// Looks at the NAT flows, beside the loop.
+    fn begin_sweep(&self, sweeper: &Arc<NatSweeper>) -> Sweeping {
         let nat = &self.config.nat;
         let timeouts = NatTimeouts {
             tcp_opening: nat.tcp_opening_timeout,
@@ -348,8 +378,14 @@ impl Agent {
             tcp_closing: nat.tcp_closing_timeout,
             udp: nat.udp_timeout,
         };
-        match self.dataplane.sweep_nat(&timeouts) {
-            Ok(sweep) => self.nat_flows = sweep.flows,
+        let sweeper = Arc::clone(sweeper);
+        tokio::task::spawn_blocking(move || sweeper.sweep(&timeouts))
+    }
+
+    fn note_sweep(&mut self, result: Result<Result<Sweep, DataPlaneError>, JoinError>) {
+        match result {
+            Ok(Ok(sweep)) => self.swept = sweep,
+            Ok(Err(error)) => warn!(%error, "looking for NAT flows that are over"),
             Err(error) => warn!(%error, "looking for NAT flows that are over"),
         }
     }
@@ -365,10 +401,8 @@ impl Agent {
                     drop(reply.send(services));
                 }
             }
-            Command::Backends(reply) => {
-                if let Ok(backends) = self.api_backends() {
-                    drop(reply.send(backends));
-                }
+            Command::Backends(service, reply) => {
+                drop(reply.send(self.backends_asked(service.as_deref())));
             }
             Command::Metrics(reply) => {
                 if let Ok(text) = self.metrics() {
@@ -429,6 +463,19 @@ impl Agent {
         info!(interface = name, "detached");
         self.replan();
         Ok(())
+    }
+}
+
+/// A sweep that runs.
+type Sweeping = JoinHandle<Result<Sweep, DataPlaneError>>;
+
+/// What the sweep came to that runs; never where none does.
+async fn ended(
+    sweeping: &mut Option<Sweeping>,
+) -> Result<Result<Sweep, DataPlaneError>, JoinError> {
+    match sweeping {
+        Some(sweeping) => sweeping.await,
+        None => std::future::pending().await,
     }
 }
 

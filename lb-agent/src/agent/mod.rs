@@ -9,6 +9,7 @@ mod election;
 mod error;
 mod happened;
 mod lease;
+mod memory;
 mod notices;
 mod options;
 mod report;
@@ -96,8 +97,10 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     serve(listener, metrics, &commands);
     let events = Events { monitor, health, tracks, commands: inbox, vrrp };
     info!(node = agent.node, "serving");
-    let (reason, vrrp) = agent.run(events, stop).await;
+    let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
+    let (reason, vrrp) = agent.run(events, sweeper, stop).await;
     info!(reason, "stopping");
+    drop(sweep_stop);
     drop(checker);
     drop(watcher);
     let socket = agent.config.control.socket.clone();
@@ -183,7 +186,7 @@ async fn assemble(
         services: Vec::new(),
         attached_since: HashMap::new(),
         failures: BTreeMap::new(),
-        nat_flows: 0,
+        swept: dataplane::Sweep::default(),
         netlink_overruns: 0,
         plans_failed: 0,
         health: HashMap::new(),

@@ -13,6 +13,7 @@ use super::core::Agent;
 use super::election::Election;
 use crate::config::{BUILT_IN, Watched};
 use crate::control::api;
+use crate::control::server::Refusal;
 use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
 use crate::health;
 use crate::metrics;
@@ -23,6 +24,12 @@ use crate::track::{Board, Kind, Tracked};
 use crate::vrrp::identity::Version;
 use crate::vrrp::machine::State;
 use crate::vrrp::{RouterStatus, Trouble};
+
+/// Services that warnings name of those none of whose backends accepts.
+const SERVICES_WARNED_OF: usize = 20;
+
+/// Backends in one answer: some tens of megabytes, and some tenths of a second of the agent's loop.
+const BACKENDS_PER_ANSWER: usize = 65_536;
 
 /// Seconds since the Unix epoch.
 pub(super) fn unix(time: SystemTime) -> f64 {
@@ -60,6 +67,7 @@ impl Agent {
             counters: self.counters(),
             warnings: self.warnings(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
+            memory: self.memory().ok(),
         }
     }
 
@@ -84,11 +92,14 @@ impl Agent {
         let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
-        for service in &self.services {
-            if service.backends.iter().all(|b| b.entry.state & ACCEPTS == 0) {
-                let name = &self.config.services[service.configured].name;
-                warnings.push(format!("service {name} at {}: no backend accepts", service.address));
-            }
+        let idle = |s: &&PlannedService| s.backends.iter().all(|b| b.entry.state & ACCEPTS == 0);
+        let idle: Vec<&PlannedService> = self.services.iter().filter(idle).collect();
+        warnings.extend(idle.iter().take(SERVICES_WARNED_OF).map(|service| {
+            let name = &self.config.services[service.configured].name;
+            format!("service {name} at {}: no backend accepts", service.address)
+        }));
+        if let Some(more @ 1..) = idle.len().checked_sub(SERVICES_WARNED_OF) {
+            warnings.push(format!("{more} more services: no backend accepts (lbctl services)"));
         }
         warnings
     }
@@ -111,32 +122,69 @@ impl Agent {
     }
 
     pub(super) fn api_services(&self) -> Result<Vec<api::Service>, DataPlaneError> {
+        let each = self.each_bytes()?;
+        let sharing = self.table_users();
         self.services
             .iter()
             .map(|service| {
                 let configured = &self.config.services[service.configured];
                 let totals = self.dataplane.backend_totals(&service.key)?;
                 let sum = |of: fn(&BackendTotals) -> u64| totals.iter().map(of).sum();
+                let (table, table_bytes) =
+                    self.dataplane.table_of(&service.key).unwrap_or_default();
+                let backends = service.backends.len() as u64;
                 Ok(api::Service {
                     name: configured.name.clone(),
                     address: service.address,
                     port: configured.port,
                     protocol: configured.protocol,
                     hash: configured.hash,
-                    slots: service.slots,
+                    slots: service.table.slots(),
                     backends: service.backends.len() as u32,
                     accepting: accepting(service),
                     connections: sum(|t| t.connections),
                     packets: sum(|t| t.packets),
                     bytes: sum(|t| t.bytes),
+                    table_services: sharing.get(&table).copied().unwrap_or(0),
+                    table_bytes,
+                    own_bytes: each.service + backends * each.backend,
                 })
             })
             .collect()
     }
 
-    pub(super) fn api_backends(&self) -> Result<Vec<api::Backend>, DataPlaneError> {
+    /// The backends of a service, or all; refused where they are too many for one answer.
+    pub(super) fn backends_asked(
+        &self,
+        service: Option<&str>,
+    ) -> Result<Vec<api::Backend>, Refusal> {
+        let found = self.backends_of(service);
+        if found > BACKENDS_PER_ANSWER {
+            let sentence = format!(
+                "{found} backends are more than one answer holds, {BACKENDS_PER_ANSWER}: ask for \
+                 those of one service (lbctl backends SERVICE, /v1/backends?service=NAME)"
+            );
+            return Err(Refusal { callers: true, sentence });
+        }
+        self.api_backends(service)
+            .map_err(|error| Refusal { callers: false, sentence: error.to_string() })
+    }
+
+    /// How many backends a service has, or all of them, at all their addresses.
+    fn backends_of(&self, service: Option<&str>) -> usize {
+        self.named(service).map(|planned| planned.backends.len()).sum()
+    }
+
+    fn named(&self, service: Option<&str>) -> impl Iterator<Item = &PlannedService> {
+        let name = |planned: &PlannedService| &self.config.services[planned.configured].name;
+        self.services
+            .iter()
+            .filter(move |planned| service.is_none_or(|service| name(planned) == service))
+    }
+
+    fn api_backends(&self, service: Option<&str>) -> Result<Vec<api::Backend>, DataPlaneError> {
         let mut all = Vec::new();
-        for service in &self.services {
+        for service in self.named(service) {
             let totals = self.dataplane.backend_totals(&service.key)?;
             for (at, backend) in service.backends.iter().enumerate() {
                 let total = totals.get(at).copied().unwrap_or_default();
@@ -219,15 +267,19 @@ impl Agent {
     }
 
     pub(super) fn metrics(&self) -> Result<String, DataPlaneError> {
+        let shown = self.backends_of(None) <= self.config.metrics.backend_series as usize;
+        let backends = if shown { self.api_backends(None)? } else { Vec::new() };
         let snapshot = metrics::Snapshot {
             status: &self.status(),
             verdicts: &self.dataplane.verdicts()?,
             services: &self.api_services()?,
-            backends: &self.api_backends()?,
+            backends: &backends,
+            backends_shown: shown,
             routers: &self.api_vrrp(),
             hooks: &self.api_notify(),
             tracks: &self.api_tracks(),
-            nat_flows: self.nat_flows,
+            nat_flows: self.swept.flows,
+            nat_sweep: self.swept.took,
             nat_flows_limit: u64::from(self.config.nat.flows),
             netlink_overruns: self.netlink_overruns,
             plans_failed: self.plans_failed,

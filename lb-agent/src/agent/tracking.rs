@@ -20,6 +20,9 @@ pub(super) enum Occasion {
     Change,
 }
 
+/// Services that a sentence about all of them names.
+const SERVICES_NAMED: usize = 5;
+
 impl Agent {
     /// Looks at everything but scripts and tells VRRP what follows. Scripts run by themselves.
     pub(super) fn look(&mut self, occasion: Occasion) {
@@ -94,7 +97,7 @@ impl Agent {
         let services = self.config.services.iter().enumerate();
         let mut good = Vec::new();
         for (configured, service) in services.filter(|(_, s)| of.is_none_or(|of| of == s.name)) {
-            let down = |address| self.health_of(configured, address).state == health::State::Down;
+            let down = |address| self.state_of(configured, address) == health::State::Down;
             let healthy = service.backends.iter().filter(|b| !down(b.address)).count();
             let all = service.backends.len();
             let seen = format!("{healthy} of {all} backends of {} are healthy", service.name);
@@ -102,6 +105,11 @@ impl Agent {
                 return Err(format!("{seen}, not {at_least}"));
             }
             good.push(seen);
+        }
+        let more = good.len().saturating_sub(SERVICES_NAMED);
+        good.truncate(SERVICES_NAMED);
+        if more > 0 {
+            good.push(format!("and enough of {more} more services"));
         }
         Ok(good.join(", "))
     }

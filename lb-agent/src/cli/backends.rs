@@ -33,9 +33,12 @@ pub(super) async fn run(
     client: &Client,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
-    let mut backends = client.backends().await?;
+    let mut backends = client.backends(arguments.service.as_deref()).await?;
     if let Some(service) = &arguments.service {
-        only(&mut backends, service)?;
+        backends.retain(|backend| &backend.service == service);
+        if backends.is_empty() {
+            return Err(no_such(service, client).await?);
+        }
     }
     if screen.data(&backends)? {
         return Ok(());
@@ -53,18 +56,21 @@ pub(super) async fn run(
     screen.table(&table)
 }
 
-fn only(backends: &mut Vec<Backend>, service: &str) -> Result<(), Failure> {
-    let mut names: Vec<String> = backends.iter().map(|backend| backend.service.clone()).collect();
+/// Names that are told of where none fits.
+const NAMES_MAX: usize = 20;
+
+async fn no_such(service: &str, client: &Client) -> Result<Failure, Failure> {
+    let services = client.services().await?;
+    let mut names: Vec<String> = services.into_iter().map(|service| service.name).collect();
     names.dedup();
-    backends.retain(|backend| backend.service == service);
-    if !backends.is_empty() {
-        return Ok(());
-    }
-    let advice = match names.len() {
-        0 => "there are none at all".to_owned(),
-        _ => format!("the services are {}", names.join(", ")),
+    let more = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    let advice = match (names.len(), more) {
+        (0, _) => "there are none at all".to_owned(),
+        (_, 0) => format!("the services are {}", names.join(", ")),
+        _ => format!("the services are {}, and {more} more (lbctl services)", names.join(", ")),
     };
-    Err(Failure::NoSuchService { name: service.to_owned(), advice })
+    Ok(Failure::NoSuchService { name: service.to_owned(), advice })
 }
 
 fn cells(backend: &Backend, screen: &Screen<'_>) -> Vec<Cell> {

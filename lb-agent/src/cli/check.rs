@@ -26,6 +26,10 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Problems that are shown to people: more come from a file that is no configuration at all.
 const SHOWN_PROBLEMS_MAX: usize = 50;
 
+/// Services, and backends of each, that are shown where the user does not ask for more.
+const SHOWN_SERVICES_MAX: usize = 100;
+const SHOWN_BACKENDS_MAX: usize = 50;
+
 /// Check a configuration file and say what it means
 ///
 /// Needs neither root nor a running agent. Everything that is wrong is shown with its place and
@@ -166,9 +170,13 @@ fn summary(
     };
     screen.line(&format!("interfaces         {interfaces}\n"))?;
     screen.table(&nodes(config))?;
-    for service in &config.services {
+    let shown = if screen.is_wide() { usize::MAX } else { SHOWN_SERVICES_MAX };
+    for service in config.services.iter().take(shown) {
         screen.line("")?;
         self::service(config, service, screen)?;
+    }
+    if let Some(more @ 1..) = config.services.len().checked_sub(shown) {
+        screen.line(&format!("\n{more} more services (-o wide shows them)"))?;
     }
     if !config.tracks.is_empty() {
         screen.line("")?;
@@ -249,7 +257,8 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
     ))?;
     let weights: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let mut table = Table::new(["BACKEND", "SHARE", "DELIVERY"]);
-    for backend in &service.backends {
+    let shown = if screen.is_wide() { usize::MAX } else { SHOWN_BACKENDS_MAX };
+    for backend in service.backends.iter().take(shown) {
         // The file is valid: some weight is above 0.
         let share = f64::from(backend.weight) / weights.max(1) as f64;
         table.row([
@@ -258,7 +267,11 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
             Cell::from(delivery(config, backend)),
         ]);
     }
-    screen.table(&table)
+    screen.table(&table)?;
+    match service.backends.len().checked_sub(shown) {
+        Some(more @ 1..) => screen.line(&format!("{more} more backends (-o wide shows them)")),
+        _ => Ok(()),
+    }
 }
 
 fn checks(health: &Health) -> String {

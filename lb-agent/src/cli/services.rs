@@ -15,7 +15,7 @@ pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), 
     let wide = screen.is_wide();
     let mut headings = vec!["NAME", "ADDRESS", "PROTOCOL", "HASH", "ACCEPTING", "CONNECTIONS"];
     if wide {
-        headings.extend(["PACKETS", "BYTES", "SLOTS"]);
+        headings.extend(["PACKETS", "BYTES", "SLOTS", "MEMORY", "TABLE", "SHARED-BY"]);
     }
     let mut table = Table::new(headings);
     for service in &services {
@@ -44,6 +44,9 @@ fn cells(service: &Service, wide: bool) -> Vec<Cell> {
             Cell::from(service.packets),
             Cell::from(figures::bytes(service.bytes)),
             Cell::from(service.slots),
+            Cell::from(figures::bytes(service.own_bytes)),
+            Cell::from(figures::bytes(service.table_bytes)),
+            Cell::from(service.table_services),
         ]);
     }
     cells

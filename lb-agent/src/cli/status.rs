@@ -1,5 +1,7 @@
 //! `lbctl status`.
 
+mod memory;
+
 use lb_common::counter::Verdict;
 
 use super::failure::Failure;
@@ -21,6 +23,10 @@ pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), 
     screen.line("")?;
     interfaces(&status, screen)?;
     screen.line("")?;
+    if let Some(memory) = &status.memory {
+        memory::show(memory, screen)?;
+        screen.line("")?;
+    }
     counters(&status, screen)?;
     for warning in &status.warnings {
         let label = screen.painted(Tone::Doubtful, "warning:");

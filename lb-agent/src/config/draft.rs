@@ -31,6 +31,11 @@ const BACKENDS_EXAMPLE: &str = "backends = [\"192.168.139.133:6443\", \"192.168.
 /// The largest table: 2^22 buckets of 16 bytes are 64 MiB, and there are two of them during a
 /// change.
 const TABLE_SIZE_MAX: u32 = 1 << 22;
+/// Of all tables together: 1 GiB, and as much as 2^30 slots take, 16 GiB.
+const TABLE_SLOTS: u64 = 1 << 26;
+const TABLE_SLOTS_MAX: u64 = 1 << 30;
+/// Six series for each backend of that many are a scrape of about 10 MiB.
+const BACKEND_SERIES: u32 = 16_384;
 /// The shortest lease: a quarter of it, the refresh, is still well above a scheduling delay.
 const LEASE_MIN: Duration = Duration::from_millis(200);
 
@@ -344,7 +349,9 @@ fn metrics(root: &Section<'_>, faults: &mut Faults<'_>) -> Metrics {
     let section = root.section("metrics", &schema::METRICS, faults);
     let enabled = section.or("enabled", true, faults, Item::boolean);
     let listen = section.or("listen", LISTEN, faults, |item| item.parsed(value::socket_address));
-    Metrics { listen: enabled.then_some(listen) }
+    let backend_series =
+        section.or("backend_series", BACKEND_SERIES, faults, |item| item.number(0..=1 << 20));
+    Metrics { listen: enabled.then_some(listen), backend_series }
 }
 
 fn control(root: &Section<'_>, faults: &mut Faults<'_>) -> Control {
@@ -373,5 +380,7 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
     Limits {
         services: section.or("services", SERVICES, faults, |item| item.number(1..=65_536)),
         backends: section.or("backends", BACKENDS, faults, |item| item.number(1..=1 << 20)),
+        table_slots: section
+            .or("table_slots", TABLE_SLOTS, faults, |item| item.number(1..=TABLE_SLOTS_MAX)),
     }
 }

@@ -115,7 +115,8 @@ pub(super) struct Faults<'t> {
     text: &'t str,
     /// Where each line begins.
     lines: Vec<usize>,
-    /// What is not to be shown of it.
+    /// What is not to be shown of it. Looked for when something is to be shown: it takes longer than
+    /// to read a large file.
     secrets: Vec<Span>,
     list: Vec<(Span, Problem)>,
 }
@@ -124,7 +125,7 @@ impl<'t> Faults<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         let lines = std::iter::once(0).chain(breaks).collect();
-        Self { text, lines, secrets: secret::places(text), list: Vec::new() }
+        Self { text, lines, secrets: Vec::new(), list: Vec::new() }
     }
 
     pub(super) fn add(&mut self, span: &Span, problem: Problem) {
@@ -143,6 +144,7 @@ impl<'t> Faults<'t> {
 
     /// Everything that was wrong, in the order of the text.
     pub(super) fn into_error(mut self) -> ConfigError {
+        self.secrets = secret::places(self.text);
         self.list.sort_by_key(|(span, _)| span.start);
         let faults = self.list.iter().map(|(span, problem)| self.fault(span, problem)).collect();
         ConfigError { faults }

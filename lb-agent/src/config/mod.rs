@@ -123,7 +123,7 @@ pub enum Hash {
 }
 
 /// How packets are to reach a backend, as the file says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeliverySetting {
     /// Direct where the address is a node's, NAT elsewhere.
     Auto,
@@ -208,6 +208,9 @@ pub enum UnknownPorts {
 pub struct Metrics {
     /// None: switched off.
     pub listen: Option<SocketAddr>,
+    /// Each backend has its series while all of them, once for each service and address, are at most
+    /// so many.
+    pub backend_series: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -231,6 +234,8 @@ pub struct Limits {
     pub services: u32,
     /// Backends of all services, counted once for each address of their service.
     pub backends: u32,
+    /// Slots of all different tables together.
+    pub table_slots: u64,
 }
 
 impl Node {

@@ -38,6 +38,10 @@ pub enum Problem {
     Empty { key: &'static str, example: &'static str },
     #[error("{found} {what}, but at most {most} are possible")]
     TooMany { what: &'static str, found: usize, most: usize, advice: &'static str },
+    #[error(
+        "{tables} different tables have {slots} slots together, but at most {most} are possible"
+    )]
+    TooManySlots { tables: usize, slots: u64, most: u64 },
     #[error("{address} cannot be used here: it is {}", kind.noun())]
     UnusableAddress { address: IpAddr, kind: AddressKind },
     #[error("{what} `{value}` is given more than once")]
@@ -249,6 +253,11 @@ impl Problem {
             },
             Self::OutOfRange { .. } => return None,
             Self::TooMany { advice, .. } => (*advice).to_owned(),
+            Self::TooManySlots { slots, .. } => format!(
+                "raise `table_slots` in [limits] to {slots} ({} MiB of memory), give services smaller \
+                 `table_size`s, or the same backends with the same weights: those share a table",
+                (slots * 16).div_ceil(1 << 20)
+            ),
             Self::UnusableAddress { address, kind: AddressKind::Mapped } => {
                 format!("write {}", address.to_canonical())
             }

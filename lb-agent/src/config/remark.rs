@@ -2,13 +2,18 @@
 
 mod weight;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Config, DeliverySetting, Node, Protocol, Service, Vrrp};
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
 /// (Maglev, NSDI 2016, section 3.4).
 const BUCKETS_PER_BACKEND: usize = 100;
+
+/// Checks a second that the agent makes with a fair part of a core (about 0.1 ms each).
+const CHECKS_PER_SECOND: f64 = 5000.0;
 
 impl Config {
     /// Sentences for people; none where there is nothing to say.
@@ -31,6 +36,8 @@ impl Config {
             Some(vrrp) => remarks.extend(of_vrrp(vrrp)),
         }
         remarks.extend(weight::remarks(self));
+        remarks.extend(self.many_checks());
+        remarks.extend(self.many_series());
         remarks.extend(self.services.iter().flat_map(of_service));
         remarks.extend(self.services.iter().flat_map(|service| self.translated_nodes(service)));
         remarks
@@ -38,6 +45,38 @@ impl Config {
 }
 
 impl Config {
+    /// What services check in the same way is checked once.
+    fn many_checks(&self) -> Option<String> {
+        let checked = self.services.iter().filter(|service| service.health.enabled);
+        let mut targets: HashMap<(SocketAddr, Duration, Duration, u32, u32), f64> = HashMap::new();
+        for Service { backends, health, .. } in checked {
+            let each = health.interval.as_secs_f64().recip();
+            let of = |at| (at, health.interval, health.timeout, health.rise, health.fall);
+            targets.extend(backends.iter().map(|backend| (of(backend.address), each)));
+        }
+        let per_second: f64 = targets.values().sum();
+        (per_second > CHECKS_PER_SECOND).then(|| {
+            format!(
+                "{} different checks make {per_second:.0} connections a second: they will be late, \
+                 and cost more than half a core; raise `interval` in [service.health]",
+                targets.len()
+            )
+        })
+    }
+
+    fn many_series(&self) -> Option<String> {
+        let each = self.services.iter().map(|s| s.addresses.len() * s.backends.len());
+        let (backends, most) = (each.sum::<usize>(), self.metrics.backend_series);
+        // Somebody who wants none has said so.
+        let unexpected = self.metrics.listen.is_some() && most > 0 && backends > most as usize;
+        unexpected.then(|| {
+            format!(
+                "{backends} backends are more than `backend_series` in [metrics], {most}: Prometheus \
+                 gets sums for each service instead of a series for each backend"
+            )
+        })
+    }
+
     /// A translated packet has the VIP as its source, which is an address of the agent's nodes
     /// themselves: their kernel takes such a packet from outside for forged and drops it.
     fn translated_nodes(&self, service: &Service) -> Vec<String> {

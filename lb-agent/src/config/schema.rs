@@ -127,13 +127,15 @@ pub(crate) static HOST: Table =
 pub(crate) static DATA_PATH: Table =
     Table { heading: "[data_path]", keys: &["modes", "unknown_ports"] };
 
-pub(crate) static METRICS: Table = Table { heading: "[metrics]", keys: &["enabled", "listen"] };
+pub(crate) static METRICS: Table =
+    Table { heading: "[metrics]", keys: &["enabled", "listen", "backend_series"] };
 
 pub(crate) static CONTROL: Table = Table { heading: "[control]", keys: &["socket", "group"] };
 
 pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "state"] };
 
-pub(crate) static LIMITS: Table = Table { heading: "[limits]", keys: &["services", "backends"] };
+pub(crate) static LIMITS: Table =
+    Table { heading: "[limits]", keys: &["services", "backends", "table_slots"] };
 
 pub(crate) static ALL: [&Table; 18] = [
     &ROOT,

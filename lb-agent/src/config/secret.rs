@@ -32,6 +32,10 @@ fn is_of_word(c: char) -> bool {
 
 /// The key, however misspelt, and what people write for it.
 fn is_secret(word: &str) -> bool {
+    // Most words of a large file are the numbers of addresses.
+    if !word.chars().any(char::is_alphabetic) {
+        return false;
+    }
     let lower: String = word.chars().take(64).collect::<String>().to_lowercase();
     lower.starts_with("auth") || lower.contains("passw") || schema::nearest(word, [KEY]).is_some()
 }

@@ -1,6 +1,7 @@
 //! Rules between values: what cannot be seen from one value alone. From a [`Draft`] to a
 //! [`Config`], which is meant only if no fault was added.
 
+mod tables;
 mod vrrp;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
     let services: Vec<Service> =
         draft.services.iter().map(|service| complete(service, &draft, faults)).collect();
     fits_the_limits(&draft, &services, faults);
+    tables::fit_the_limit(&draft, &services, faults);
     tracks(&draft, faults);
     Config {
         interfaces: draft.interfaces.into_iter().map(|placed| placed.value).collect(),

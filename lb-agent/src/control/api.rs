@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/services` | list of [`Service`] |
-//! | `GET /v1/backends` | list of [`Backend`] |
+//! | `GET /v1/backends`, all or with a [`WhichService`] | list of [`Backend`] |
 //! | `GET /v1/nodes` | list of [`Node`] |
 //! | `GET /v1/interfaces` | list of [`Interface`] |
 //! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
@@ -53,6 +53,56 @@ pub struct Status {
     /// What a person should look at: what is wrong, where, what to do.
     pub warnings: Vec<String>,
     pub uptime_seconds: f64,
+    /// None where the kernel does not tell, or an older agent does not.
+    #[serde(default)]
+    pub memory: Option<Memory>,
+}
+
+/// What the agent and the kernel's maps take of the machine's memory, in bytes. docs/operations.md says
+/// how each is reckoned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Of the agent's process: its resident set.
+    pub agent_bytes: u64,
+    /// Of all maps, the tables included.
+    pub maps_bytes: u64,
+    /// Of one translated flow. One that is carried to a node unchanged takes none.
+    pub flow_bytes: u64,
+    /// Of one service at one address, with its backends and its part of the tables, on average over
+    /// those that there are; 0 where there are none.
+    pub service_bytes: u64,
+    /// Translated flows. All that there is room for are paid for from the start.
+    pub nat_flows: Occupancy,
+    /// Services, once for each of their addresses.
+    pub services: Occupancy,
+    /// Backends, once for each service and address, with their counters. All that there is room for
+    /// are paid for from the start.
+    pub backends: Occupancy,
+    /// Slots of all tables. Services with the same backends share one.
+    pub table_slots: Occupancy,
+    /// Different tables.
+    pub tables: u64,
+    /// Of the maps that are none of those above; their sizes are fixed.
+    pub other_bytes: u64,
+    /// Every map by itself, but for the tables.
+    pub maps: Vec<MapMemory>,
+}
+
+/// How much of something there is, and what it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupancy {
+    pub used: u64,
+    pub limit: u64,
+    pub bytes: u64,
+}
+
+/// A map of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapMemory {
+    pub name: String,
+    /// Elements that it has room for.
+    pub max_entries: u32,
+    pub bytes: u64,
 }
 
 /// Whether a node attracts the traffic.
@@ -159,6 +209,14 @@ pub struct WhichRouter {
     pub router_id: Option<u8>,
 }
 
+/// The query of `GET /v1/backends`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhichService {
+    /// The backends of the service of this name alone. None: of all, where they are at most 65,536.
+    pub service: Option<String>,
+}
+
 /// `PUT /v1/vrrp/hold`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -252,6 +310,15 @@ pub struct Service {
     pub connections: u64,
     pub packets: u64,
     pub bytes: u64,
+    /// Services, once for each of their addresses, that have its table; this one is among them.
+    #[serde(default)]
+    pub table_services: u32,
+    /// Kernel memory of that table.
+    #[serde(default)]
+    pub table_bytes: u64,
+    /// Kernel memory of its entry and its backends.
+    #[serde(default)]
+    pub own_bytes: u64,
 }
 
 /// `GET /v1/backends`: a backend of a service.

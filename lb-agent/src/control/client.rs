@@ -24,7 +24,7 @@ use super::api::{
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
 /// slow machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest answer that is read: some hundred bytes for each of 16,384 backends, with room.
+/// Largest answer that is read: some hundred bytes for each of 65,536 backends, with room.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// An agent, by its socket.
@@ -96,8 +96,14 @@ impl Client {
         self.read("/v1/services").await
     }
 
-    pub async fn backends(&self) -> Result<Vec<Backend>, ClientError> {
-        self.read("/v1/backends").await
+    /// The backends of one service, or of all where they are not too many. An agent of an earlier
+    /// version answers with all of them.
+    pub async fn backends(&self, service: Option<&str>) -> Result<Vec<Backend>, ClientError> {
+        let path = match service {
+            Some(name) => format!("/v1/backends?service={}", escaped(name)),
+            None => "/v1/backends".to_owned(),
+        };
+        self.read(&path).await
     }
 
     pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
@@ -233,17 +239,22 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
     ClientError::Api { status, message }
 }
 
-/// A name may hold almost any byte (`dev_valid_name`); in a path most are escaped (RFC 3986, 2.1).
+/// A name may hold almost any byte (`dev_valid_name`).
 fn interface_path(interface: &str) -> String {
-    let mut path = String::from("/v1/interfaces/");
-    for byte in interface.bytes() {
+    format!("/v1/interfaces/{}", escaped(interface))
+}
+
+/// In a path or a query most bytes are escaped (RFC 3986, 2.1).
+fn escaped(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
+            escaped.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    path
+    escaped
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ pub const QUEUE: usize = 64;
 pub enum Command {
     Status(oneshot::Sender<api::Status>),
     Services(oneshot::Sender<Vec<api::Service>>),
-    Backends(oneshot::Sender<Vec<api::Backend>>),
+    /// Of the service of that name, or of all.
+    Backends(Option<String>, oneshot::Sender<Result<Vec<api::Backend>, Refusal>>),
     Nodes(oneshot::Sender<Vec<api::Node>>),
     Interfaces(oneshot::Sender<Vec<api::Interface>>),
     Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
@@ -226,8 +227,14 @@ async fn services(State(agent): Agent) -> Response {
     answer(&agent, Command::Services).await
 }
 
-async fn backends(State(agent): Agent) -> Response {
-    answer(&agent, Command::Backends).await
+async fn backends(
+    State(agent): Agent,
+    query: Result<Query<api::WhichService>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let service = query
+        .map(|Query(which)| which.service)
+        .map_err(|why| Misread(why.status(), why.body_text()))?;
+    Ok(change(&agent, |reply| Command::Backends(service, reply)).await)
 }
 
 async fn nodes(State(agent): Agent) -> Response {
@@ -350,6 +357,7 @@ mod tests {
             ("PUT /v1/role", JSON, "{\"role\":\"king\"}", "422", "unknown variant"),
             ("PUT /v1/role", "", "{\"role\":\"active\"}", "415", "application/json"),
             ("POST /v1/vrrp/resign?router_id=256", "", "", "400", "router_id"),
+            ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
         ] {
             let answer = answer(line, headers, body).await;

@@ -1,6 +1,6 @@
 //! Many elements of a map in one system call, which aya 0.14 does not offer: a table of 65,537
 //! buckets would take as many calls. Such a table is also made here, since aya's typed maps don't
-//! show their descriptor.
+//! show their descriptor, and so are single elements of maps that another thread has a handle on.
 
 #![expect(unsafe_code, reason = "the bpf system call")]
 
@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use aya::Pod;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
@@ -35,9 +37,21 @@ struct CreateAttributes {
     value_size: u32,
     max_entries: u32,
     map_flags: u32,
+    inner_map_fd: u32,
+}
+
+/// The member of `union bpf_attr` for one element.
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attributes` is the command's member of `union bpf_attr`; pointers in it are valid
@@ -56,24 +70,51 @@ pub(super) fn array_of<V: Pod>(values: &[V], flags: u32) -> io::Result<OwnedFd> 
         value_size: size_of::<V>() as u32,
         max_entries: values.len() as u32,
         map_flags: flags,
+        inner_map_fd: 0,
     };
-    let fd = call(BPF_MAP_CREATE, &mut attributes)?;
-    // SAFETY: a new descriptor that nobody else owns.
-    let map = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    fill_array(&map, values)?;
+    let map = create(&mut attributes)?;
+    let keys: Vec<u32> = (0..values.len() as u32).collect();
+    update(&map, &keys, values)?;
     Ok(map)
 }
 
-/// Sets the elements `0..values.len()` of an array map.
-fn fill_array<V: Pod>(map: impl AsFd, values: &[V]) -> io::Result<()> {
-    let keys: Vec<u32> = (0..values.len() as u32).collect();
+/// Makes an array of maps with one element, which is `inner`.
+pub(super) fn array_of_map(inner: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut attributes = CreateAttributes {
+        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_size: size_of::<u32>() as u32,
+        value_size: size_of::<u32>() as u32,
+        max_entries: 1,
+        map_flags: 0,
+        inner_map_fd: raw(inner),
+    };
+    let map = create(&mut attributes)?;
+    update(&map, &[0], &[raw(inner)])?;
+    Ok(map)
+}
+
+fn create(attributes: &mut CreateAttributes) -> io::Result<OwnedFd> {
+    let fd = call(BPF_MAP_CREATE, attributes)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A descriptor as the kernel takes it.
+fn raw(map: impl AsFd) -> u32 {
+    map.as_fd().as_raw_fd().cast_unsigned()
+}
+
+/// Sets elements of an array map, in their order. For an array of maps the values are descriptors,
+/// and on return every program that ran before has ended (`maybe_wait_bpf_programs` in the kernel).
+pub(super) fn update<V: Pod>(map: impl AsFd, keys: &[u32], values: &[V]) -> io::Result<()> {
+    debug_assert_eq!(keys.len(), values.len());
     let mut done = 0;
     while done < values.len() {
         let mut attributes = BatchAttributes {
             keys: keys[done..].as_ptr() as u64,
             values: values[done..].as_ptr() as u64,
             count: (values.len() - done) as u32,
-            map_fd: map.as_fd().as_raw_fd() as u32,
+            map_fd: raw(&map),
             ..Default::default()
         };
         call(BPF_MAP_UPDATE_BATCH, &mut attributes)?;
@@ -85,20 +126,91 @@ fn fill_array<V: Pod>(map: impl AsFd, values: &[V]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a hash map as it is, some hundred elements at a time, and hands each to `each`.
+/// Reads `count` elements of an array map from `first` on; of a per-CPU one `cpus` values for each.
+pub(super) fn read<V: Pod>(
+    map: impl AsFd,
+    first: u32,
+    count: usize,
+    cpus: usize,
+    empty: V,
+) -> io::Result<Vec<V>> {
+    let mut keys = vec![0u32; count];
+    let mut values = vec![empty; count * cpus];
+    let mut done = 0;
+    while done < count {
+        // The kernel wants the key before the first one.
+        let before = (first as usize + done).checked_sub(1).map(|key| key as u32);
+        let mut last = 0u32;
+        let mut attributes = BatchAttributes {
+            in_batch: before.as_ref().map_or(0, |key| std::ptr::from_ref(key) as u64),
+            out_batch: std::ptr::from_mut(&mut last) as u64,
+            keys: keys[done..].as_mut_ptr() as u64,
+            values: values[done * cpus..].as_mut_ptr() as u64,
+            count: (count - done) as u32,
+            map_fd: raw(&map),
+            ..Default::default()
+        };
+        match call(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+            // The end of the map, with what there was before it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            other => drop(other?),
+        }
+        if attributes.count == 0 {
+            return Err(io::Error::other("the map ends before the elements that were asked for"));
+        }
+        done += attributes.count as usize;
+    }
+    Ok(values)
+}
+
+/// The value of a key; none where there is none.
+pub(super) fn lookup<K: Pod, V: Pod>(map: impl AsFd, key: &K, empty: V) -> io::Result<Option<V>> {
+    let mut value = empty;
+    let mut attributes = ElementAttributes {
+        map_fd: raw(&map),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_mut(&mut value) as u64,
+        flags: 0,
+    };
+    found(call(BPF_MAP_LOOKUP_ELEM, &mut attributes)).map(|found| found.then_some(value))
+}
+
+/// Removes a key. Returns whether it was there.
+pub(super) fn remove<K: Pod>(map: impl AsFd, key: &K) -> io::Result<bool> {
+    let mut attributes = ElementAttributes {
+        map_fd: raw(&map),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    found(call(BPF_MAP_DELETE_ELEM, &mut attributes))
+}
+
+fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a hash map as it is, some hundred elements at a time, and hands each to `each`, until that
+/// wants no more.
 ///
 /// Elements that come and go meanwhile may or may not be seen.
 pub(super) fn for_each<K: Pod + Default, V: Pod>(
     map: impl AsFd,
     empty: V,
-    mut each: impl FnMut(&K, &V),
+    mut each: impl FnMut(&K, &V) -> bool,
 ) -> io::Result<()> {
     let mut size = 1024;
     let mut position = [0u32; 2];
     let mut begun = false;
+    let mut keys = vec![K::default(); size];
+    let mut values = vec![empty; size];
     loop {
-        let mut keys = vec![K::default(); size];
-        let mut values = vec![empty; size];
         let mut next = [0u32; 2];
         let mut attributes = BatchAttributes {
             in_batch: if begun { position.as_ptr() as u64 } else { 0 },
@@ -106,7 +218,7 @@ pub(super) fn for_each<K: Pod + Default, V: Pod>(
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
             count: size as u32,
-            map_fd: map.as_fd().as_raw_fd() as u32,
+            map_fd: raw(&map),
             ..Default::default()
         };
         let result = call(BPF_MAP_LOOKUP_BATCH, &mut attributes);
@@ -116,14 +228,15 @@ pub(super) fn for_each<K: Pod + Default, V: Pod>(
             // One hash bucket holds more than there was room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && size < 1 << 20 => {
                 size *= 2;
+                keys.resize(size, K::default());
+                values.resize(size, empty);
                 continue;
             }
             Err(error) => return Err(error),
         };
-        for i in 0..attributes.count as usize {
-            each(&keys[i], &values[i]);
-        }
-        if ended {
+        let found = keys.iter().zip(&values).take(attributes.count as usize);
+        let goes_on = found.fold(true, |goes_on, (key, value)| each(key, value) && goes_on);
+        if ended || !goes_on {
             return Ok(());
         }
         position = next;

@@ -66,6 +66,10 @@ pub enum DataPlaneError {
     #[error("{operation} on map {map}: {source}")]
     Map { operation: &'static str, map: String, source: io::Error },
 
+    /// A defect of ours.
+    #[error("the plan of the maps contradicts itself: {0}")]
+    Inconsistent(&'static str),
+
     #[error("{operation} {path}: {source}")]
     File { operation: &'static str, path: PathBuf, source: io::Error },
 }
@@ -76,6 +80,10 @@ impl DataPlaneError {
             aya::maps::MapError::SyscallError(error) => error.io_error,
             other => io::Error::other(other),
         };
+        Self::Map { operation, map: map.to_owned(), source }
+    }
+
+    pub(super) fn io(operation: &'static str, map: &str, source: io::Error) -> Self {
         Self::Map { operation, map: map.to_owned(), source }
     }
 

@@ -163,10 +163,12 @@ where
     map.try_into().map_err(|error: M::Error| missing(format!("map {name}: {error}")))
 }
 
-/// A second descriptor of a hash map of the object, for what aya's types don't offer.
+/// A second descriptor of a map of the object, for what aya's types don't offer.
 pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataPlaneError> {
     match object.map(name) {
-        Some(Map::HashMap(data)) => data
+        Some(
+            Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data) | Map::ArrayOfMaps(data),
+        ) => data
             .fd()
             .as_fd()
             .try_clone_to_owned()

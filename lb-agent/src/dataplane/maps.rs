@@ -1,19 +1,18 @@
 //! Writing the maps: a plan against what they hold.
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use lb_common::Address;
-use lb_common::backend::{Backend, BackendCounters};
-use lb_common::bucket::Bucket;
+use lb_common::backend::Backend;
 use lb_common::filter::AddressFilter;
-use lb_common::flow::FlowKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
-use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{PeerKey, Settings};
 use lb_common::vip::Vip;
@@ -21,15 +20,21 @@ use tracing::warn;
 
 use super::batch;
 use super::error::DataPlaneError;
+use super::grace::Grace;
 use super::load::{Capacity, descriptor, take};
-use super::nat::{self, NatTimeouts, Sweep};
+use super::memory;
 use super::state::{self, Applied, State};
-use crate::plan::{Plan, PlannedService};
+use crate::plan::{Plan, PlannedService, SharedTable};
 
 /// `BPF_F_INNER_MAP`: tables of any size fit the map `tables`.
-const INNER_MAP: u32 = 1 << 12;
+pub(super) const INNER_MAP: u32 = 1 << 12;
 
-type Table = Array<MapData, Bucket>;
+/// So many tables are made and put in their places together: each is a descriptor meanwhile, of which a
+/// process that nobody has granted more has 1024.
+const TABLES_AT_ONCE: usize = 64;
+
+/// Where each table stands.
+type Places = std::collections::HashMap<*const SharedTable, u32>;
 
 pub(super) struct Maps {
     settings: Array<MapData, Settings>,
@@ -38,12 +43,13 @@ pub(super) struct Maps {
     interfaces: Array<MapData, Interface>,
     peers: HashMap<MapData, PeerKey, u32>,
     services: HashMap<MapData, ServiceKey, Service>,
-    tables: ArrayOfMaps<MapData, Table>,
+    tables: OwnedFd,
     backends: Array<MapData, Backend>,
-    nat_flows: HashMap<MapData, FlowKey, NatEntry>,
-    nat_flows_fd: OwnedFd,
-    pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
+    backends_fd: OwnedFd,
+    pub(super) nat_flows: OwnedFd,
+    pub(super) counters: OwnedFd,
+    pub(super) backend_counters: OwnedFd,
+    grace: Grace,
     pub(super) state: State,
 }
 
@@ -57,12 +63,13 @@ impl Maps {
             interfaces: take(object, map::INTERFACES)?,
             peers: take(object, map::PEERS)?,
             services: take(object, map::SERVICES)?,
-            tables: take(object, map::TABLES)?,
+            tables: descriptor(object, map::TABLES)?,
+            backends_fd: descriptor(object, map::BACKENDS)?,
             backends: take(object, map::BACKENDS)?,
-            nat_flows_fd: descriptor(object, map::NAT_FLOWS)?,
-            nat_flows: take(object, map::NAT_FLOWS)?,
-            counters: take(object, map::COUNTERS)?,
-            backend_counters: take(object, map::BACKEND_COUNTERS)?,
+            nat_flows: descriptor(object, map::NAT_FLOWS)?,
+            counters: descriptor(object, map::COUNTERS)?,
+            backend_counters: descriptor(object, map::BACKEND_COUNTERS)?,
+            grace: Grace::new().map_err(|e| DataPlaneError::io("making", map::TABLES, e))?,
             state: State::default(),
         };
         maps.recover(capacity)?;
@@ -81,12 +88,11 @@ impl Maps {
                     .map_err(|e| DataPlaneError::map("removing from", map::SERVICES, e))?;
                 continue;
             };
-            let backends = block
-                .clone()
-                .map(|index| self.backends.get(&index, 0))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| DataPlaneError::map("reading", map::BACKENDS, e))?;
-            self.state.services.insert(key, Applied { service, block, backends, buckets: None });
+            let backends =
+                batch::read(&self.backends_fd, block.start, block.len(), 1, Backend::EMPTY)
+                    .map_err(|e| DataPlaneError::io("reading", map::BACKENDS, e))?;
+            self.state.tables.entry(service.table).or_default();
+            self.state.set(key, Applied { service, block, backends: backends.into() });
         }
         Ok(())
     }
@@ -96,8 +102,11 @@ impl Maps {
         // What packets need to be recognised comes after what they need to be steered.
         self.apply_interfaces(plan)?;
         self.apply_peers(plan)?;
+        let places = self.write_tables(plan, capacity)?;
         for service in &plan.services {
-            self.apply_service(service, capacity)?;
+            let table = places.get(&Arc::as_ptr(&service.table)).copied();
+            let table = table.ok_or(DataPlaneError::Inconsistent("a table was not written"))?;
+            self.apply_service(service, table, capacity)?;
         }
         self.remove_services(plan)?;
         self.apply_vips(plan)?;
@@ -106,93 +115,162 @@ impl Maps {
             .map_err(|e| DataPlaneError::map("writing", map::SETTINGS, e))?;
         self.filter
             .set(0, plan.filter, 0)
-            .map_err(|e| DataPlaneError::map("writing", map::ADDRESS_FILTER, e))
+            .map_err(|e| DataPlaneError::map("writing", map::ADDRESS_FILTER, e))?;
+        self.state.retire_unused_tables();
+        Ok(())
+    }
+
+    /// Writes the tables that the maps do not hold yet, each once, beside those in use. Returns where
+    /// each of the plan's stands.
+    fn write_tables(&mut self, plan: &Plan, capacity: &Capacity) -> Result<Places, DataPlaneError> {
+        let held = self.state.tables.iter();
+        let held = held.filter_map(|(&at, held)| Some((Arc::as_ptr(held.table.as_ref()?), at)));
+        let mut places: Places = held.collect();
+        let mut new: Vec<(u32, &Arc<SharedTable>)> = Vec::new();
+        for table in plan.services.iter().map(|service| &service.table) {
+            let Entry::Vacant(place) = places.entry(Arc::as_ptr(table)) else { continue };
+            if let Some(at) = self.state.index_of(table) {
+                place.insert(at);
+                continue;
+            }
+            let at = self.state.free_table(capacity.tables()).ok_or(DataPlaneError::Limit {
+                what: "services",
+                needed: u64::from(capacity.tables()) + 1,
+                limit: u64::from(capacity.tables()),
+            })?;
+            self.state.hold(at, Arc::clone(table));
+            place.insert(at);
+            new.push((at, table));
+        }
+        for some in new.chunks(TABLES_AT_ONCE) {
+            if let Err(error) = self.write_some_tables(some) {
+                // They are not there: the next attempt is to write them.
+                for (at, _) in &new {
+                    self.state.tables.remove(at);
+                }
+                return Err(error);
+            }
+        }
+        Ok(places)
+    }
+
+    fn write_some_tables(
+        &mut self,
+        some: &[(u32, &Arc<SharedTable>)],
+    ) -> Result<(), DataPlaneError> {
+        let failed = |source| DataPlaneError::io("writing a table of", map::TABLES, source);
+        let (mut keys, mut tables) = (Vec::new(), Vec::new());
+        for (at, table) in some {
+            let made = batch::array_of(&table.buckets(), INNER_MAP).map_err(failed)?;
+            table.release();
+            let bytes = memory::memlock(&made).map_err(failed)?;
+            if let Some(held) = self.state.tables.get_mut(at) {
+                held.bytes = bytes;
+            }
+            keys.push(*at);
+            tables.push(made);
+        }
+        let descriptors: Vec<u32> =
+            tables.iter().map(|made| made.as_raw_fd().cast_unsigned()).collect();
+        batch::update(&self.tables, &keys, &descriptors).map_err(failed)?;
+        // This has waited for whatever read what was retired before.
+        self.state.free_retired();
+        Ok(())
     }
 
     fn apply_service(
         &mut self,
         planned: &PlannedService,
+        table: u32,
         capacity: &Capacity,
     ) -> Result<(), DataPlaneError> {
         let entries: Vec<Backend> = planned.backends.iter().map(|b| b.entry).collect();
         let before = self.state.services.get(&planned.key).cloned();
         let before = before.as_ref();
-        let block = match before.filter(|applied| same_backends(&applied.backends, &entries)) {
+        let kept = before.filter(|applied| same_backends(&applied.backends, &entries));
+        let block = match kept {
             Some(applied) => applied.block.clone(),
-            None => self.state.free_block(entries.len() as u32, capacity.backends).ok_or(
-                DataPlaneError::Limit {
-                    what: "backends",
-                    needed: entries.len() as u64,
-                    limit: u64::from(capacity.backends),
-                },
-            )?,
+            None => self.room_for(entries.len() as u32, capacity)?,
         };
-        let kept = before.filter(|applied| applied.block == block);
-        for (at, entry) in entries.iter().enumerate() {
-            if kept.is_some_and(|applied| applied.backends[at] == *entry) {
-                continue;
+        match kept {
+            Some(kept) => self.write_changed(&block, &kept.backends, &entries)?,
+            None => {
+                let keys: Vec<u32> = block.clone().collect();
+                batch::update(&self.backends_fd, &keys, &entries)
+                    .map_err(|e| DataPlaneError::io("writing", map::BACKENDS, e))?;
             }
-            self.backends
-                .set(block.start + at as u32, entry, 0)
-                .map_err(|e| DataPlaneError::map("writing", map::BACKENDS, e))?;
         }
-        let table = match kept.filter(|applied| has_table(applied, planned)) {
-            Some(applied) => applied.service.table,
-            None => self.write_table(&planned.buckets, capacity)?,
-        };
         let service = Service {
             seed: planned.seed,
             table,
-            slots: planned.slots,
+            slots: planned.table.slots(),
             backends: block.start,
             flags: planned.flags,
             backend_count: entries.len() as u32,
             reserved: 0,
         };
-        let former = before.map(|applied| applied.service);
-        if former != Some(service) {
+        if before.is_none_or(|before| before.service != service) {
             self.services
                 .insert(planned.key, service, 0)
                 .map_err(|e| DataPlaneError::map("writing", map::SERVICES, e))?;
         }
-        let buckets = Some(Arc::clone(&planned.buckets));
-        let applied = Applied { service, block, backends: entries, buckets };
-        self.state.services.insert(planned.key, applied);
-        match former {
-            Some(former) if former.table != table => self.drop_table(former.table),
-            _ => Ok(()),
-        }
+        self.state.set(planned.key, Applied { service, block, backends: entries.into() });
+        Ok(())
     }
 
-    /// Writes a table beside the one in use.
-    fn write_table(
+    /// Each changed entry is one store: a change of health or of a neighbour.
+    fn write_changed(
         &mut self,
-        buckets: &[Bucket],
-        capacity: &Capacity,
-    ) -> Result<u32, DataPlaneError> {
-        let index = self.state.free_table(capacity.tables()).ok_or(DataPlaneError::Limit {
-            what: "services",
-            needed: u64::from(capacity.tables()) + 1,
-            limit: u64::from(capacity.tables()),
-        })?;
-        self.set_table(index, buckets)?;
-        Ok(index)
+        block: &Range<u32>,
+        before: &[Backend],
+        now: &[Backend],
+    ) -> Result<(), DataPlaneError> {
+        for (index, (before, now)) in block.clone().zip(before.iter().zip(now)) {
+            if before != now {
+                self.backends
+                    .set(index, now, 0)
+                    .map_err(|e| DataPlaneError::map("writing", map::BACKENDS, e))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Gives a table's memory back: an empty one takes its place.
-    fn drop_table(&mut self, index: u32) -> Result<(), DataPlaneError> {
-        self.set_table(index, &[Bucket::EMPTY])
+    /// A block of free indexes. Where there is none but for what programs may still read, they are
+    /// waited for: a change of all services then goes in several waves.
+    fn room_for(&mut self, count: u32, capacity: &Capacity) -> Result<Range<u32>, DataPlaneError> {
+        if let Some(block) = self.state.free_block(count, capacity.backends) {
+            return Ok(block);
+        }
+        self.await_readers()?;
+        self.state.free_block(count, capacity.backends).ok_or(DataPlaneError::Limit {
+            what: "backends",
+            needed: u64::from(count),
+            limit: u64::from(capacity.backends),
+        })
     }
 
-    fn set_table(&mut self, index: u32, buckets: &[Bucket]) -> Result<(), DataPlaneError> {
-        let failed = |e: MapError| DataPlaneError::map("writing a table of", map::TABLES, e);
-        let table = batch::array_of(buckets, INNER_MAP)
-            .map_err(MapError::IoError)
-            .and_then(MapData::from_fd)
-            .and_then(Map::from_map_data)
-            .and_then(Table::try_from)
-            .map_err(failed)?;
-        self.tables.set(index, &table, 0).map_err(failed)
+    /// Frees what services no longer use, once no program reads it any more.
+    fn await_readers(&mut self) -> Result<(), DataPlaneError> {
+        if self.state.has_retired() {
+            self.grace
+                .wait()
+                .map_err(|e| DataPlaneError::io("waiting for the readers of", map::TABLES, e))?;
+            self.state.free_retired();
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of former tables back: empty ones take their places. Not a part of each change,
+    /// since it waits for the kernel's programs: the next change's table does so anyway, and may take
+    /// the place.
+    pub(super) fn tidy(&mut self) -> Result<(), DataPlaneError> {
+        self.await_readers()?;
+        let keys = self.state.stale_tables();
+        let empty = vec![self.grace.empty_table(); keys.len()];
+        batch::update(&self.tables, &keys, &empty)
+            .map_err(|e| DataPlaneError::io("removing a table of", map::TABLES, e))?;
+        self.state.tidied();
+        Ok(())
     }
 
     fn remove_services(&mut self, plan: &Plan) -> Result<(), DataPlaneError> {
@@ -202,9 +280,7 @@ impl Maps {
         for key in gone {
             ignore_missing(self.services.remove(&key))
                 .map_err(|e| DataPlaneError::map("removing from", map::SERVICES, e))?;
-            if let Some(applied) = self.state.services.remove(&key) {
-                self.drop_table(applied.service.table)?;
-            }
+            self.state.remove(&key);
         }
         Ok(())
     }
@@ -261,40 +337,12 @@ impl Maps {
     pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
         self.vips.iter().flatten().any(|(_, vip)| vip.lease_until_ns > now_ns)
     }
-
-    pub(super) fn sweep_nat(&mut self, timeouts: &NatTimeouts) -> Result<Sweep, DataPlaneError> {
-        let mut entries = std::collections::HashMap::new();
-        let empty = NatEntry::EMPTY;
-        batch::for_each(&self.nat_flows_fd, empty, |key: &FlowKey, entry: &NatEntry| {
-            entries.insert(*key, *entry);
-        })
-        .map_err(|source| DataPlaneError::Map {
-            operation: "reading",
-            map: map::NAT_FLOWS.to_owned(),
-            source,
-        })?;
-        let (over, flows) = nat::expired(&entries, timeouts, super::monotonic_ns());
-        for (client, reply) in &over {
-            for key in [client, reply] {
-                ignore_missing(self.nat_flows.remove(key))
-                    .map_err(|e| DataPlaneError::map("removing from", map::NAT_FLOWS, e))?;
-            }
-        }
-        Ok(Sweep { flows, removed: over.len() as u64 })
-    }
 }
 
 /// Whether the same backends stand in the same places; how they are reached may differ.
 fn same_backends(before: &[Backend], now: &[Backend]) -> bool {
     before.len() == now.len()
         && before.iter().zip(now).all(|(a, b)| a.address == b.address && a.port_be == b.port_be)
-}
-
-fn has_table(applied: &Applied, planned: &PlannedService) -> bool {
-    applied.service.slots == planned.slots
-        && applied.buckets.as_ref().is_some_and(|buckets| {
-            Arc::ptr_eq(buckets, &planned.buckets) || **buckets == *planned.buckets
-        })
 }
 
 fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -8,15 +8,18 @@ mod batch;
 mod clsact;
 mod counters;
 mod error;
+mod grace;
 mod hooks;
 mod lease;
 mod links;
 mod load;
 mod maps;
+mod memory;
 mod nat;
 mod pins;
 mod stages;
 mod state;
+mod sweep;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -36,9 +39,12 @@ pub use counters::BackendTotals;
 pub use error::DataPlaneError;
 pub use lease::Leases;
 pub use load::{Capacity, object};
-pub use nat::{NatTimeouts, Sweep};
+pub use memory::MapMemory;
+pub use nat::NatTimeouts;
 pub use pins::Pins;
 pub use stages::connect_stages;
+pub use state::TablesMemory;
+pub use sweep::{NatSweeper, Sweep, SweepStop};
 pub use trial::TrialError;
 
 use crate::config::Mode;
@@ -51,6 +57,8 @@ pub struct DataPlane {
     pins: Pins,
     capacity: Capacity,
     maps: Maps,
+    /// For each of which a per-CPU map has a value.
+    cpus: usize,
     attached: Vec<Attached>,
     hooks: Result<PathBuf, String>,
     /// Whether a plan was written: what the holder of the VIPs waits for.
@@ -79,9 +87,12 @@ impl DataPlane {
     pub fn open(pins: Pins, capacity: Capacity) -> Result<Self, DataPlaneError> {
         let mut object = load::load(&pins, &capacity)?;
         let maps = Maps::take(&mut object, &capacity)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| {
+            DataPlaneError::io("counting CPUs for", map::COUNTERS, source)
+        })?;
         let hooks = Err("not attached yet".to_owned());
         let tables_written = Arc::new(AtomicBool::new(false));
-        Ok(Self { object, pins, capacity, maps, attached: Vec::new(), hooks, tables_written })
+        Ok(Self { object, pins, capacity, maps, cpus, attached: Vec::new(), hooks, tables_written })
     }
 
     /// Updates the links that an earlier agent left: `name` tells an interface's name by index, or
@@ -173,6 +184,11 @@ impl DataPlane {
         Ok(())
     }
 
+    /// Gives back what former tables took; to be called now and then.
+    pub fn tidy(&mut self) -> Result<(), DataPlaneError> {
+        self.maps.tidy()
+    }
+
     /// A handle of its own on the leases, so that nothing else of the agent can delay them.
     pub fn leases(&self) -> Result<Leases, DataPlaneError> {
         Leases::open(&self.pins, Arc::clone(&self.tables_written))
@@ -196,7 +212,7 @@ impl DataPlane {
 
     /// The backends that the maps hold already, from an agent that was here before.
     pub fn pinned_backends(&self) -> impl Iterator<Item = &Backend> {
-        self.maps.state.services.values().flat_map(|applied| &applied.backends)
+        self.maps.state.services.values().flat_map(|applied| applied.backends.iter())
     }
 
     /// Whether a lease still runs, from an agent that was here a moment ago.
@@ -206,7 +222,7 @@ impl DataPlane {
 
     /// Packets by verdict since the maps were made, in the order of `Verdict::ALL`.
     pub fn verdicts(&self) -> Result<Vec<u64>, DataPlaneError> {
-        counters::verdicts(&self.maps.counters)
+        counters::verdicts(&self.maps.counters, self.cpus)
     }
 
     /// What was steered to the backends of a service, in its canonical order.
@@ -215,12 +231,34 @@ impl DataPlane {
         key: &lb_common::service::ServiceKey,
     ) -> Result<Vec<BackendTotals>, DataPlaneError> {
         let Some(applied) = self.maps.state.services.get(key) else { return Ok(Vec::new()) };
-        counters::backends(&self.maps.backend_counters, applied.block.clone())
+        counters::backends(&self.maps.backend_counters, applied.block.clone(), self.cpus)
     }
 
-    /// Removes NAT flows that are over.
-    pub fn sweep_nat(&mut self, timeouts: &NatTimeouts) -> Result<Sweep, DataPlaneError> {
-        self.maps.sweep_nat(timeouts)
+    /// A handle of its own on the NAT flows, for a thread that may block, and what ends its work.
+    pub fn sweeper(&self) -> Result<(NatSweeper, SweepStop), DataPlaneError> {
+        let flows = self.maps.nat_flows.try_clone();
+        let flows = flows.map_err(|e| DataPlaneError::io("duplicating", map::NAT_FLOWS, e))?;
+        Ok(NatSweeper::new(flows))
+    }
+
+    /// What the kernel takes for the maps, but for the tables.
+    pub fn memory(&self) -> Result<Vec<MapMemory>, DataPlaneError> {
+        memory::of_maps(&self.pins)
+    }
+
+    /// What the kernel takes for the tables.
+    pub fn tables_memory(&self) -> TablesMemory {
+        self.maps.state.tables_memory()
+    }
+
+    /// The table of a service: its index, and what the kernel takes for it.
+    pub fn table_of(&self, key: &lb_common::service::ServiceKey) -> Option<(u32, u64)> {
+        self.maps.state.table_of(key)
+    }
+
+    /// CPUs for each of which a backend has counters of its own.
+    pub const fn cpus(&self) -> usize {
+        self.cpus
     }
 
     /// Leaves nothing behind: detaches everything and removes what is pinned.

@@ -1,9 +1,12 @@
 //! Which NAT flows are over. Both entries of a flow are judged together and go together.
+//!
+//! A map of millions of entries is not copied for that: of each entry 16 bytes are kept, by which the
+//! two of a flow find one another.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use lb_common::flow::FlowKey;
+use lb_common::hash::nat_port_hash;
 use lb_common::nat::{FROM_CLIENT, NatEntry, SEEN_DATA, SEEN_FIN, SEEN_RST};
 use lb_common::service::UDP;
 
@@ -19,15 +22,6 @@ pub struct NatTimeouts {
     pub udp: Duration,
 }
 
-/// What a sweep found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Flows that stay.
-    pub flows: u64,
-    /// Flows that were over.
-    pub removed: u64,
-}
-
 /// The key of an entry's partner.
 pub(super) fn partner(key: &FlowKey, entry: &NatEntry) -> FlowKey {
     FlowKey {
@@ -40,58 +34,101 @@ pub(super) fn partner(key: &FlowKey, entry: &NatEntry) -> FlowKey {
     }
 }
 
-/// The client-side keys of the flows that are over at `now_ns`, with their partners, and the number
-/// of flows that are not.
+/// The key of the entry of a flow's packets from the client, of either of its entries.
+pub(super) fn client_key(key: &FlowKey, entry: &NatEntry) -> FlowKey {
+    if entry.direction == FROM_CLIENT { *key } else { partner(key, entry) }
+}
+
+/// A number for a flow, the same of both its entries. Two flows have the same once in 2^64 pairs; then
+/// they are judged as one, which [`Census::over`] allows for.
+pub(super) fn number(client: &FlowKey) -> u64 {
+    nat_port_hash(NUMBERS, client)
+}
+
+/// "numbers!" read as a number: nothing depends on it.
+const NUMBERS: u64 = 0x6e75_6d62_6572_7321;
+
+/// What is kept of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    flow: u64,
+    /// Since a packet last used it.
+    silent_s: u32,
+    from_client: bool,
+    udp: bool,
+    /// `SEEN_*`.
+    seen: u8,
+}
+
+/// The flows of a map, counted.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    sightings: Vec<Sighting>,
+}
+
+impl Census {
+    /// Notes an entry as it is at `now_ns`.
+    pub(super) fn note(&mut self, key: &FlowKey, entry: &NatEntry, now_ns: u64) {
+        let silent_s = now_ns.saturating_sub(entry.last_seen_ns) / 1_000_000_000;
+        self.sightings.push(Sighting {
+            flow: number(&client_key(key, entry)),
+            silent_s: u32::try_from(silent_s).unwrap_or(u32::MAX),
+            from_client: entry.direction == FROM_CLIENT,
+            udp: key.protocol == UDP,
+            seen: entry.seen,
+        });
+    }
+
+    /// The numbers of the flows that seem to be over, in ascending order, and how many are not. Each
+    /// is to be looked at once more before it is removed ([`is_over`]): packets may have come
+    /// meanwhile.
+    pub(super) fn over(mut self, timeouts: &NatTimeouts) -> (Vec<u64>, u64) {
+        self.sightings.sort_unstable_by_key(|sighting| sighting.flow);
+        let mut over = Vec::new();
+        let mut flows = 0;
+        for entries in self.sightings.chunk_by(|a, b| a.flow == b.flow) {
+            let both = entries.iter().any(|entry| entry.from_client)
+                && entries.iter().any(|entry| !entry.from_client);
+            let limit = if both { limit(timeouts, entries) } else { HALF_PAIR };
+            let silent_s = entries.iter().map(|entry| entry.silent_s).min().unwrap_or(0);
+            if u64::from(silent_s) > limit.as_secs() {
+                over.push(entries[0].flow);
+            } else {
+                flows += u64::from(entries.iter().any(|entry| entry.from_client));
+            }
+        }
+        (over, flows)
+    }
+}
+
+/// Whether a flow with these entries, one of them or both, is over at `now_ns`.
 ///
 /// An entry whose partner is missing is over as soon as it is older than the time that making a
 /// pair takes.
-pub(super) fn expired(
-    entries: &HashMap<FlowKey, NatEntry>,
+pub(super) fn is_over(
+    entries: &[(FlowKey, NatEntry)],
     timeouts: &NatTimeouts,
     now_ns: u64,
-) -> (Vec<(FlowKey, FlowKey)>, u64) {
-    let mut over = Vec::new();
-    let mut flows = 0;
+) -> bool {
+    let mut census = Census::default();
     for (key, entry) in entries {
-        let other_key = partner(key, entry);
-        let other = entries.get(&other_key);
-        if entry.direction != FROM_CLIENT {
-            // Judged with its client's entry, if it has one.
-            if other.is_none() && age(entry.last_seen_ns, now_ns) > HALF_PAIR {
-                over.push((other_key, *key));
-            }
-            continue;
-        }
-        let last_seen = entry.last_seen_ns.max(other.map_or(0, |other| other.last_seen_ns));
-        let replied = other.map_or(0, |other| other.seen);
-        let limit = match other {
-            Some(_) => limit(timeouts, key.protocol, entry.seen, replied),
-            None => HALF_PAIR,
-        };
-        if age(last_seen, now_ns) > limit {
-            over.push((*key, other_key));
-        } else {
-            flows += 1;
-        }
+        census.note(key, entry, now_ns);
     }
-    (over, flows)
+    !census.over(timeouts).0.is_empty()
 }
 
 /// Far longer than a program takes from the first to the second entry.
 const HALF_PAIR: Duration = Duration::from_secs(5);
 
-fn age(then_ns: u64, now_ns: u64) -> Duration {
-    Duration::from_nanos(now_ns.saturating_sub(then_ns))
-}
-
-fn limit(timeouts: &NatTimeouts, protocol: u8, sent: u8, replied: u8) -> Duration {
-    if protocol == UDP {
+fn limit(timeouts: &NatTimeouts, entries: &[Sighting]) -> Duration {
+    if entries.iter().any(|entry| entry.udp) {
         return timeouts.udp;
     }
-    let closed = (sent | replied) & SEEN_RST != 0 || sent & replied & SEEN_FIN != 0;
-    if closed {
+    let any = |flag| entries.iter().any(|entry| entry.seen & flag != 0);
+    let both = |flag| entries.iter().all(|entry| entry.seen & flag != 0);
+    if any(SEEN_RST) || both(SEEN_FIN) {
         timeouts.tcp_closing
-    } else if sent & SEEN_DATA != 0 && replied & SEEN_DATA != 0 {
+    } else if both(SEEN_DATA) {
         timeouts.tcp_established
     } else {
         timeouts.tcp_opening
@@ -100,6 +137,8 @@ fn limit(timeouts: &NatTimeouts, protocol: u8, sent: u8, replied: u8) -> Duratio
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use lb_common::Address;
     use lb_common::nat::{FROM_BACKEND, SEEN_SYN};
@@ -154,16 +193,30 @@ mod tests {
         HashMap::from([(key, entry), (partner(&key, &entry), reply)])
     }
 
+    fn over(entries: &HashMap<FlowKey, NatEntry>, seconds: u64) -> (Vec<u64>, u64) {
+        let mut census = Census::default();
+        for (key, entry) in entries {
+            census.note(key, entry, seconds * SECOND);
+        }
+        census.over(&TIMEOUTS)
+    }
+
     fn lasts(entries: &HashMap<FlowKey, NatEntry>, seconds: u64) -> bool {
-        expired(entries, &TIMEOUTS, seconds * SECOND).0.is_empty()
+        let all: Vec<_> = entries.iter().map(|(key, entry)| (*key, *entry)).collect();
+        let lasts = over(entries, seconds).0.is_empty();
+        assert_eq!(is_over(&all, &TIMEOUTS, seconds * SECOND), !lasts);
+        lasts
     }
 
     #[test]
-    fn a_pair_is_symmetric() {
+    fn a_pair_is_symmetric_and_has_one_number() {
         let entries = flow(TCP, SEEN_SYN, 0);
+        let mut numbers = Vec::new();
         for (key, entry) in &entries {
             assert!(entries.contains_key(&partner(key, entry)));
+            numbers.push(number(&client_key(key, entry)));
         }
+        assert_eq!(numbers[0], numbers[1]);
     }
 
     #[test]
@@ -184,12 +237,26 @@ mod tests {
     }
 
     #[test]
-    fn both_entries_go_together() {
+    fn a_packet_either_way_keeps_both_entries() {
+        for direction in [FROM_CLIENT, FROM_BACKEND] {
+            let mut entries = flow(TCP, SEEN_SYN, 0);
+            for entry in entries.values_mut().filter(|entry| entry.direction == direction) {
+                entry.last_seen_ns = 20 * SECOND;
+            }
+            assert!(lasts(&entries, 50));
+            assert!(!lasts(&entries, 51));
+        }
+    }
+
+    #[test]
+    fn both_entries_go_together_and_count_as_one_flow() {
         let entries = flow(TCP, SEEN_SYN, 0);
-        let (over, flows) = expired(&entries, &TIMEOUTS, 31 * SECOND);
-        assert_eq!((over.len(), flows), (1, 0));
-        let (client, reply) = over[0];
-        assert!(entries.contains_key(&client) && entries.contains_key(&reply));
+        assert_eq!(over(&entries, 30), (Vec::new(), 1));
+        let (numbers, flows) = over(&entries, 31);
+        assert_eq!(flows, 0);
+        for (key, entry) in &entries {
+            assert_eq!(numbers, [number(&client_key(key, entry))]);
+        }
     }
 
     #[test]

@@ -1,12 +1,20 @@
 //! What the maps hold, as the agent knows it, and which of their indexes are free. Pure.
+//!
+//! A table belongs to all services that have the same backends, a block of backends to one service:
+//! its backends' counters are its own.
+//!
+//! What a service no longer uses is **retired** first: a program that began before the change may go
+//! on reading it. It is free once every program has ended that ran then. A table that was retired keeps
+//! its memory until another one takes its place or it is tidied away: it is **stale**.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use lb_common::backend::Backend;
-use lb_common::bucket::Bucket;
 use lb_common::service::{Service, ServiceKey};
+
+use crate::plan::SharedTable;
 
 /// A service as it stands in the maps.
 #[derive(Clone, Debug)]
@@ -15,9 +23,27 @@ pub(super) struct Applied {
     /// Its backends' indexes.
     pub(super) block: Range<u32>,
     /// What they hold.
-    pub(super) backends: Vec<Backend>,
-    /// The table, where this agent wrote it.
-    pub(super) buckets: Option<Arc<[Bucket]>>,
+    pub(super) backends: Arc<[Backend]>,
+}
+
+/// A table as it stands in the maps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HeldTable {
+    /// None where an earlier agent wrote it.
+    pub(super) table: Option<Arc<SharedTable>>,
+    /// What the kernel takes for it; 0 where an earlier agent wrote it.
+    pub(super) bytes: u64,
+}
+
+/// The tables of all services, and what is left of former ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TablesMemory {
+    /// Different ones.
+    pub tables: u32,
+    /// Of all of them together.
+    pub slots: u64,
+    /// Of kernel memory.
+    pub bytes: u64,
 }
 
 /// What of a service that an earlier agent left cannot be: where it points to nothing, or to what
@@ -39,8 +65,8 @@ pub(super) fn spoilt(
     }
     let mut others = state.services.values();
     others.find_map(|other| {
-        if other.service.table == service.table {
-            Some("its table is another service's")
+        if other.service.table == service.table && other.service.slots != service.slots {
+            Some("its table is another service's, with another size")
         } else if block.start < other.block.end && other.block.start < block.end {
             Some("its backends are another service's")
         } else {
@@ -58,13 +84,20 @@ pub(super) fn block(service: &Service) -> Option<Range<u32>> {
 #[derive(Default, Debug)]
 pub(super) struct State {
     pub(super) services: HashMap<ServiceKey, Applied>,
+    /// Those that services use, that are not used yet, and that are retired.
+    pub(super) tables: BTreeMap<u32, HeldTable>,
+    retired_blocks: Vec<Range<u32>>,
+    retired_tables: BTreeSet<u32>,
+    /// The bytes of each.
+    stale_tables: BTreeMap<u32, u64>,
 }
 
 impl State {
     /// The first run of `count` free backend indexes below `limit`.
     pub(super) fn free_block(&self, count: u32, limit: u32) -> Option<Range<u32>> {
+        let blocks = self.services.values().map(|applied| &applied.block);
         let used: BTreeMap<u32, u32> =
-            self.services.values().map(|a| (a.block.start, a.block.end)).collect();
+            blocks.chain(&self.retired_blocks).map(|block| (block.start, block.end)).collect();
         let mut start = 0;
         for (&from, &to) in &used {
             if from.saturating_sub(start) >= count {
@@ -75,18 +108,96 @@ impl State {
         (start.checked_add(count)? <= limit).then(|| start..start + count)
     }
 
-    /// The lowest table index that no service uses.
+    /// A table index that nothing uses: one that is stale, or else the lowest.
     pub(super) fn free_table(&self, limit: u32) -> Option<u32> {
-        let mut used: Vec<u32> = self.services.values().map(|a| a.service.table).collect();
-        used.sort_unstable();
+        if let Some((&stale, _)) = self.stale_tables.first_key_value() {
+            return Some(stale);
+        }
         let mut free = 0;
-        for table in used {
+        // In ascending order; a retired one goes on to be among them.
+        for &table in self.tables.keys() {
             if table > free {
                 break;
             }
             free = table + 1;
         }
         (free < limit).then_some(free)
+    }
+
+    /// Where the maps hold this very table.
+    pub(super) fn index_of(&self, table: &SharedTable) -> Option<u32> {
+        let mut held = self.tables.iter().filter(|(index, _)| !self.retired_tables.contains(index));
+        let is_it = |held: &HeldTable| held.table.as_ref().is_some_and(|held| held.is_like(table));
+        held.find_map(|(&index, held)| is_it(held).then_some(index))
+    }
+
+    /// Notes what the maps hold for a service now. What it had before, and has no more, is retired.
+    pub(super) fn set(&mut self, key: ServiceKey, applied: Applied) {
+        let block = applied.block.clone();
+        if let Some(former) = self.services.insert(key, applied)
+            && former.block != block
+        {
+            self.retired_blocks.push(former.block);
+        }
+    }
+
+    /// Notes that the maps no longer hold a service.
+    pub(super) fn remove(&mut self, key: &ServiceKey) {
+        if let Some(former) = self.services.remove(key) {
+            self.retired_blocks.push(former.block);
+        }
+    }
+
+    /// Notes a table that is about to be written to an index that was free.
+    pub(super) fn hold(&mut self, index: u32, table: Arc<SharedTable>) {
+        self.stale_tables.remove(&index);
+        self.tables.insert(index, HeldTable { table: Some(table), bytes: 0 });
+    }
+
+    /// Retires the tables that no service uses.
+    pub(super) fn retire_unused_tables(&mut self) {
+        let used: BTreeSet<u32> = self.services.values().map(|a| a.service.table).collect();
+        let unused = self.tables.keys().filter(|index| !used.contains(index));
+        self.retired_tables.extend(unused);
+    }
+
+    pub(super) fn tables_memory(&self) -> TablesMemory {
+        let stale: u64 = self.stale_tables.values().sum();
+        let sum = TablesMemory { bytes: stale, ..TablesMemory::default() };
+        self.tables.values().fold(sum, |sum, held| TablesMemory {
+            tables: sum.tables + 1,
+            slots: sum.slots + held.table.as_ref().map_or(0, |table| u64::from(table.slots())),
+            bytes: sum.bytes + held.bytes,
+        })
+    }
+
+    /// A service's table: its index and its bytes.
+    pub(super) fn table_of(&self, key: &ServiceKey) -> Option<(u32, u64)> {
+        let index = self.services.get(key)?.service.table;
+        Some((index, self.tables.get(&index)?.bytes))
+    }
+
+    pub(super) fn has_retired(&self) -> bool {
+        !self.retired_blocks.is_empty() || !self.retired_tables.is_empty()
+    }
+
+    /// Frees what is retired. Only once no program can read it any more.
+    pub(super) fn free_retired(&mut self) {
+        self.retired_blocks.clear();
+        for index in std::mem::take(&mut self.retired_tables) {
+            let held = self.tables.remove(&index);
+            self.stale_tables.insert(index, held.map_or(0, |held| held.bytes));
+        }
+    }
+
+    /// The indexes of tables that nobody reads and that take memory.
+    pub(super) fn stale_tables(&self) -> Vec<u32> {
+        self.stale_tables.keys().copied().collect()
+    }
+
+    /// Notes that the stale tables' memory was given back.
+    pub(super) fn tidied(&mut self) {
+        self.stale_tables.clear();
     }
 }
 
@@ -112,11 +223,11 @@ mod tests {
                 backend_count: block.len() as u32,
                 reserved: 0,
             };
-            let applied =
-                Applied { service, block: block.clone(), backends: Vec::new(), buckets: None };
+            let applied = Applied { service, block: block.clone(), backends: Arc::from([]) };
             (key, applied)
         });
-        State { services: services.collect() }
+        let tables = entries.iter().map(|(table, _)| (*table, HeldTable::default()));
+        State { services: services.collect(), tables: tables.collect(), ..State::default() }
     }
 
     #[test]
@@ -132,7 +243,9 @@ mod tests {
         assert!(judged(1, u32::MAX, 2).unwrap().contains("backends lie outside"));
         assert!(judged(1, 0, 0).unwrap().contains("no backends"));
         assert!(judged(4, 3, 1).unwrap().contains("table lies outside"));
-        assert!(judged(0, 3, 1).unwrap().contains("table is another"));
+        assert_eq!(judged(0, 3, 1), None, "services share tables");
+        let larger = Service { slots: 7, backends: 3, backend_count: 1, ..service };
+        assert!(spoilt(&larger, &state, (16, 4)).unwrap().contains("another size"));
         assert!(judged(1, 2, 1).unwrap().contains("backends are another"));
     }
 
@@ -150,5 +263,43 @@ mod tests {
         assert_eq!(state(&[]).free_table(4), Some(0));
         assert_eq!(state(&[(0, 0..1), (2, 1..2)]).free_table(4), Some(1));
         assert_eq!(state(&[(0, 0..1), (1, 1..2)]).free_table(2), None);
+    }
+
+    #[test]
+    fn what_a_program_may_still_read_is_not_free() {
+        let mut state = state(&[(0, 0..3), (1, 3..6)]);
+        let key = *state.services.iter().find(|(_, a)| a.block.start == 0).unwrap().0;
+        let mut moved = state.services[&key].clone();
+        (moved.block, moved.service.table) = (6..9, 1);
+        state.set(key, moved);
+        state.retire_unused_tables();
+        assert!(state.has_retired());
+        assert_eq!(state.free_block(3, 9), None);
+        assert_eq!(state.free_table(2), None);
+        state.free_retired();
+        assert_eq!(state.free_block(3, 9), Some(0..3));
+        assert_eq!(state.free_table(2), Some(0));
+        assert_eq!(state.stale_tables(), [0]);
+        assert!(!state.has_retired());
+        state.tidied();
+        assert_eq!(state.stale_tables(), [0; 0]);
+        assert_eq!(state.free_table(2), Some(0));
+    }
+
+    #[test]
+    fn a_table_is_found_again_as_long_as_a_service_uses_it() {
+        let table = |slot: u16| {
+            let mut bucket = lb_common::bucket::Bucket::EMPTY;
+            bucket.ranks[0] = slot;
+            Arc::new(SharedTable::of_buckets(Arc::from([bucket])))
+        };
+        let mut state = state(&[(0, 0..3)]);
+        state.tables.insert(0, HeldTable { table: Some(table(1)), bytes: 16 });
+        state.tables.insert(1, HeldTable { table: Some(table(2)), bytes: 16 });
+        assert_eq!(state.index_of(&table(1)), Some(0));
+        assert_eq!(state.index_of(&table(2)), Some(1));
+        assert_eq!(state.index_of(&table(3)), None);
+        state.retire_unused_tables();
+        assert_eq!(state.index_of(&table(2)), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Every series exists from the first scrape on. Names and labels are promises to users; they are
 //! listed in docs/metrics.md.
 
+mod memory;
 mod notify;
 mod track;
 mod vrrp;
@@ -10,6 +11,7 @@ mod vrrp;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use lb_common::counter::Verdict;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -31,12 +33,16 @@ pub struct Snapshot<'a> {
     /// In the order of `Verdict::ALL`.
     pub verdicts: &'a [u64],
     pub services: &'a [api::Service],
+    /// None where there are too many to show.
     pub backends: &'a [api::Backend],
+    pub backends_shown: bool,
     pub routers: &'a [api::VirtualRouter],
     pub hooks: &'a [api::NotifyHook],
     pub tracks: &'a [api::Track],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
+    /// How long counting them took.
+    pub nat_sweep: Duration,
     pub netlink_overruns: u64,
     pub plans_failed: u64,
 }
@@ -82,7 +88,8 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     agent(&mut registry, snapshot);
     packets(&mut registry, snapshot.verdicts);
     services(&mut registry, snapshot.services);
-    backends(&mut registry, snapshot.backends);
+    backends(&mut registry, snapshot);
+    memory::register(&mut registry, snapshot.status.memory.as_ref());
     vrrp::register(&mut registry, snapshot.routers);
     notify::register(&mut registry, snapshot.hooks);
     track::register(&mut registry, snapshot.tracks);
@@ -122,6 +129,12 @@ fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "nat_flows_limit",
         "Flows that the NAT map has room for",
         snapshot.nat_flows_limit as f64,
+    );
+    gauge(
+        registry,
+        "nat_sweep_seconds",
+        "How long the last count of flows with NAT entries took",
+        snapshot.nat_sweep.as_secs_f64(),
     );
     counter(
         registry,
@@ -172,6 +185,9 @@ fn packets(registry: &mut Registry, verdicts: &[u64]) {
 fn services(registry: &mut Registry, services: &[api::Service]) {
     let all = Family::<ServiceLabels, Gauge>::default();
     let accepting = Family::<ServiceLabels, Gauge>::default();
+    let connections = Family::<ServiceLabels, Counter>::default();
+    let packets = Family::<ServiceLabels, Counter>::default();
+    let bytes = Family::<ServiceLabels, Counter>::default();
     for service in services {
         let labels = ServiceLabels {
             service: service.name.clone(),
@@ -184,19 +200,34 @@ fn services(registry: &mut Registry, services: &[api::Service]) {
         };
         all.get_or_create(&labels).set(i64::from(service.backends));
         accepting.get_or_create(&labels).set(i64::from(service.accepting));
+        connections.get_or_create(&labels).inc_by(service.connections);
+        packets.get_or_create(&labels).inc_by(service.packets);
+        bytes.get_or_create(&labels).inc_by(service.bytes);
     }
     registry.register("service_backends", "Configured backends", all);
     registry.register("service_backends_accepting", "Backends for new connections", accepting);
+    registry.register("service_connections", "New connections steered here", connections);
+    registry.register("service_packets", "Packets steered here", packets);
+    registry.register("service_bytes", "Bytes steered here", bytes);
 }
 
-fn backends(registry: &mut Registry, backends: &[api::Backend]) {
+fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
+    gauge(
+        registry,
+        "backend_series_shown",
+        "Whether each backend has its series: 0 beyond metrics.backend_series",
+        f64::from(u8::from(snapshot.backends_shown)),
+    );
+    if !snapshot.backends_shown {
+        return;
+    }
     let healthy = Family::<BackendLabels, Gauge>::default();
     let accepting = Family::<BackendLabels, Gauge>::default();
     let share = Family::<BackendLabels, FloatGauge>::default();
     let connections = Family::<BackendLabels, Counter>::default();
     let packets = Family::<BackendLabels, Counter>::default();
     let bytes = Family::<BackendLabels, Counter>::default();
-    for backend in backends {
+    for backend in snapshot.backends {
         let labels = BackendLabels {
             service: backend.service.clone(),
             backend: backend.address.to_string(),

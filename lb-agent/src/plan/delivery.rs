@@ -1,6 +1,7 @@
 //! How packets reach one backend from this node.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::backend::Delivery;
 
@@ -16,20 +17,20 @@ pub(super) struct Way {
     pub(super) mac: [u8; 6],
     pub(super) source_mac: [u8; 6],
     pub(super) ifindex: u32,
-    pub(super) reason: String,
+    pub(super) reason: Arc<str>,
     /// Whom to resolve first.
     pub(super) unresolved: Option<(u32, IpAddr)>,
 }
 
 impl Way {
-    const fn without_next_hop(delivery: Delivery, intended: Delivery, reason: String) -> Self {
+    fn without_next_hop(delivery: Delivery, intended: Delivery, reason: String) -> Self {
         Self {
             delivery,
             intended,
             mac: [0; 6],
             source_mac: [0; 6],
             ifindex: 0,
-            reason,
+            reason: reason.into(),
             unresolved: None,
         }
     }
@@ -38,8 +39,7 @@ impl Way {
 /// Decides by the setting, whose address it is, and where the route leads.
 pub(super) fn decide(inputs: &Inputs<'_>, address: IpAddr, setting: DeliverySetting) -> Way {
     let node = inputs.config.node_of(address);
-    let own = node.is_some_and(|node| node.name == inputs.node)
-        || inputs.network.own_addresses().any(|own| own == address);
+    let own = node.is_some_and(|node| node.name == inputs.node) || inputs.network.is_own(address);
     if own && setting != DeliverySetting::Nat {
         let reason = "the address is this node's".to_owned();
         return Way::without_next_hop(Delivery::Local, Delivery::Local, reason);
@@ -83,7 +83,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, address: IpAddr, setting: DeliverySett
         mac,
         source_mac: hop.source_mac,
         ifindex: hop.ifindex,
-        reason,
+        reason: reason.into(),
         unresolved,
     }
 }

@@ -2,6 +2,7 @@
 //! health. Pure, so that every decision about delivery can be tested without a kernel.
 
 mod delivery;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,8 @@ use std::sync::Arc;
 
 use lb_common::Address;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
-use lb_common::bucket::Bucket;
 use lb_common::filter::AddressFilter;
-use lb_common::hash::{mix, service_seed};
+use lb_common::hash::mix;
 use lb_common::interface::Interface;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey};
 use lb_common::settings::{
@@ -23,7 +23,8 @@ use lb_common::virtual_mac::lease_key;
 
 use crate::config::{self, Config, Hash, Protocol, UnknownPorts};
 use crate::netlink::{Mac, Network, NextHop};
-use crate::table::{BuildError, Member, Slots, SlotsError, Table};
+
+pub use tables::{SharedTable, Tables, TablesError};
 
 /// What the maps should hold.
 #[derive(Clone, Debug)]
@@ -46,9 +47,8 @@ pub struct PlannedService {
     pub address: IpAddr,
     pub key: ServiceKey,
     pub seed: u64,
-    pub slots: u32,
     pub flags: u32,
-    pub buckets: Arc<[Bucket]>,
+    pub table: Arc<SharedTable>,
     /// In the table's canonical order.
     pub backends: Vec<PlannedBackend>,
 }
@@ -59,8 +59,8 @@ pub struct PlannedBackend {
     pub weight: u16,
     /// What the map gets.
     pub entry: Backend,
-    /// Why it is delivered so, or why it can't be.
-    pub reason: String,
+    /// Why it is delivered so, or why it can't be. All backends of an address share it.
+    pub reason: Arc<str>,
     /// Fraction of the buckets in which it comes first.
     pub share: f64,
 }
@@ -70,65 +70,6 @@ pub struct PlannedBackend {
 pub struct Usable {
     pub alive: bool,
     pub accepts: bool,
-}
-
-/// The tables of a configuration: built once, used by every plan.
-#[derive(Clone, Debug, Default)]
-pub struct Tables(HashMap<ServiceKey, Arc<Built>>);
-
-#[derive(Debug)]
-struct Built {
-    members: Vec<Member>,
-    buckets: Arc<[Bucket]>,
-    shares: Vec<f64>,
-    slots: u32,
-    seed: u64,
-}
-
-/// A service whose table cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum TablesError {
-    #[error("service {service}: {source}")]
-    Build { service: String, source: BuildError },
-    #[error("service {service}: {source}")]
-    Slots { service: String, source: SlotsError },
-}
-
-impl Tables {
-    /// Builds the table of each service at each of its addresses.
-    pub fn build(config: &Config) -> Result<Self, TablesError> {
-        let mut tables = HashMap::new();
-        for service in &config.services {
-            for &address in &service.addresses {
-                let key = key(address, service);
-                tables.insert(key, Arc::new(build(service, &key)?));
-            }
-        }
-        Ok(Self(tables))
-    }
-}
-
-fn build(service: &config::Service, key: &ServiceKey) -> Result<Built, TablesError> {
-    let name = || service.name.clone();
-    let members: Vec<Member> =
-        service.backends.iter().map(|b| Member::new(b.address, b.weight)).collect();
-    let weights: Vec<u16> = service.backends.iter().map(|b| b.weight).collect();
-    let slots = match service.table_size {
-        Some(size) => {
-            Slots::new(size).map_err(|source| TablesError::Slots { service: name(), source })?
-        }
-        None => Slots::for_weights(&weights),
-    };
-    let seed = service_seed(&key.address, key.port_be, key.protocol);
-    let table = Table::build(seed, &members, slots)
-        .map_err(|source| TablesError::Build { service: name(), source })?;
-    Ok(Built {
-        members: table.members().to_vec(),
-        buckets: table.buckets().into(),
-        shares: table.shares(),
-        slots: slots.number(),
-        seed,
-    })
 }
 
 /// The key of a service at one of its addresses.
@@ -169,13 +110,14 @@ impl Inputs<'_> {
 
 impl Plan {
     pub fn make(inputs: &Inputs<'_>) -> Self {
-        let mut unresolved = HashSet::new();
+        let mut ways = Ways::new(inputs);
         let mut services = Vec::new();
         for (configured, service) in inputs.config.services.iter().enumerate() {
             for &address in &service.addresses {
-                services.extend(plan_service(inputs, configured, address, &mut unresolved));
+                services.extend(plan_service(inputs, configured, address, &mut ways));
             }
         }
+        let mut unresolved = ways.unresolved;
         let peers = peers(inputs, &mut unresolved);
         let mut filter = AddressFilter::EMPTY;
         for &vip in &inputs.config.virtual_addresses {
@@ -195,28 +137,44 @@ impl Plan {
     }
 }
 
+/// The ways to the backends' addresses, each decided once: a thousand services may have the same
+/// thousand machines behind them.
+struct Ways<'a> {
+    inputs: &'a Inputs<'a>,
+    known: HashMap<(IpAddr, config::DeliverySetting), delivery::Way>,
+    unresolved: HashSet<(u32, IpAddr)>,
+}
+
+impl<'a> Ways<'a> {
+    fn new(inputs: &'a Inputs<'a>) -> Self {
+        Self { inputs, known: HashMap::new(), unresolved: HashSet::new() }
+    }
+
+    fn to(&mut self, address: IpAddr, setting: config::DeliverySetting) -> &delivery::Way {
+        let Self { inputs, known, unresolved } = self;
+        known.entry((address, setting)).or_insert_with(|| {
+            let way = delivery::decide(inputs, address, setting);
+            unresolved.extend(way.unresolved);
+            way
+        })
+    }
+}
+
 fn plan_service(
     inputs: &Inputs<'_>,
     configured: usize,
     address: IpAddr,
-    unresolved: &mut HashSet<(u32, IpAddr)>,
+    ways: &mut Ways<'_>,
 ) -> Option<PlannedService> {
     let service = &inputs.config.services[configured];
     let key = key(address, service);
-    let built = inputs.tables.0.get(&key)?;
+    let built = inputs.tables.of(&key)?;
     let mut flags = if service.hash == Hash::SourcePort { HASH_PORT } else { 0 };
-    let mut backends = Vec::with_capacity(built.members.len());
-    for (member, &share) in built.members.iter().zip(&built.shares) {
-        let at = member.socket_address();
-        let setting = service
-            .backends
-            .iter()
-            .find(|backend| backend.address == at)
-            .map_or(config::DeliverySetting::Auto, |backend| backend.delivery);
-        let way = delivery::decide(inputs, at.ip(), setting);
-        if let Some(missing) = way.unresolved {
-            unresolved.insert(missing);
-        }
+    let mut backends = Vec::with_capacity(built.order.len());
+    for (&place, &share) in built.order.iter().zip(built.table.shares()) {
+        let backend = service.backends.get(usize::from(place))?;
+        let at = backend.address;
+        let way = ways.to(at.ip(), backend.delivery);
         match way.intended {
             Delivery::Local => flags |= HAS_LOCAL,
             Delivery::Nat => flags |= HAS_NAT,
@@ -225,9 +183,9 @@ fn plan_service(
         let usable = (inputs.usable)(configured, at);
         backends.push(PlannedBackend {
             address: at,
-            weight: member.weight,
-            entry: entry(member, &way, usable),
-            reason: way.reason,
+            weight: backend.weight,
+            entry: entry(backend, way, usable),
+            reason: Arc::clone(&way.reason),
             share,
         });
     }
@@ -236,24 +194,23 @@ fn plan_service(
         address,
         key,
         seed: built.seed,
-        slots: built.slots,
         flags,
-        buckets: Arc::clone(&built.buckets),
+        table: Arc::clone(&built.table),
         backends,
     })
 }
 
-fn entry(member: &Member, way: &delivery::Way, usable: Usable) -> Backend {
+fn entry(backend: &config::Backend, way: &delivery::Way, usable: Usable) -> Backend {
     let mut state = 0;
     if usable.alive {
         state |= ALIVE;
     }
-    if usable.accepts && member.weight > 0 {
+    if usable.accepts && backend.weight > 0 {
         state |= ACCEPTS;
     }
     Backend {
-        address: member.address,
-        port_be: member.port_be,
+        address: backend.address.ip().into(),
+        port_be: backend.address.port().to_be(),
         mac: way.mac,
         source_mac: way.source_mac,
         ifindex: way.ifindex,

@@ -13,15 +13,14 @@ use lb_common::permutation::Permutation;
 use super::{Member, RANKS_OF_LARGE_SETS, Slots};
 
 /// The table of `members`, which stand in canonical order without duplicates.
-pub(super) fn populate(seed: u64, members: &[Member], slots: Slots) -> Vec<Bucket> {
+pub(super) fn populate(identities: &[u64], members: &[Member], slots: Slots) -> Vec<Bucket> {
     let ranks = ranks_of(members.len());
-    let identities: Vec<u64> = members.iter().map(|m| m.identity(seed)).collect();
     let weights = effective_weights(members);
     let weighted = weights.iter().filter(|&&w| w > 0).count();
 
     let mut filling = Filling::new(slots, weighted.min(ranks));
     let mut walkers = Vec::with_capacity(members.len());
-    for (index, quota) in quotas(&identities, &weights, slots).into_iter().enumerate() {
+    for (index, quota) in quotas(identities, &weights, slots).into_iter().enumerate() {
         if weights[index] > 0 {
             let walk = Permutation::new(identities[index], slots.number());
             walkers.push(Walker::new(index, walk, weights[index], quota, slots));

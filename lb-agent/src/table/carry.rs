@@ -21,7 +21,7 @@ pub struct Former<'a> {
 impl Table {
     /// This table as the former one of its successor.
     pub fn as_former(&self) -> Former<'_> {
-        Former { members: &self.members, buckets: &self.buckets }
+        Former { members: self.members(), buckets: &self.buckets }
     }
 
     /// Appends to each bucket the former ones of the same clients, as far as they are still in
@@ -29,7 +29,7 @@ impl Table {
     /// ranks (among them what was carried before). The two tables may differ in size. Returns the
     /// number of buckets that were changed.
     pub fn carry(&mut self, former: Former<'_>) -> usize {
-        if self.members.len() <= RANKS || former.buckets.is_empty() {
+        if self.members().len() <= RANKS || former.buckets.is_empty() {
             return 0;
         }
         let indexes = self.indexes_of(former.members);
@@ -60,7 +60,7 @@ impl Table {
     /// For each former member its index here, or [`NONE`].
     fn indexes_of(&self, former: &[Member]) -> Vec<u16> {
         let here: HashMap<_, u16> =
-            self.members.iter().map(|m| (m.address, m.port_be)).zip(0..).collect();
+            self.members().iter().map(|m| (m.address, m.port_be)).zip(0..).collect();
         former.iter().map(|m| here.get(&(m.address, m.port_be)).copied().unwrap_or(NONE)).collect()
     }
 }

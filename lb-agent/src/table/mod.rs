@@ -1,7 +1,8 @@
 //! The ranked table of a service: which backend a bucket's connections go to, and who is asked
 //! next. docs/tables.md is the contract, docs/decisions/0002-tables.md the reasons.
 //!
-//! A table follows from the configured set alone: seed, identities, weights, number of slots.
+//! A table follows from the configured set alone: identities, weights, number of slots. Not from
+//! the service, so that services over the same backends have one table together.
 //! Health and draining are flags beside it, so a backend that dies moves its own share to the
 //! next ranks and nothing is rebuilt. Pure: no clock, no map, no history but in [`Table::carry`].
 
@@ -14,10 +15,12 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::Address;
 use lb_common::bucket::{Bucket, NONE};
+use lb_common::hash::backend_hash;
 
 pub use carry::Former;
 pub use slots::{Slots, SlotsError};
@@ -45,10 +48,6 @@ impl Member {
         SocketAddr::new(IpAddr::from(self.address), u16::from_be(self.port_be))
     }
 
-    fn identity(&self, seed: u64) -> u64 {
-        lb_common::hash::backend_hash(seed, &self.address, self.port_be)
-    }
-
     fn is_same_backend(&self, other: &Self) -> bool {
         (self.address, self.port_be) == (other.address, other.port_be)
     }
@@ -70,23 +69,42 @@ pub enum BuildError {
     TooManyMembers { members: usize },
 }
 
-/// A service's table, and the order of backends that its ranks refer to.
+/// Where the chain of a backend's identity begins ("lb-ident" read as a number).
+const IDENTITY: u64 = 0x6c62_2d69_6465_6e74;
+
+/// A set of backends in canonical order and the size of its table: all that the table follows from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Table {
-    seed: u64,
+pub struct Outline {
     slots: Slots,
     members: Vec<Member>,
-    buckets: Vec<Bucket>,
+    /// Of the members, in their order.
+    identities: Vec<u64>,
+    /// The port where it is a part of the identity, else 0.
+    ports_be: Vec<u16>,
 }
 
-impl Table {
-    /// Builds the table of a service with this seed
-    /// ([`service_seed`](lb_common::hash::service_seed)). The order of `members` is of no account.
+/// What two sets with the same table have in common. Equal ones have equal buckets.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Likeness {
+    slots: Slots,
+    /// Address, port as far as it counts, weight; in canonical order.
+    backends: Vec<(Address, u16, u16)>,
+}
+
+impl Outline {
+    /// The order of `members` is of no account.
     ///
-    /// Without members every bucket is empty.
-    pub fn build(seed: u64, members: &[Member], slots: Slots) -> Result<Self, BuildError> {
-        let mut members = members.to_vec();
-        members.sort_by_key(|m| (m.identity(seed), m.address.octets(), u16::from_be(m.port_be)));
+    /// # Errors
+    /// Where no table can be built of them.
+    pub fn new(members: &[Member], slots: Slots) -> Result<Self, BuildError> {
+        let ports_be = ports_that_count(members);
+        let mut all: Vec<(u64, u16, Member)> = members
+            .iter()
+            .zip(ports_be)
+            .map(|(m, port_be)| (backend_hash(IDENTITY, &m.address, port_be), port_be, *m))
+            .collect();
+        all.sort_by_key(|(id, _, m)| (*id, m.address.octets(), u16::from_be(m.port_be)));
+        let members: Vec<Member> = all.iter().map(|(_, _, member)| *member).collect();
         if let Some(pair) = members.windows(2).find(|pair| pair[0].is_same_backend(&pair[1])) {
             return Err(BuildError::Duplicate(pair[0].socket_address()));
         }
@@ -97,14 +115,66 @@ impl Table {
         if members.len() > slots.number() as usize {
             return Err(BuildError::TooFewSlots { members: members.len(), slots });
         }
-        let buckets = build::populate(seed, &members, slots);
-        Ok(Self { seed, slots, members, buckets })
+        let identities = all.iter().map(|(identity, _, _)| *identity).collect();
+        let ports_be = all.iter().map(|(_, port_be, _)| *port_be).collect();
+        Ok(Self { slots, members, identities, ports_be })
     }
 
-    /// The backends in the order that the ranks refer to: by identity hash, so the same on every
-    /// node. The backends of a service must stand in the map in this order.
+    /// The backends in the order that the ranks refer to: by identity, so the same on every node.
+    /// The backends of a service must stand in the map in this order.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    pub fn slots(&self) -> Slots {
+        self.slots
+    }
+
+    /// What sets with the same table have in common.
+    pub fn likeness(&self) -> Likeness {
+        let backends = self.members.iter().zip(&self.ports_be);
+        let backends = backends.map(|(m, port_be)| (m.address, *port_be, m.weight)).collect();
+        Likeness { slots: self.slots, backends }
+    }
+
+    /// One bucket for each slot. Without members every bucket is empty.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        build::populate(&self.identities, &self.members, self.slots)
+    }
+}
+
+/// For each member its port where the set has its address more than once, and else 0: a set of
+/// machines has the same table whatever port they serve on.
+fn ports_that_count(members: &[Member]) -> Vec<u16> {
+    let mut times: HashMap<Address, u32> = HashMap::with_capacity(members.len());
+    for member in members {
+        *times.entry(member.address).or_default() += 1;
+    }
+    let counts = |m: &Member| times.get(&m.address).is_some_and(|&times| times > 1);
+    members.iter().map(|m| if counts(m) { m.port_be } else { 0 }).collect()
+}
+
+/// A set's table, and the order of backends that its ranks refer to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    outline: Outline,
+    buckets: Vec<Bucket>,
+}
+
+impl Table {
+    /// Builds the table of a set. The order of `members` is of no account.
+    ///
+    /// # Errors
+    /// Where a backend stands there twice, or there are too many of them.
+    pub fn build(members: &[Member], slots: Slots) -> Result<Self, BuildError> {
+        let outline = Outline::new(members, slots)?;
+        let buckets = outline.buckets();
+        Ok(Self { outline, buckets })
+    }
+
+    /// As [`Outline::members`].
+    pub fn members(&self) -> &[Member] {
+        self.outline.members()
     }
 
     /// One bucket for each slot.
@@ -113,21 +183,25 @@ impl Table {
     }
 
     pub fn slots(&self) -> Slots {
-        self.slots
+        self.outline.slots()
     }
 
     /// The fraction of the buckets in which each member comes first, in the order of
     /// [`members`](Self::members).
     pub fn shares(&self) -> Vec<f64> {
-        let mut owned = vec![0_u32; self.members.len()];
-        for bucket in &self.buckets {
-            if let Some(count) = owned.get_mut(usize::from(bucket.ranks[0])) {
-                *count += 1;
-            }
-        }
-        let slots = f64::from(self.slots.number());
-        owned.into_iter().map(|count| f64::from(count) / slots).collect()
+        shares(self.members().len(), &self.buckets)
     }
+}
+
+/// The fraction of the buckets in which each of so many members comes first.
+pub fn shares(members: usize, buckets: &[Bucket]) -> Vec<f64> {
+    let mut owned = vec![0_u32; members];
+    for bucket in buckets {
+        if let Some(count) = owned.get_mut(usize::from(bucket.ranks[0])) {
+            *count += 1;
+        }
+    }
+    owned.into_iter().map(|count| f64::from(count) / buckets.len() as f64).collect()
 }
 
 /// The ranks of a bucket that are in use.

@@ -48,17 +48,21 @@ struct Candidate {
 impl Candidate {
     /// The accepting ones with a weight, or, where there are none, those without.
     fn all(table: &Table, accepts: impl Fn(usize) -> bool) -> Vec<Self> {
-        let weights = effective_weights(&table.members);
+        let weights = effective_weights(table.members());
         let turn = u64::from(weights.iter().copied().max().unwrap_or(1));
         let accepting = || {
-            (0..).zip(&table.members).zip(&weights).filter(|((i, _), _)| accepts(usize::from(*i)))
+            (0..).zip(table.members()).zip(&weights).filter(|((i, _), _)| accepts(usize::from(*i)))
         };
         let with_weight = accepting().any(|(_, &weight)| weight > 0);
         accepting()
             .filter(|(_, weight)| !with_weight || **weight > 0)
-            .map(|((index, member), &weight)| Self {
+            .map(|((index, _), &weight)| Self {
                 index,
-                walk: Permutation::new(member.identity(table.seed), table.slots.number()).inverse(),
+                walk: Permutation::new(
+                    table.outline.identities[usize::from(index)],
+                    table.slots().number(),
+                )
+                .inverse(),
                 weight: if with_weight { weight.into() } else { turn },
                 turn,
             })

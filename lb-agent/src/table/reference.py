@@ -2,6 +2,7 @@
 visits, then deal out ranks. Prints the vectors of golden.rs. Not part of the build; run
 `python3 reference.py` to check the vectors or to make new ones with a new TABLE_VERSION."""
 
+import collections
 import math
 import socket
 import struct
@@ -57,10 +58,12 @@ def quotas(ids, weights, m):
     return [max(x, 1) if w else 0 for x, w in zip(q, weights)]
 
 
-def table(seed, backends, m, accepting):
+def table(backends, m, accepting):
     """Backends are (address, port, weight). Returns their order, the buckets, and for each slot
     the accepting backend that visits it first."""
-    key = lambda b: chain(seed, [*struct.unpack("<QQ", octets(b[0])), swapped(b[1])])
+    times = collections.Counter(b[0] for b in backends)
+    counted = lambda b: swapped(b[1]) if times[b[0]] > 1 else 0
+    key = lambda b: chain(IDENTITY, [*struct.unpack("<QQ", octets(b[0])), counted(b)])
     order = sorted(backends, key=lambda b: (key(b), octets(b[0]), b[1]))
     ids, weights = [key(b) for b in order], [b[2] for b in order]
     if not any(weights):
@@ -84,13 +87,17 @@ def table(seed, backends, m, accepting):
     return order, buckets, first
 
 
-vip = struct.unpack("<QQ", octets("192.168.139.150"))
-SEED = chain(0x6C622D7461626C65, [*vip, swapped(8443) | 6 << 16])
+IDENTITY = 0x6C622D6964656E74
 MASTERS = [("192.168.139.133", 6443, 2), ("192.168.139.134", 6443, 1), ("192.168.139.135", 6443, 1), ("fd00::136", 6443, 0)]
 TEN = [(f"10.0.0.{i}", 80 + i, w) for i, w in enumerate([3, 1, 2, 1, 1, 0, 1, 2, 1, 7])]
+TWICE = [("10.0.0.1", 80, 1), ("10.0.0.1", 81, 1), ("10.0.0.2", 80, 1)]
 
-for name, backends, m in [("masters", MASTERS, 17), ("ten", TEN, 29)]:
-    order, buckets, first = table(SEED, backends, m, lambda b: b[0] in ("192.168.139.135", "10.0.0.3", "10.0.0.8"))
+for name, backends, m, up in [
+    ("masters", MASTERS, 17, ["192.168.139.135"]),
+    ("ten", TEN, 29, ["10.0.0.3", "10.0.0.8"]),
+    ("twice", TWICE, 11, ["10.0.0.2"]),
+]:
+    order, buckets, first = table(backends, m, lambda b: b[0] in up)
     print(name, [f"{a}:{p}" for a, p, _ in order])
     print("  buckets", buckets)
     print("  first of the accepting", first)

@@ -19,13 +19,13 @@ fn set(seed: u64, weights: &[u16]) -> Vec<Member> {
     weights.iter().enumerate().map(|(i, &weight)| Member::new(address(i), weight)).collect()
 }
 
-fn default_table(seed: u64, members: &[Member]) -> Table {
+fn default_table(members: &[Member]) -> Table {
     let weights: Vec<u16> = members.iter().map(|m| m.weight).collect();
-    Table::build(seed, members, Slots::for_weights(&weights)).unwrap()
+    Table::build(members, Slots::for_weights(&weights)).unwrap()
 }
 
-fn sized_table(seed: u64, members: &[Member], slots: u32) -> Table {
-    Table::build(seed, members, Slots::new(slots).unwrap()).unwrap()
+fn sized_table(members: &[Member], slots: u32) -> Table {
+    Table::build(members, Slots::new(slots).unwrap()).unwrap()
 }
 
 /// The member at a rank of a bucket, whatever table it is of.
@@ -57,13 +57,13 @@ fn allowance(members: usize, slots: u32) -> f64 {
 }
 
 /// Removes each of some members in turn: the buckets that changed hands over those it had.
-fn disruptions(seed: u64, members: &[Member], slots: u32, removals: usize) -> Vec<f64> {
-    let table = sized_table(seed, members, slots);
+fn disruptions(members: &[Member], slots: u32, removals: usize) -> Vec<f64> {
+    let table = sized_table(members, slots);
     let owned = owned(&table);
     let removal = |i: usize| {
         let mut rest = members.to_vec();
         let removed = rest.remove(i * members.len() / removals);
-        let moved = moved(&table, &sized_table(seed, &rest, slots));
+        let moved = moved(&table, &sized_table(&rest, slots));
         moved as f64 / owned[&removed.socket_address()] as f64
     };
     (0..removals).map(removal).collect()
@@ -78,7 +78,7 @@ proptest! {
         weights in prop::collection::vec(1_u16..=20, 1..60),
     ) {
         let members = set(seed, &weights);
-        let table = default_table(seed, &members);
+        let table = default_table(&members);
         let slots = f64::from(table.slots().number());
         let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
         prop_assert!((table.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9);
@@ -102,7 +102,7 @@ proptest! {
     ) {
         let members = set(seed, &weights);
         let shuffled: Vec<Member> = order.iter().map(|&i| members[i]).collect();
-        prop_assert_eq!(default_table(seed, &members), default_table(seed, &shuffled));
+        prop_assert_eq!(default_table(&members), default_table(&shuffled));
     }
 
     #[test]
@@ -112,7 +112,7 @@ proptest! {
         slots in prop::sample::select(vec![29_u32, 257, 1021]),
     ) {
         let members = set(seed, &weights);
-        let table = sized_table(seed, &members, slots);
+        let table = sized_table(&members, slots);
         let promised = if members.len() <= RANKS { members.len() } else { RANKS_OF_LARGE_SETS };
         prop_assert_eq!(table.buckets().len(), slots as usize);
         for bucket in table.buckets() {
@@ -129,7 +129,7 @@ proptest! {
         weights in prop::collection::vec(0_u16..=2, 1..=RANKS),
     ) {
         prop_assume!(weights.iter().any(|&w| w > 0));
-        let table = default_table(seed, &set(seed, &weights));
+        let table = default_table(&set(seed, &weights));
         for bucket in table.buckets() {
             let of_rank: Vec<u16> =
                 ranked(bucket).iter().map(|&i| table.members()[usize::from(i)].weight).collect();
@@ -146,7 +146,7 @@ proptest! {
     ) {
         let members = set(seed, &vec![1; backends]);
         let slots = Slots::for_weights(&vec![1; backends]).number();
-        for ratio in disruptions(seed, &members, slots, 2) {
+        for ratio in disruptions(&members, slots, 2) {
             prop_assert!((1.0..1.5).contains(&ratio), "{ratio}");
         }
     }
@@ -157,9 +157,9 @@ proptest! {
         backends in 2_usize..40,
     ) {
         let mut weights = vec![10_u16; backends];
-        let before = sized_table(seed, &set(seed, &weights), 16381);
+        let before = sized_table(&set(seed, &weights), 16381);
         weights[0] = 5;
-        let after = sized_table(seed, &set(seed, &weights), 16381);
+        let after = sized_table(&set(seed, &weights), 16381);
         let (n, slots) = (backends as f64, 16381.0);
         let change = slots * (1.0 / n - 0.5 / (n - 0.5));
         let moved = moved(&before, &after) as f64;
@@ -172,7 +172,7 @@ proptest! {
         backends in 3_usize..30,
         dead: prop::sample::Index,
     ) {
-        let table = default_table(seed, &set(seed, &vec![1; backends]));
+        let table = default_table(&set(seed, &vec![1; backends]));
         let dead = dead.index(backends) as u16;
         let mut inherited = vec![0_u32; backends];
         for bucket in table.buckets().iter().filter(|b| b.ranks[0] == dead) {
@@ -195,11 +195,11 @@ proptest! {
         slots in prop::sample::select(vec![1021_u32, 4093]),
     ) {
         let members = set(seed, &vec![1; backends]);
-        let before = sized_table(seed, &members, 1021);
+        let before = sized_table(&members, 1021);
         let mut changed = members;
         changed.remove(leave.index(backends));
         changed.extend(set(!seed, &vec![1; joining]).iter().map(|m| Member { port_be: 1, ..*m }));
-        let mut after = sized_table(seed, &changed, slots);
+        let mut after = sized_table(&changed, slots);
         let contract = after.clone();
         after.carry(before.as_former());
 
@@ -221,7 +221,7 @@ proptest! {
         weights in prop::collection::vec(0_u16..3, 9..40),
         up in prop::collection::vec(prop::bool::weighted(0.15), 40),
     ) {
-        let table = default_table(seed, &set(seed, &weights));
+        let table = default_table(&set(seed, &weights));
         let accepting = &up[..weights.len()];
         let accepts = |bucket: &Bucket| ranked(bucket).iter().any(|&i| accepting[usize::from(i)]);
         let orphans: HashMap<u32, Bucket> = table.orphans(accepting).into_iter().collect();
@@ -243,12 +243,12 @@ proptest! {
 #[test]
 fn a_thousand_backends_are_balanced_and_leave_at_most_a_tenth_beside_their_share() {
     let members = set(1, &[1; 1000]);
-    let table = sized_table(1, &members, 65537);
+    let table = sized_table(&members, 65537);
     let most = table.shares().into_iter().fold(0.0, f64::max) * 1000.0;
     let least = table.shares().into_iter().fold(1.0, f64::min) * 1000.0;
     assert!(most <= 1.2, "{most}");
     assert!(least >= 0.6, "{least}");
-    let ratios = disruptions(1, &members, 65537, 8);
+    let ratios = disruptions(&members, 65537, 8);
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
     assert!(mean <= 1.1, "{ratios:?}");
 }
@@ -256,7 +256,7 @@ fn a_thousand_backends_are_balanced_and_leave_at_most_a_tenth_beside_their_share
 #[test]
 fn three_equal_backends_get_a_third_each() {
     for seed in 0..50 {
-        for share in default_table(seed, &set(seed, &[1; 3])).shares() {
+        for share in default_table(&set(seed, &[1; 3])).shares() {
             assert!((0.32..0.337).contains(&share), "{share} with seed {seed}");
         }
     }
@@ -264,7 +264,7 @@ fn three_equal_backends_get_a_third_each() {
 
 #[test]
 fn no_backends_make_a_table_of_empty_buckets() {
-    let table = default_table(1, &[]);
+    let table = default_table(&[]);
     assert_eq!(table.buckets(), [Bucket::EMPTY; 1021]);
     assert_eq!(table.shares(), Vec::<f64>::new());
     assert_eq!(table.orphans(&[]), []);
@@ -273,22 +273,22 @@ fn no_backends_make_a_table_of_empty_buckets() {
 #[test]
 fn a_single_backend_has_every_bucket() {
     for weight in [0, 1, u16::MAX] {
-        let table = default_table(1, &set(1, &[weight]));
+        let table = default_table(&set(1, &[weight]));
         assert_eq!(table.shares(), [1.0], "weight {weight}");
     }
 }
 
 #[test]
 fn backends_that_all_weigh_0_are_equal() {
-    let all_zero = default_table(1, &set(1, &[0; 5]));
-    let all_one = default_table(1, &set(1, &[1; 5]));
+    let all_zero = default_table(&set(1, &[0; 5]));
+    let all_one = default_table(&set(1, &[1; 5]));
     assert_eq!(all_zero.buckets(), all_one.buckets());
 }
 
 #[test]
 fn eight_backends_are_all_ranked_and_nine_leave_room_to_carry() {
     let used = |backends: usize| {
-        let table = default_table(1, &set(1, &vec![1; backends]));
+        let table = default_table(&set(1, &vec![1; backends]));
         table.buckets().iter().map(|b| ranked(b).len()).collect::<HashSet<_>>()
     };
     assert_eq!(used(8), HashSet::from([8]));
@@ -298,10 +298,10 @@ fn eight_backends_are_all_ranked_and_nine_leave_room_to_carry() {
 #[test]
 fn a_table_carried_over_twice_still_ranks_the_first_owner() {
     let members = set(1, &[1; 60]);
-    let first = sized_table(1, &members[..40], 1021);
-    let mut second = sized_table(1, &members[..50], 1021);
+    let first = sized_table(&members[..40], 1021);
+    let mut second = sized_table(&members[..50], 1021);
     assert!(second.carry(first.as_former()) > 0);
-    let mut third = sized_table(1, &members, 1021);
+    let mut third = sized_table(&members, 1021);
     third.carry(second.as_former());
     let lost = (0..1021).filter(|&slot| {
         let owner = member_at(&first, slot, 0);
@@ -314,7 +314,7 @@ fn a_table_carried_over_twice_still_ranks_the_first_owner() {
 fn a_backend_without_weight_helps_out_only_where_nobody_else_accepts() {
     let mut weights = [1; 12];
     weights[4] = 0;
-    let table = default_table(1, &set(1, &weights));
+    let table = default_table(&set(1, &weights));
     let idle = table.members().iter().position(|m| m.weight == 0).unwrap();
     let mut accepting = [false; 12];
     accepting[idle] = true;
@@ -327,13 +327,13 @@ fn a_backend_without_weight_helps_out_only_where_nobody_else_accepts() {
 fn a_backend_that_is_listed_twice_is_refused_by_name() {
     let mut members = set(1, &[1, 1]);
     members.push(Member { weight: 9, ..members[0] });
-    let error = Table::build(1, &members, Slots::for_weights(&[1; 3])).unwrap_err();
+    let error = Table::build(&members, Slots::for_weights(&[1; 3])).unwrap_err();
     assert_eq!(error, BuildError::Duplicate(members[0].socket_address()));
 }
 
 #[test]
 fn more_backends_than_slots_are_refused_with_a_size_that_would_do() {
-    let error = Table::build(1, &set(1, &[1; 20]), Slots::new(17).unwrap()).unwrap_err();
+    let error = Table::build(&set(1, &[1; 20]), Slots::new(17).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "20 backends do not fit a table of 17 slots; raise table_size to at least 4093"
@@ -343,7 +343,7 @@ fn more_backends_than_slots_are_refused_with_a_size_that_would_do() {
 #[test]
 fn more_backends_than_a_rank_can_name_are_refused() {
     let members = set(1, &vec![1; usize::from(NONE)]);
-    let error = Table::build(1, &members, Slots::new(65537).unwrap()).unwrap_err();
+    let error = Table::build(&members, Slots::new(65537).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "65535 backends are more than a service can have; the most are 65534"
@@ -353,7 +353,42 @@ fn more_backends_than_a_rank_can_name_are_refused() {
 #[test]
 fn the_smallest_tables_are_built_too() {
     for (backends, slots) in [(1, 2), (2, 2), (2, 3), (5, 5), (13, 13)] {
-        let table = sized_table(1, &set(1, &vec![1; backends]), slots);
+        let table = sized_table(&set(1, &vec![1; backends]), slots);
         assert!(table.buckets().iter().all(|b| b.ranks[0] != NONE), "{backends} in {slots}");
     }
+}
+
+#[test]
+fn the_same_machines_have_one_table_whatever_port_they_serve_on() {
+    let members = set(1, &[1, 2, 3]);
+    let elsewhere: Vec<Member> =
+        members.iter().rev().map(|m| Member { port_be: 80u16.to_be(), ..*m }).collect();
+    let outline = |members: &[Member]| Outline::new(members, Slots::for_weights(&[1; 3])).unwrap();
+    let (one, other) = (outline(&members), outline(&elsewhere));
+    assert_eq!(one.likeness(), other.likeness());
+    assert_eq!(one.buckets(), other.buckets());
+    let addresses = |outline: &Outline| -> Vec<_> {
+        outline.members().iter().map(|m| (m.address, m.weight)).collect()
+    };
+    assert_eq!(addresses(&one), addresses(&other));
+
+    let heavier: Vec<Member> = members.iter().map(|m| Member { weight: 1, ..*m }).collect();
+    assert_ne!(outline(&heavier).likeness(), one.likeness());
+    let larger = Outline::new(&members, Slots::new(4093).unwrap()).unwrap();
+    assert_ne!(larger.likeness(), one.likeness());
+}
+
+#[test]
+fn where_a_machine_has_several_backends_their_ports_tell_them_apart() {
+    let mut members = set(1, &[1; 3]);
+    members.extend(members.clone().iter().map(|m| Member { port_be: 80u16.to_be(), ..*m }));
+    let table = default_table(&members);
+    for share in table.shares() {
+        assert!((0.15..0.18).contains(&share), "{share}");
+    }
+    let elsewhere: Vec<Member> =
+        members.iter().map(|m| Member { port_be: m.port_be ^ 1, ..*m }).collect();
+    let slots = table.slots();
+    let likeness = |members: &[Member]| Outline::new(members, slots).unwrap().likeness();
+    assert_ne!(likeness(&members), likeness(&elsewhere));
 }

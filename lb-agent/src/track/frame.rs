@@ -69,6 +69,7 @@ mod tests {
     use lb_common::service::{ServiceKey, TCP, UDP};
 
     use super::*;
+    use crate::plan::SharedTable;
 
     fn planned(port: u16, protocol: u8) -> PlannedService {
         let address: std::net::IpAddr = [192, 0, 2, 100].into();
@@ -79,9 +80,8 @@ mod tests {
             address,
             key,
             seed: 1,
-            slots: 7,
             flags: 0,
-            buckets: Arc::from([]),
+            table: Arc::new(SharedTable::of_buckets(Arc::from([]))),
             backends: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use lb_agent::dataplane::{Capacity, DataPlane, Pins};
-use lb_agent::plan::{Plan, PlannedBackend, PlannedService};
+use lb_agent::plan::{Plan, PlannedBackend, PlannedService, SharedTable};
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::filter::AddressFilter;
@@ -88,14 +88,13 @@ fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
         address: vip,
         key,
         seed: service_seed(&key.address, key.port_be, key.protocol),
-        slots: 65_537,
         flags,
-        buckets: Arc::from(vec![bucket; 65_537]),
+        table: Arc::new(SharedTable::of_buckets(Arc::from(vec![bucket; 65_537]))),
         backends: vec![PlannedBackend {
             address: at,
             weight: 1,
             entry,
-            reason: String::new(),
+            reason: Arc::from(""),
             share: 1.0,
         }],
     }

@@ -24,6 +24,9 @@ enum Verb {
         /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
         #[arg(long)]
         interval: Option<String>,
+        /// So many times the flows and changes (scale only)
+        #[arg(long)]
+        times: Option<u32>,
         /// Print the result as one JSON object, the last line of standard output
         #[arg(long)]
         json: bool,
@@ -65,10 +68,12 @@ enum Verb {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.verb {
-        Verb::Run { names, interval, json, verbose } => {
+        Verb::Run { names, interval, times, json, verbose } => {
+            let times = times.map(|times| format!("--times={times}"));
             let mut words = vec!["run"];
             words.extend(names.iter().map(String::as_str));
             words.extend(interval.iter().flat_map(|interval| ["--interval", interval]));
+            words.extend(times.as_deref());
             words.extend(verbose.then_some("--verbose"));
             hand_over("a scenario", &words, *json)
         }

@@ -34,6 +34,9 @@ enum Verb {
         /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
         #[arg(long, value_parser = interval)]
         interval: Option<Duration>,
+        /// So many times the flows and changes (scale only)
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
+        times: Option<u32>,
         #[command(flatten)]
         face: Face,
     },
@@ -113,6 +116,7 @@ impl Face {
             verbose: self.verbose,
             evidence: self.evidence,
             interval: None,
+            times: 1,
         })
     }
 }
@@ -137,7 +141,9 @@ fn run(arguments: Arguments) -> Result<bool> {
                 println!("{:<16} {}", scenario.name, scenario.about);
             }
         }
-        Verb::Run { names, interval, face } => return run_scenarios(&names, interval, face),
+        Verb::Run { names, interval, times, face } => {
+            return run_scenarios(&names, interval, times, face);
+        }
         Verb::Demo { face } => {
             guard(Some(scenario::LIMIT))?;
             return demo::run(&face.setting()?);
@@ -170,7 +176,12 @@ fn run(arguments: Arguments) -> Result<bool> {
     Ok(true)
 }
 
-fn run_scenarios(names: &[String], interval: Option<Duration>, face: Face) -> Result<bool> {
+fn run_scenarios(
+    names: &[String],
+    interval: Option<Duration>,
+    times: Option<u32>,
+    face: Face,
+) -> Result<bool> {
     let mut chosen = Vec::new();
     for name in names {
         match name.as_str() {
@@ -182,9 +193,13 @@ fn run_scenarios(names: &[String], interval: Option<Duration>, face: Face) -> Re
     {
         bail!("`{}` has no interval to choose: leave --interval out", other.name);
     }
+    if let Some(other) = chosen.iter().find(|chosen| times.is_some() && !chosen.takes_times()) {
+        bail!("`{}` has no measure to multiply: leave --times out", other.name);
+    }
+    let times = times.unwrap_or(1);
     let count = u32::try_from(chosen.len()).context("too many scenarios")?;
-    guard(Some(scenario::LIMIT * count))?;
-    let setting = Setting { interval, ..face.setting()? };
+    guard(Some(scenario::LIMIT * count * times))?;
+    let setting = Setting { interval, times, ..face.setting()? };
     let mut ok = true;
     for scenario in chosen {
         ok &= scenario.run(&setting)?;

@@ -24,6 +24,7 @@ mod notify;
 mod owner;
 mod passage;
 mod role_move;
+mod scale;
 mod set_change;
 pub mod shape;
 mod split_brain;
@@ -247,6 +248,11 @@ pub static ALL: &[Scenario] = &[
         about: "the role moves from node to node under load",
         run: role_move::run,
     },
+    Scenario {
+        name: "scale",
+        about: "a million flows, a thousand services of a thousand backends, ten thousand changes",
+        run: scale::run,
+    },
 ];
 
 /// They take the whole machine, so that only guests run them.
@@ -267,6 +273,11 @@ impl Scenario {
     /// Whether it can be run with another interval between VRRP's advertisements.
     pub fn takes_interval(&self) -> bool {
         self.name.starts_with("failover-")
+    }
+
+    /// Whether it can be run with several times as much.
+    pub fn takes_times(&self) -> bool {
+        self.name == "scale"
     }
 
     /// Runs it. True where it is proven.

@@ -56,6 +56,8 @@ pub struct Setting {
     pub evidence: Option<PathBuf>,
     /// Between VRRP's advertisements, instead of the scenario's own.
     pub interval: Option<Duration>,
+    /// So many times as much as usual, where a scenario has a measure.
+    pub times: u32,
 }
 
 impl Setting {
@@ -67,6 +69,7 @@ impl Setting {
             verbose: false,
             evidence: None,
             interval: None,
+            times: 1,
         }
     }
 }
@@ -80,6 +83,7 @@ pub struct Stage {
     verbose: bool,
     evidence: Option<PathBuf>,
     interval: Option<Duration>,
+    times: u32,
     claims: Vec<Claim>,
     figures: Map<String, Value>,
     progress: ProgressBar,
@@ -102,6 +106,7 @@ impl Stage {
             verbose: setting.verbose,
             evidence: setting.evidence.as_ref().map(|directory| directory.join(name)),
             interval: setting.interval,
+            times: setting.times,
             claims: Vec::new(),
             figures: Map::new(),
             progress,
@@ -124,6 +129,11 @@ impl Stage {
     /// Between VRRP's advertisements, where it was asked for.
     pub const fn interval(&self) -> Option<Duration> {
         self.interval
+    }
+
+    /// How many times as much as usual is asked for.
+    pub const fn times(&self) -> u32 {
+        self.times
     }
 
     /// What it does now.

@@ -187,21 +187,29 @@ struct Books {
 }
 
 impl Books {
+    /// A segment that was steered since `done` was applied, and where it went, or why nowhere.
     fn judge(
         &mut self,
         history: &History,
         done: u64,
         service: usize,
         client: SocketAddr,
-        chosen: SocketAddr,
+        chosen: Result<SocketAddr>,
     ) {
-        let (allowed, amid) = history.allows(done, service, client, chosen);
         self.segments += 1;
-        self.amid += u64::from(amid);
+        let allowed = match &chosen {
+            Ok(chosen) => {
+                let (allowed, amid) = history.allows(done, service, client, *chosen);
+                self.amid += u64::from(amid);
+                allowed
+            }
+            // There is always somebody to take it.
+            Err(_) => false,
+        };
         if !allowed {
             self.wrong += 1;
             self.first.get_or_insert_with(|| {
-                format!("({client} of service {service} went to {chosen} after change {done})")
+                format!("({client} of service {service} after change {done}: {chosen:?})")
             });
         }
     }
@@ -342,10 +350,12 @@ fn carry_on(program: BorrowedFd<'_>, history: &History) -> Result<Books> {
     while !history.is_over() {
         for (service, from, frame) in &frames {
             let done = history.now();
-            let seen = carry(program, frame).with_context(|| format!("after change {done}"))?;
-            let backend = by_mac.iter().find(|(mac, _)| *mac == seen.to_mac);
-            let (_, backends) = backend.with_context(|| format!("to nobody: {seen:?}"))?;
-            books.judge(history, done, *service, *from, backends[SERVICES[*service].1]);
+            let chosen = carry(program, frame).and_then(|seen| {
+                let backend = by_mac.iter().find(|(mac, _)| *mac == seen.to_mac);
+                let (_, backends) = backend.with_context(|| format!("to nobody: {seen:?}"))?;
+                Ok(backends[SERVICES[*service].1])
+            });
+            books.judge(history, done, *service, *from, chosen);
         }
     }
     Ok(books)
@@ -360,7 +370,7 @@ fn translate_on(program: BorrowedFd<'_>, history: &History) -> Result<Books> {
             let (from, frame) = frame(service, number, Segment::Data)?;
             let done = history.now();
             let seen = steer(program, &frame)?;
-            books.judge(history, done, service, from, seen.to);
+            books.judge(history, done, service, from, Ok(seen.to));
             flows.push((frame, from, seen));
         }
     }
@@ -395,8 +405,8 @@ fn begin(
 ) -> Result<()> {
     let (from, frame) = frame(service, number, Segment::Syn)?;
     let done = history.now();
-    let seen = steer(program, &frame).with_context(|| format!("after change {done}"))?;
-    books.judge(history, done, service, from, seen.to);
+    let chosen = steer(program, &frame).map(|seen| seen.to);
+    books.judge(history, done, service, from, chosen);
     Ok(())
 }
 

@@ -94,6 +94,14 @@ impl Maps {
             self.state.tables.entry(service.table).or_default();
             self.state.set(key, Applied { service, block, backends: backends.into() });
         }
+        // An agent that was killed may have left tables that no service used any more.
+        for index in 0..capacity.tables() {
+            let held = batch::lookup(&self.tables, &index, 0u32)
+                .map_err(|e| DataPlaneError::io("reading", map::TABLES, e))?;
+            if held.is_some() && !self.state.tables.contains_key(&index) {
+                self.state.give_up(index);
+            }
+        }
         Ok(())
     }
 
@@ -146,7 +154,7 @@ impl Maps {
             if let Err(error) = self.write_some_tables(some) {
                 // They are not there: the next attempt is to write them.
                 for (at, _) in &new {
-                    self.state.tables.remove(at);
+                    self.state.give_up(*at);
                 }
                 return Err(error);
             }

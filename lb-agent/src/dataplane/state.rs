@@ -154,6 +154,13 @@ impl State {
         self.tables.insert(index, HeldTable { table: Some(table), bytes: 0 });
     }
 
+    /// Notes that an index holds something that nobody uses: a table that was not written whole, or one
+    /// that an earlier agent left.
+    pub(super) fn give_up(&mut self, index: u32) {
+        let held = self.tables.remove(&index);
+        self.stale_tables.insert(index, held.map_or(0, |held| held.bytes));
+    }
+
     /// Retires the tables that no service uses.
     pub(super) fn retire_unused_tables(&mut self) {
         let used: BTreeSet<u32> = self.services.values().map(|a| a.service.table).collect();
@@ -185,8 +192,7 @@ impl State {
     pub(super) fn free_retired(&mut self) {
         self.retired_blocks.clear();
         for index in std::mem::take(&mut self.retired_tables) {
-            let held = self.tables.remove(&index);
-            self.stale_tables.insert(index, held.map_or(0, |held| held.bytes));
+            self.give_up(index);
         }
     }
 
@@ -284,6 +290,18 @@ mod tests {
         state.tidied();
         assert_eq!(state.stale_tables(), [0; 0]);
         assert_eq!(state.free_table(2), Some(0));
+    }
+
+    #[test]
+    fn a_place_that_was_given_up_is_the_first_to_be_used_again() {
+        let mut state = state(&[(0, 0..3), (1, 3..6)]);
+        assert_eq!(state.free_table(8), Some(2));
+        state.give_up(5);
+        assert_eq!(state.free_table(8), Some(5));
+        assert_eq!(state.stale_tables(), [5]);
+        state.hold(5, Arc::new(SharedTable::of_buckets(Arc::from([]))));
+        assert_eq!(state.free_table(8), Some(2));
+        assert_eq!(state.stale_tables(), [0; 0]);
     }
 
     #[test]

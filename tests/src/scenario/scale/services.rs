@@ -3,13 +3,16 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{MapData, loaded_maps};
 use lb_agent::control::api::Memory;
 use lb_agent::table::{Member, Slots, Table};
+use lb_common::layout::{LAYOUT_VERSION, map};
 
 use super::flows::backend;
 use super::reckon::Ranked;
@@ -17,6 +20,7 @@ use crate::backend::{Answer, Backend, Mode};
 use crate::client::{Arguments, Load};
 use crate::lab::agent::{Agent, binary};
 use crate::lab::{Host, Lab};
+use crate::packet::syscall;
 use crate::scenario::shape::NIC;
 use crate::scenario::stage::Stage;
 
@@ -80,6 +84,8 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         stage.claim(text, report.failed == 0, report.summary());
     }
     stage.figure("reload_requests_failed", failed);
+    stage.step("the former tables' memory is given back");
+    given_back(stage, &hosts.node, memory.table_slots.used)?;
     serves(stage, &hosts, BACKENDS - 1)?;
     stage.figure("agent_peak_bytes", peak_bytes(agent.process().id())?);
     let begun = Instant::now();
@@ -323,6 +329,40 @@ fn reported(stage: &mut Stage, memory: &Memory, agent: &Agent) -> Result<()> {
     // What each CPU counts, and the pointer to it.
     super::documented(stage, "a backend of a service, without its counters", each - 24 * cpus)?;
     super::documented(stage, "a slot of a table", table.bytes / table.used)
+}
+
+/// The agent gives the memory of former tables back within a second or so, those of the agent that was
+/// killed too: looked for in the kernel, and not in what the agent says.
+fn given_back(stage: &mut Stage, node: &Host, slots: u64) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let held = slots_held(node)?;
+        // An empty table in a former one's place has one slot.
+        let done = held < slots + u64::from(SERVICES);
+        if done || Instant::now() > deadline {
+            let text = "the former tables' memory is given back";
+            stage.claim(text, done, format!("{held} slots are held, {slots} are needed"));
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Slots of all tables that the kernel holds for a node.
+fn slots_held(node: &Host) -> Result<u64> {
+    let pin = node.bpf_directory().join(format!("v{LAYOUT_VERSION}/maps/{}", map::TABLES));
+    let tables = MapData::from_pin(&pin).context("no map of tables")?;
+    let most = tables.info()?.max_entries() as usize;
+    let (_, ids) = syscall::lookup_batch::<u32, u32>(tables.fd().as_fd(), most, 1)?;
+    let mut slots = 0;
+    for info in loaded_maps() {
+        // One that went meanwhile is held by nobody.
+        let Ok(info) = info else { continue };
+        if ids.contains(&info.id()) {
+            slots += u64::from(info.max_entries());
+        }
+    }
+    Ok(slots)
 }
 
 /// A field of `/proc/PID/status`, in bytes.

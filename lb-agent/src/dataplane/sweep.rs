@@ -1,6 +1,7 @@
 //! Removing the NAT flows that are over, on a thread of its own: a map of a million flows takes a good
 //! part of a second, for which the agent's loop must not wait.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,6 +62,7 @@ impl NatSweeper {
         let (over, mut flows) = census.over(timeouts);
         let mut removed = 0;
         if !over.is_empty() && !self.stopped.load(Ordering::Relaxed) {
+            let over = over.into_iter().collect();
             let (gone, stayed) = self.remove(&over, timeouts)?;
             removed = gone;
             flows += stayed;
@@ -69,11 +71,15 @@ impl NatSweeper {
     }
 
     /// Removes flows of these numbers. Returns how many went, and how many have come to life again.
-    fn remove(&self, over: &[u64], timeouts: &NatTimeouts) -> Result<(u64, u64), DataPlaneError> {
+    fn remove(
+        &self,
+        over: &HashSet<u64>,
+        timeouts: &NatTimeouts,
+    ) -> Result<(u64, u64), DataPlaneError> {
         let mut keys: Vec<(u64, FlowKey)> = Vec::new();
         self.for_each(|key, entry| {
             let number = number(&client_key(key, entry));
-            if over.binary_search(&number).is_ok() {
+            if over.contains(&number) {
                 keys.push((number, *key));
             }
         })?;

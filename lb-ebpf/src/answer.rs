@@ -205,8 +205,8 @@ fn say_v6<F: Frame>(
     )?;
     // RFC 8200, 8.1.
     let mut pseudo = payload as u64 + (PROTOCOL_ICMPV6 as u16).to_be() as u64;
-    for word in 0..4 {
-        pseudo += own.words[word] as u64 + destination[word] as u64;
+    for (from, to) in own.words.into_iter().zip(destination) {
+        pseudo += from as u64 + to as u64;
     }
     say(frame, packet.network + size_of::<Ipv6>(), kind, code, mtu, sum + pseudo)
 }

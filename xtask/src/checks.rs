@@ -1,5 +1,7 @@
 //! What has passed and failed so far in `cargo xtask test`: one for each check, test and scenario.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -18,9 +20,39 @@ pub(crate) struct Tally {
 impl Tally {
     /// Counts one check; its error is its report.
     pub(crate) fn check(&mut self, name: &str, check: impl FnOnce() -> anyhow::Result<()>) {
-        let started = Instant::now();
-        let result = check();
-        let seconds = started.elapsed().as_secs_f64();
+        let (result, seconds) = timed(check);
+        self.count(name, result, seconds);
+    }
+
+    /// Counts checks of which so many run at the same time.
+    pub(crate) fn beside<T: Sync>(
+        &mut self,
+        at_once: usize,
+        items: &[T],
+        title: impl Fn(&T) -> String,
+        check: impl Fn(&T) -> anyhow::Result<()> + Sync,
+    ) {
+        let (next, check) = (AtomicUsize::new(0), &check);
+        let (results, ended) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                let (results, next) = (results.clone(), &next);
+                scope.spawn(move || {
+                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let (result, seconds) = timed(|| check(item));
+                        // The other end lives as long as this scope.
+                        let _ = results.send((item, result, seconds));
+                    }
+                });
+            }
+            drop(results);
+            for (item, result, seconds) in ended {
+                self.count(&title(item), result, seconds);
+            }
+        });
+    }
+
+    fn count(&mut self, name: &str, result: anyhow::Result<()>, seconds: f64) {
         match result {
             Ok(()) => {
                 self.passed += 1;
@@ -77,6 +109,11 @@ impl Tally {
     }
 }
 
+fn timed(check: impl FnOnce() -> anyhow::Result<()>) -> (anyhow::Result<()>, f64) {
+    let started = Instant::now();
+    (check(), started.elapsed().as_secs_f64())
+}
+
 /// The number before a word, as in `ok. 16 passed; 0 failed; 0 ignored`.
 fn count(result: &str, word: &str) -> u64 {
     let mut words = result.split([' ', ';']).filter(|word| !word.is_empty()).peekable();
@@ -130,5 +167,17 @@ mod tests {
         tally.check("first", || anyhow::bail!("no"));
         tally.check("second", || Ok(()));
         assert_eq!((tally.passed, tally.failed), (1, 1));
+    }
+
+    #[test]
+    fn checks_beside_one_another_all_count_and_two_meet() {
+        let mut tally = Tally::default();
+        let meeting = std::sync::Barrier::new(2);
+        tally.beside(2, &[1, 2, 3, 4], u32::to_string, |number| {
+            meeting.wait();
+            anyhow::ensure!(*number != 3, "no");
+            Ok(())
+        });
+        assert_eq!((tally.passed, tally.failed, tally.failures), (3, 1, vec!["3".to_owned()]));
     }
 }

@@ -12,6 +12,8 @@ use crate::{build, fuzz, setup, tidy, workspace};
 
 /// How long one scenario may take, in seconds; they are made to take less than one minute.
 const SCENARIO_LIMIT: u32 = 360;
+/// Scenarios that mostly wait, at the same time.
+const AT_ONCE: usize = 2;
 /// How long the tests that need root may take, in seconds, with their build.
 const LAB_TESTS_LIMIT: u32 = 1500;
 
@@ -97,20 +99,24 @@ fn lab(tally: &mut Tally) {
     let Some(program) = program else { return };
     tally.check("verifier", || scenario(&program, &["verifier"]));
 
-    let mut names = Vec::new();
+    let (mut names, mut patient) = (Vec::new(), Vec::new());
     tally.check("list of the scenarios", || {
-        names = scenarios(&program)?;
+        names = scenarios(&program, &[])?;
+        patient = scenarios(&program, &["--patient"])?;
         Ok(())
     });
+    names.retain(|name| !patient.contains(name));
     for name in names {
         tally.check(&format!("scenario {name}"), || scenario(&program, &["run", &name]));
     }
+    let title = |name: &String| format!("scenario {name}");
+    tally.beside(AT_ONCE, &patient, title, |name| scenario(&program, &["run", name]));
     tally.check("demo", || scenario(&program, &["demo"]));
 }
 
 /// The names that the lab lists: the first word of each line.
-fn scenarios(lab: &Path) -> anyhow::Result<Vec<String>> {
-    let (status, list) = stdout_of(Command::new(lab).arg("list"))?;
+fn scenarios(lab: &Path, only: &[&str]) -> anyhow::Result<Vec<String>> {
+    let (status, list) = stdout_of(Command::new(lab).arg("list").args(only))?;
     let first_word = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let names: Vec<_> = list.lines().filter_map(first_word).collect();
     if !status.success() || names.is_empty() {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::watch;
@@ -26,6 +28,9 @@ pub(crate) use tcp::FAREWELL;
 
 /// How long a server may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(20);
+
+/// What a UDP server takes in while it does not run.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
 
 /// What a server says on its output when it listens, and after each order has been carried out.
 const READY: &str = "ready";
@@ -134,6 +139,8 @@ async fn start(arguments: &Arguments, listening: &watch::Receiver<bool>) -> Resu
             }
             Mode::Udp => {
                 let socket = tokio::net::UdpSocket::bind(address).await.with_context(at)?;
+                // A datagram in pieces takes a page for each where the kernel copied them.
+                setsockopt(&socket, RcvBufForce, &UDP_BUFFER_BYTES).context("SO_RCVBUFFORCE")?;
                 tokio::spawn(udp::serve(socket, name, listening.clone()));
             }
         }

@@ -25,7 +25,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Print the scenarios' names and what each shows
-    List,
+    List {
+        /// Only those that mostly wait, and may do so beside one another
+        #[arg(long)]
+        patient: bool,
+    },
     /// Run scenarios
     Run {
         /// Their names, as `list` prints them; `all` for every one
@@ -136,8 +140,9 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the program's own face")]
 fn run(arguments: Arguments) -> Result<bool> {
     match arguments.verb {
-        Verb::List => {
-            for scenario in scenario::ALL {
+        Verb::List { patient } => {
+            let is_asked = |name| !patient || scenario::PATIENT.contains(&name);
+            for scenario in scenario::ALL.iter().filter(|it| is_asked(it.name)) {
                 println!("{:<16} {}", scenario.name, scenario.about);
             }
         }

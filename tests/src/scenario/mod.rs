@@ -54,6 +54,17 @@ use stage::{Setting, Stage};
 /// A scenario that takes longer hangs: every wait in one is bounded by itself.
 pub const LIMIT: Duration = Duration::from_secs(200);
 
+/// Scenarios that mostly wait for the timers of others, and may do so beside one another.
+pub const PATIENT: &[&str] = &[
+    "vrrp-keepalived-v2",
+    "vrrp-keepalived-v3",
+    "vrrp-keepalived-unicast",
+    "vrrp-keepalived-vmac",
+    "vrrp-frr-v3",
+    "vrrp-track",
+    "migrate",
+];
+
 pub struct Scenario {
     pub name: &'static str,
     /// One line.

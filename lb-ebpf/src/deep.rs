@@ -113,8 +113,11 @@ fn in_ipv6<F: Frame>(frame: &F, network: usize) -> Option<Uncovered> {
             break;
         }
         header.transport = opaque::<DEEPEST>(transport, header.source.words[3] as u16);
-        header.last -= length as i32;
     }
+    // Here and not in the loop, where each way round would be a state of its own for the verifier: those
+    // before 6.3 gave up.
+    let header = &mut uncovered.header;
+    header.last -= header.transport as i32 - (network + size_of::<Ipv6>()) as i32;
     Some(uncovered)
 }
 

@@ -94,13 +94,20 @@ impl Maps {
             self.state.tables.entry(service.table).or_default();
             self.state.set(key, Applied { service, block, backends: backends.into() });
         }
-        // An agent that was killed may have left tables that no service used any more.
+        // An agent that was killed may have left tables that no service used any more. The lowest free place
+        // is always taken, and what was used once is never empty again: behind the first one that is there
+        // are none. Older kernels wait for all programs at each look into a map of maps
+        // (`bpf_map_copy_value` in 6.1), so there had better be few.
         for index in 0..capacity.tables() {
+            if self.state.tables.contains_key(&index) {
+                continue;
+            }
             let held = batch::lookup(&self.tables, &index, 0u32)
                 .map_err(|e| DataPlaneError::io("reading", map::TABLES, e))?;
-            if held.is_some() && !self.state.tables.contains_key(&index) {
-                self.state.give_up(index);
+            if held.is_none() {
+                break;
             }
+            self.state.give_up(index);
         }
         Ok(())
     }

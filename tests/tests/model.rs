@@ -12,7 +12,7 @@ const SEQUENCES: u64 = 10_000;
 const FEWER: u64 = 2_000;
 
 /// What the sequences come upon; with less they would prove little.
-const VERDICTS: [&str; 42] = [
+const VERDICTS: [&str; 43] = [
     "announce_no_lease",
     "arp_corrected",
     "arp_held",
@@ -50,6 +50,7 @@ const VERDICTS: [&str; 42] = [
     "not_ours",
     "other_host",
     "other_protocol",
+    "too_big",
     "trial",
     "truncated",
     "ttl_exceeded",

@@ -227,6 +227,10 @@ fn foreign(random: &mut Random, place: &Place) -> Frame {
 
 /// More than the narrow interface takes, or nearly.
 fn enlarge(random: &mut Random, frame: &mut Frame) {
+    if random.chance(30) {
+        // Who is not answered.
+        frame.mac_from = "master2".to_owned();
+    }
     frame.payload = "x".to_owned();
     frame.times = random.pick(&[1300, 1339, 1340, 1341, 1353, 1360, 1380, 2000]);
 }

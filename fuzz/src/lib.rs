@@ -118,17 +118,22 @@ pub mod dataplane {
     /// Takes over what pinned maps hold, as the agent does, and finds room for more: indexes and slots of
     /// tables, and backends' blocks, that belong to somebody.
     pub fn taken_over(
-        found: Vec<(ServiceKey, Service)>,
+        found: Vec<(ServiceKey, u32, Service)>,
         sizes: (u32, u32),
     ) -> Vec<(u32, u32, u32, u32)> {
         let mut taken = State::default();
-        for (key, service) in found {
-            let why = state::spoilt(&service, &taken, sizes);
+        for (key, place, service) in found {
+            let why = state::spoilt(&service, place, &taken, sizes);
             let (None, Some(block)) = (why, state::block(&service)) else { continue };
             let backends = vec![Backend::EMPTY; block.len()];
             taken.tables.entry(service.table).or_default();
-            taken.set(key, Applied { service, block, backends: backends.into() });
+            taken.places.claim(place);
+            taken.set(key, Applied { service, place, block, backends: backends.into() });
         }
+        let mut places: Vec<u32> = taken.services.values().map(|applied| applied.place).collect();
+        places.extend(taken.places.take(u32::MAX));
+        places.sort_unstable();
+        assert!(places.windows(2).all(|pair| pair[0] != pair[1]), "one place twice");
         let mut used: Vec<(u32, u32, u32, u32)> = taken
             .services
             .values()

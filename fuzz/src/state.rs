@@ -80,8 +80,8 @@ fn deliverable(notice: &notify::notice::Notice) {
     assert!(axum::http::HeaderValue::from_str(&format!("\"{key}\"")).is_ok(), "{key:?}");
 }
 
-/// The map `services`, an entry after the other, in an agent whose maps have other sizes than they
-/// name.
+/// The maps of services, an entry after the other, in an agent whose maps have other sizes than they
+/// name. Each has a place of its own, but for those whose seed says another one.
 fn services(bytes: &[u8]) {
     const SIZES: (u32, u32) = (16, 8);
     let (entries, _) = bytes.as_chunks::<24>();
@@ -103,7 +103,8 @@ fn services(bytes: &[u8]) {
             backend_count: word(5),
             reserved: 0,
         };
-        (key, service)
+        let place = if word(0) >> 31 == 1 { word(0) & 31 } else { at as u32 };
+        (key, place, service)
     });
     let used = dataplane::taken_over(found.collect(), SIZES);
     for (at, (table, slots, start, end)) in used.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! The version of the maps' layout, their names and sizes: a promise to whoever reads them.
 
-/// Version of the layout of the pinned maps; part of the pin path (`/sys/fs/bpf/lb/v1`). Any
+/// Version of the layout of the pinned maps; part of the pin path (`/sys/fs/bpf/lb/v2`). Any
 /// change of a key, a value or a meaning raises it.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Version of the table contract: hash, seed, permutation, ranks. Nodes with different versions
 /// would steer the same client differently.
@@ -13,9 +13,11 @@ pub mod map {
     pub const SETTINGS: &str = "settings";
     pub const ADDRESS_FILTER: &str = "address_filter";
     pub const VIPS: &str = "vips";
+    pub const LEASES: &str = "leases";
     pub const INTERFACES: &str = "interfaces";
     pub const PEERS: &str = "peers";
     pub const SERVICES: &str = "services";
+    pub const SERVICE_VERSIONS: &str = "svc_versions";
     pub const TABLES: &str = "tables";
     pub const BACKENDS: &str = "backends";
     pub const BACKEND_COUNTERS: &str = "bkd_counters";
@@ -31,13 +33,15 @@ pub mod map {
     pub const XDP_STAGES: &str = "xdp_stages";
     pub const TC_STAGES: &str = "tc_stages";
 
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
+        LEASES,
         INTERFACES,
         PEERS,
         SERVICES,
+        SERVICE_VERSIONS,
         TABLES,
         BACKENDS,
         BACKEND_COUNTERS,

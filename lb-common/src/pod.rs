@@ -29,6 +29,7 @@ pod!(
     crate::nat::NatEntry,
     crate::service::Service,
     crate::service::ServiceKey,
+    crate::service::ServiceVersions,
     crate::settings::PeerKey,
     crate::settings::Runtime,
     crate::settings::Settings,

@@ -1,7 +1,10 @@
 //! A VIP and the lease under which this node answers for it.
 
-/// The value of the map `vips`; the key is the VIP's [`Address`](crate::Address), or a virtual
-/// router's MAC as [`lease_key`](crate::virtual_mac::lease_key) writes it.
+/// The value of the map `leases`. The map `vips` has its index for the VIP's
+/// [`Address`](crate::Address), or a virtual router's MAC as
+/// [`lease_key`](crate::virtual_mac::lease_key) writes it: a lease is renewed often, and an element
+/// of a hash map cannot be changed under its readers
+/// ([`ServiceVersions`](crate::service::ServiceVersions)).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Vip {

@@ -19,8 +19,8 @@ pub(super) struct EachBytes {
     pub(super) flow: u64,
 }
 
-/// What an element of the map `services` takes besides its key and value, each rounded up to 8: its
-/// head (`struct htab_elem`, 48) and its place in the allocator's list (`LLIST_NODE_SZ`, 8). Unlike the
+/// What an element of the map `services` takes besides its key and its value, which leads to the
+/// service's versions, each rounded up to 8: its head (`struct htab_elem`, 48) and its place in the allocator's list (`LLIST_NODE_SZ`, 8). Unlike the
 /// others this map grows and shrinks, so its size does not tell.
 const SERVICE_HEAD_BYTES: u64 = 56;
 
@@ -30,10 +30,10 @@ fn each(maps: &[MapMemory], flows: u32) -> EachBytes {
         found.map_or(0, |map| map.bytes.div_ceil(u64::from(map.max_entries.max(1))))
     };
     let key = size_of::<lb_common::service::ServiceKey>().next_multiple_of(8) as u64;
-    let value = size_of::<lb_common::service::Service>() as u64;
+    let place = size_of::<u64>() as u64;
     let nat = maps.iter().find(|map| map.name == map::NAT_FLOWS).map_or(0, |map| map.bytes);
     EachBytes {
-        service: SERVICE_HEAD_BYTES + key + value,
+        service: SERVICE_HEAD_BYTES + key + place + of_one(map::SERVICE_VERSIONS),
         backend: of_one(map::BACKENDS) + of_one(map::BACKEND_COUNTERS),
         // Two entries each; the map has room for so many pairs.
         flow: nat.div_ceil(u64::from(flows.max(1))),
@@ -71,7 +71,8 @@ impl Agent {
             occupied(self.swept.flows, self.config.nat.flows.into(), of(&[map::NAT_FLOWS]));
         let backends =
             occupied(used, limits.backends.into(), of(&[map::BACKENDS, map::BACKEND_COUNTERS]));
-        let entries = occupied(services, limits.services.into(), of(&[map::SERVICES]));
+        let entries =
+            occupied(services, limits.services.into(), of(&[map::SERVICES, map::SERVICE_VERSIONS]));
         let table_slots = occupied(tables.slots, limits.table_slots, tables.bytes);
         let all: u64 = maps.iter().map(|map| map.bytes).sum();
         let in_use = services * each.service + used * each.backend + tables.bytes;
@@ -119,8 +120,9 @@ mod tests {
             map(map::BACKEND_COUNTERS, 1000, 56_000),
             map(map::NAT_FLOWS, 200, 35_200),
             map(map::SERVICES, 10, 4096),
+            map(map::SERVICE_VERSIONS, 10, 1280),
         ];
-        assert_eq!(each(&maps, 100), EachBytes { service: 112, backend: 65 + 56, flow: 352 });
+        assert_eq!(each(&maps, 100), EachBytes { service: 216, backend: 65 + 56, flow: 352 });
     }
 
     #[test]

@@ -62,8 +62,11 @@ pub fn read_config(options: &Options) -> Result<Config, AgentError> {
     Ok(options.override_in(config))
 }
 
-/// Removes what any agent pinned under the configured path.
-pub fn purge(config: &Config) -> Result<(), AgentError> {
+/// Removes what any agent pinned under the configured path, and its interfaces with virtual MACs first:
+/// the programs keep them silent.
+pub async fn purge(config: &Config) -> Result<(), AgentError> {
+    let netlink = Netlink::connect()?;
+    virtual_links::remove_stale(&netlink, &netlink.snapshot().await?).await;
     let done = Pins::new(&config.paths.bpf).purge();
     done.map_err(|source| AgentError::System { operation: "removing pins", source })
 }
@@ -212,7 +215,7 @@ fn seat(
     dataplane: &DataPlane,
 ) -> Result<(Election, Seats, Vec<NodeHolder>), AgentError> {
     let effects = || -> Result<_, AgentError> {
-        Ok(NodeEffects::new(dataplane.leases()?, Netlink::connect()?, Schedule::default()))
+        Ok(NodeEffects::new(dataplane.leases(), Netlink::connect()?, Schedule::default()))
     };
     let (mut seats, mut holders) = (Vec::new(), Vec::new());
     let Some(settings) = &config.vrrp else {
@@ -233,7 +236,7 @@ fn seat(
         let until_ns = Arc::new(AtomicU64::new(0));
         let term = Term::Decided(Arc::clone(&until_ns));
         let (task, holder) = Holder::new(effects()?, term, changes, placed);
-        let leases = dataplane.leases()?;
+        let leases = dataplane.leases();
         let link = settings
             .virtual_mac
             .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
@@ -261,7 +264,7 @@ fn seat(
 impl Agent {
     /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
     async fn begin(&mut self) -> Result<(), AgentError> {
-        self.remove_stale_virtual_links().await;
+        virtual_links::remove_stale(&self.netlink, &self.network).await;
         self.recall_macs();
         self.replan();
         let config = Arc::clone(&self.config);

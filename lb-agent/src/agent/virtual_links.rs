@@ -42,18 +42,6 @@ fn is_ours(link: &Link) -> bool {
 }
 
 impl Agent {
-    /// Removes what an agent that was killed left behind.
-    pub(super) async fn remove_stale_virtual_links(&mut self) {
-        let stale: Vec<String> =
-            self.network.links().filter(|link| is_ours(link)).map(|l| l.name.clone()).collect();
-        for name in &stale {
-            info!(interface = name, "removing an interface that an earlier agent left behind");
-            if let Err(error) = self.netlink.remove_virtual_link(name).await {
-                warn!(%error, "removing an interface with a virtual MAC");
-            }
-        }
-    }
-
     /// Makes the interfaces that are missing. Returns whether something was done to the network.
     pub(super) async fn follow_virtual_links(&mut self) -> bool {
         let mut changed = false;
@@ -96,6 +84,16 @@ impl Agent {
         let vips = seat.vips.as_ref()?;
         let placement = self.placements.iter().find(|p| vips.contains(&p.vip))?;
         Some((link, placement.interface.index))
+    }
+}
+
+/// Removes what an agent that was killed left behind.
+pub(super) async fn remove_stale(netlink: &Netlink, network: &Network) {
+    for Link { name, .. } in network.links().filter(|link| is_ours(link)) {
+        info!(interface = name, "removing an interface that an earlier agent left behind");
+        if let Err(error) = netlink.remove_virtual_link(name).await {
+            warn!(%error, "removing an interface with a virtual MAC");
+        }
     }
 }
 

@@ -28,13 +28,13 @@ fn start(options: &Options) -> Result<(), AgentError> {
     if options.check {
         return Ok(());
     }
-    if options.purge {
-        return agent::purge(&config);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|source| AgentError::System { operation: "starting the runtime", source })?;
+    if options.purge {
+        return runtime.block_on(agent::purge(&config));
+    }
     runtime.block_on(agent::run(options, config))
 }

@@ -1,6 +1,7 @@
 //! What can go wrong between the agent and the kernel, each with its remedy.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -54,6 +55,9 @@ pub enum DataPlaneError {
         "cannot attach to {name}: its index {index} shares a slot with {other}, which is attached; detach that one first"
     )]
     SlotTaken { name: String, index: u32, other: String },
+
+    #[error("the maps do not hold the VIP {vip}; see why they are not up to date")]
+    NoVip { vip: IpAddr },
 
     #[error("interface {name} is not attached")]
     NotAttached { name: String },

@@ -1,36 +1,87 @@
 //! Writing leases: until when this node answers ARP and ND for a VIP.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData};
 use lb_common::Address;
-use lb_common::layout::map;
+use lb_common::layout::{map, size};
 use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
-use super::pins::Pins;
+use super::load::{descriptor, take};
+use super::maps::ignore_missing;
+use super::monotonic_ns;
+use super::shared::SharedArray;
 
-/// The map of VIPs, by a handle of its own.
+/// The map of VIPs, and the leases that it leads to.
 #[derive(Debug)]
-pub struct Leases {
-    /// Locked by the holder alone; aya wants a map that nobody else writes meanwhile.
-    vips: Mutex<HashMap<MapData, Address, Vip>>,
-    tables_written: Arc<AtomicBool>,
+pub(super) struct Vips {
+    places: HashMap<MapData, Address, u32>,
+    leases: SharedArray,
 }
 
-impl Leases {
-    pub(super) fn open(
-        pins: &Pins,
-        tables_written: Arc<AtomicBool>,
-    ) -> Result<Self, DataPlaneError> {
-        let vips = MapData::from_pin(pins.map(map::VIPS))
-            .and_then(Map::from_map_data)
-            .and_then(HashMap::try_from)
-            .map_err(|e| DataPlaneError::map("opening", map::VIPS, e))?;
-        Ok(Self { vips: Mutex::new(vips), tables_written })
+impl Vips {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
+        let leases = descriptor(object, map::LEASES)?;
+        let leases = SharedArray::of::<Vip>(leases, size::VIPS as u32)
+            .map_err(|e| DataPlaneError::io("mapping", map::LEASES, e))?;
+        Ok(Self { places: take(object, map::VIPS)?, leases })
     }
+
+    /// Those that the map holds, and their places.
+    pub(super) fn held(&self) -> Result<Vec<(Address, u32)>, DataPlaneError> {
+        let held = self.places.iter().collect::<Result<_, _>>();
+        held.map_err(|e| DataPlaneError::map("reading", map::VIPS, e))
+    }
+
+    /// Ends a VIP's lease and removes it.
+    pub(super) fn remove(&mut self, vip: &Address, place: u32) -> Result<(), DataPlaneError> {
+        if let Some(lease) = self.lease(place) {
+            lease.store(0, Ordering::Release);
+        }
+        ignore_missing(self.places.remove(vip))
+            .map_err(|e| DataPlaneError::map("removing from", map::VIPS, e))
+    }
+
+    /// Adds a VIP without a lease. Of those that were removed before no program reads any more.
+    pub(super) fn add(&mut self, vip: Address) -> Result<(), DataPlaneError> {
+        let used: BTreeSet<u32> = self.held()?.into_iter().map(|(_, place)| place).collect();
+        let mut all = 0..self.leases.len();
+        let free = all.find(|place| !used.contains(place));
+        let free = free.and_then(|place| Some((place, self.lease(place)?)));
+        let (place, lease) =
+            free.ok_or(DataPlaneError::Inconsistent("more VIPs than there are leases"))?;
+        lease.store(0, Ordering::Release);
+        self.places.insert(vip, place, 0).map_err(|e| DataPlaneError::map("writing", map::VIPS, e))
+    }
+
+    pub(super) fn holds_lease(&self, now_ns: u64) -> Result<bool, DataPlaneError> {
+        let held = self.held()?;
+        let mut leases = held.iter().filter_map(|&(_, place)| self.lease(place));
+        Ok(leases.any(|lease| lease.load(Ordering::Acquire) > now_ns))
+    }
+
+    /// The one word of a lease.
+    fn lease(&self, place: u32) -> Option<&AtomicU64> {
+        self.leases.get(place)?.first()
+    }
+}
+
+/// The VIPs, for whoever holds them: a handle of its own.
+#[derive(Debug)]
+pub struct Leases {
+    pub(super) vips: Arc<Mutex<Vips>>,
+    pub(super) tables_written: Arc<AtomicBool>,
+}
+
+/// Locks the VIPs: for a few system calls at most, since the Active node renews its lease behind it. A
+/// panic in between leaves them as they were.
+pub(super) fn lock(vips: &Mutex<Vips>) -> MutexGuard<'_, Vips> {
+    vips.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Leases {
@@ -41,11 +92,22 @@ impl Leases {
 
     /// Lets this node answer ARP and ND for a VIP until `until_ns` on the kernel's monotonic clock;
     /// none ends that.
+    ///
+    /// # Errors
+    /// Where the maps do not hold the VIP (yet), and there is something to begin.
     pub fn set(&self, vip: IpAddr, until_ns: Option<u64>) -> Result<(), DataPlaneError> {
-        let lease = Vip { lease_until_ns: until_ns.unwrap_or(0) };
-        // A panic while it was locked leaves the map as it was.
-        let mut vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
-        vips.insert(Address::from(vip), lease, 0)
-            .map_err(|e| DataPlaneError::map("writing a lease to", map::VIPS, e))
+        let vips = lock(&self.vips);
+        let place = match vips.places.get(&Address::from(vip), 0) {
+            Ok(place) => place,
+            Err(error) => {
+                ignore_missing(Err(error))
+                    .map_err(|e| DataPlaneError::map("reading", map::VIPS, e))?;
+                let begins = until_ns.is_some_and(|until_ns| until_ns > monotonic_ns());
+                return if begins { Err(DataPlaneError::NoVip { vip }) } else { Ok(()) };
+            }
+        };
+        let lease = vips.lease(place).ok_or(DataPlaneError::NoVip { vip })?;
+        lease.store(until_ns.unwrap_or(0), Ordering::Release);
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::{map, size};
 use lb_common::nat::NatEntry;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::vip::Vip;
 
@@ -87,6 +87,7 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(map::SERVICES, capacity.services)
+        .map_max_entries(map::SERVICE_VERSIONS, capacity.services)
         .map_max_entries(map::TABLES, capacity.tables())
         .map_max_entries(map::BACKENDS, capacity.backends)
         .map_max_entries(map::BACKEND_COUNTERS, capacity.backends)
@@ -178,7 +179,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 19] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 21] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -190,10 +191,12 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 19] {
     [
         (map::SETTINGS, shape::<u32, Settings>(1)),
         (map::ADDRESS_FILTER, shape::<u32, AddressFilter>(1)),
-        (map::VIPS, shape::<Address, Vip>(size::VIPS)),
+        (map::VIPS, shape::<Address, u32>(size::VIPS)),
+        (map::LEASES, shape::<u32, Vip>(size::VIPS)),
         (map::INTERFACES, shape::<u32, Interface>(SLOTS as usize)),
         (map::PEERS, shape::<PeerKey, u32>(size::PEERS)),
-        (map::SERVICES, shape::<ServiceKey, Service>(capacity.services as usize)),
+        (map::SERVICES, shape::<ServiceKey, u32>(capacity.services as usize)),
+        (map::SERVICE_VERSIONS, shape::<u32, ServiceVersions>(capacity.services as usize)),
         (map::TABLES, shape::<u32, u32>(capacity.tables() as usize)),
         (map::BACKENDS, shape::<u32, Backend>(backends)),
         (map::BACKEND_COUNTERS, shape::<u32, BackendCounters>(backends)),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
@@ -15,14 +15,15 @@ use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{PeerKey, Settings};
-use lb_common::vip::Vip;
 use tracing::warn;
 
 use super::batch;
 use super::error::DataPlaneError;
 use super::grace::Grace;
+use super::lease::{self, Vips};
 use super::load::{Capacity, descriptor, take};
 use super::memory;
+use super::services::Services;
 use super::state::{self, Applied, State};
 use crate::plan::{Plan, PlannedService, SharedTable};
 
@@ -39,10 +40,10 @@ type Places = std::collections::HashMap<*const SharedTable, u32>;
 pub(super) struct Maps {
     settings: Array<MapData, Settings>,
     filter: Array<MapData, AddressFilter>,
-    vips: HashMap<MapData, Address, Vip>,
+    pub(super) vips: Arc<Mutex<Vips>>,
     interfaces: Array<MapData, Interface>,
     peers: HashMap<MapData, PeerKey, u32>,
-    services: HashMap<MapData, ServiceKey, Service>,
+    services: Services,
     tables: OwnedFd,
     backends: Array<MapData, Backend>,
     backends_fd: OwnedFd,
@@ -59,10 +60,10 @@ impl Maps {
         let mut maps = Self {
             settings: take(object, map::SETTINGS)?,
             filter: take(object, map::ADDRESS_FILTER)?,
-            vips: take(object, map::VIPS)?,
+            vips: Arc::new(Mutex::new(Vips::take(object)?)),
             interfaces: take(object, map::INTERFACES)?,
             peers: take(object, map::PEERS)?,
-            services: take(object, map::SERVICES)?,
+            services: Services::take(object, capacity.services)?,
             tables: descriptor(object, map::TABLES)?,
             backends_fd: descriptor(object, map::BACKENDS)?,
             backends: take(object, map::BACKENDS)?,
@@ -77,22 +78,31 @@ impl Maps {
     }
 
     fn recover(&mut self, capacity: &Capacity) -> Result<(), DataPlaneError> {
-        let found = self.services.iter().collect::<Result<Vec<_>, _>>();
-        let found = found.map_err(|e| DataPlaneError::map("reading", map::SERVICES, e))?;
-        for (key, service) in found {
-            let sizes = (capacity.backends, capacity.tables());
-            let why = state::spoilt(&service, &self.state, sizes);
-            let (None, Some(block)) = (why, state::block(&service)) else {
+        for (key, place) in self.services.held()? {
+            let service = self.services.at(place);
+            let why = match &service {
+                Some(service) => state::spoilt(
+                    service,
+                    place,
+                    &self.state,
+                    (capacity.backends, capacity.tables()),
+                ),
+                None => Some("its place lies outside the map"),
+            };
+            let (None, Some(service)) = (why, service) else {
                 warn!(?key, why, "a service in the pinned maps is spoilt and forgotten");
-                ignore_missing(self.services.remove(&key))
-                    .map_err(|e| DataPlaneError::map("removing from", map::SERVICES, e))?;
+                self.services.remove(&key)?;
+                self.state.note_removal();
                 continue;
             };
+            let Some(block) = state::block(&service) else { continue };
             let backends =
                 batch::read(&self.backends_fd, block.start, block.len(), 1, Backend::EMPTY)
                     .map_err(|e| DataPlaneError::io("reading", map::BACKENDS, e))?;
             self.state.tables.entry(service.table).or_default();
-            self.state.set(key, Applied { service, block, backends: backends.into() });
+            self.state.places.claim(place);
+            let backends = backends.into();
+            self.state.set(key, Applied { service, place, block, backends });
         }
         // An agent that was killed may have left tables that no service used any more. The lowest free place
         // is always taken, and what was used once is never empty again: behind the first one that is there
@@ -224,13 +234,48 @@ impl Maps {
             backend_count: entries.len() as u32,
             reserved: 0,
         };
-        if before.is_none_or(|before| before.service != service) {
-            self.services
-                .insert(planned.key, service, 0)
-                .map_err(|e| DataPlaneError::map("writing", map::SERVICES, e))?;
-        }
-        self.state.set(planned.key, Applied { service, block, backends: entries.into() });
+        let place = match before {
+            Some(before) => {
+                if before.service != service {
+                    self.switch(before.place, &service)?;
+                }
+                before.place
+            }
+            None => self.add_service(&planned.key, &service, capacity)?,
+        };
+        self.state.set(planned.key, Applied { service, place, block, backends: entries.into() });
         Ok(())
+    }
+
+    /// Replaces a service by another version, once nobody reads the one before the present one.
+    fn switch(&mut self, place: u32, service: &Service) -> Result<(), DataPlaneError> {
+        if self.state.was_switched(place) {
+            self.await_readers()?;
+        }
+        self.services.write(place, service)?;
+        self.state.note_switch(place);
+        Ok(())
+    }
+
+    fn add_service(
+        &mut self,
+        key: &ServiceKey,
+        service: &Service,
+        capacity: &Capacity,
+    ) -> Result<u32, DataPlaneError> {
+        self.await_readers_of_removed()?;
+        let limit = capacity.services;
+        let place = self.state.places.take(limit).ok_or(DataPlaneError::Limit {
+            what: "services",
+            needed: u64::from(limit) + 1,
+            limit: u64::from(limit),
+        })?;
+        let written =
+            self.services.write(place, service).and_then(|()| self.services.add(key, place));
+        if written.is_err() {
+            self.state.places.give(place);
+        }
+        written.map(|()| place)
     }
 
     /// Each changed entry is one store: a change of health or of a neighbour.
@@ -275,6 +320,15 @@ impl Maps {
         Ok(())
     }
 
+    /// Waits for the readers of what was removed from a hash map, before something is added to one: the
+    /// kernel may take the removed element for it at once.
+    fn await_readers_of_removed(&mut self) -> Result<(), DataPlaneError> {
+        if self.state.has_removed() {
+            self.await_readers()?;
+        }
+        Ok(())
+    }
+
     /// Gives the memory of former tables back: empty ones take their places. Not a part of each change,
     /// since it waits for the kernel's programs: the next change's table does so anyway, and may take
     /// the place.
@@ -293,8 +347,7 @@ impl Maps {
         let gone: Vec<ServiceKey> =
             self.state.services.keys().filter(|key| !planned.contains(key)).copied().collect();
         for key in gone {
-            ignore_missing(self.services.remove(&key))
-                .map_err(|e| DataPlaneError::map("removing from", map::SERVICES, e))?;
+            self.services.remove(&key)?;
             self.state.remove(&key);
         }
         Ok(())
@@ -302,21 +355,18 @@ impl Maps {
 
     fn apply_vips(&mut self, plan: &Plan) -> Result<(), DataPlaneError> {
         let planned: HashSet<Address> = plan.vips.iter().map(|&vip| vip.into()).collect();
-        let present: HashSet<Address> = self
-            .vips
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(|e| DataPlaneError::map("reading", map::VIPS, e))?;
-        for vip in present.difference(&planned) {
-            ignore_missing(self.vips.remove(vip))
-                .map_err(|e| DataPlaneError::map("removing from", map::VIPS, e))?;
+        let held = lease::lock(&self.vips).held()?;
+        let new: Vec<Address> =
+            planned.iter().filter(|vip| held.iter().all(|(it, _)| it != *vip)).copied().collect();
+        for (vip, place) in held.iter().filter(|(vip, _)| !planned.contains(vip)) {
+            lease::lock(&self.vips).remove(vip, *place)?;
+            self.state.note_removal();
         }
-        for vip in planned.difference(&present) {
-            self.vips
-                .insert(vip, Vip::default(), 0)
-                .map_err(|e| DataPlaneError::map("writing", map::VIPS, e))?;
+        if !new.is_empty() {
+            // Not while they are locked.
+            self.await_readers_of_removed()?;
         }
-        Ok(())
+        new.into_iter().try_for_each(|vip| lease::lock(&self.vips).add(vip))
     }
 
     fn apply_peers(&mut self, plan: &Plan) -> Result<(), DataPlaneError> {
@@ -329,8 +379,10 @@ impl Maps {
         for peer in present.difference(&planned) {
             ignore_missing(self.peers.remove(peer))
                 .map_err(|e| DataPlaneError::map("removing from", map::PEERS, e))?;
+            self.state.note_removal();
         }
         for peer in planned.difference(&present) {
+            self.await_readers_of_removed()?;
             self.peers
                 .insert(peer, 1, 0)
                 .map_err(|e| DataPlaneError::map("writing", map::PEERS, e))?;
@@ -350,7 +402,7 @@ impl Maps {
     }
 
     pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
-        self.vips.iter().flatten().any(|(_, vip)| vip.lease_until_ns > now_ns)
+        lease::lock(&self.vips).holds_lease(now_ns).unwrap_or(false)
     }
 }
 
@@ -360,7 +412,7 @@ fn same_backends(before: &[Backend], now: &[Backend]) -> bool {
         && before.iter().zip(now).all(|(a, b)| a.address == b.address && a.port_be == b.port_be)
 }
 
-fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

@@ -17,6 +17,8 @@ mod maps;
 mod memory;
 mod nat;
 mod pins;
+mod services;
+mod shared;
 mod stages;
 mod state;
 mod sweep;
@@ -190,8 +192,9 @@ impl DataPlane {
     }
 
     /// A handle of its own on the leases, so that nothing else of the agent can delay them.
-    pub fn leases(&self) -> Result<Leases, DataPlaneError> {
-        Leases::open(&self.pins, Arc::clone(&self.tables_written))
+    pub fn leases(&self) -> Leases {
+        let tables_written = Arc::clone(&self.tables_written);
+        Leases { vips: Arc::clone(&self.maps.vips), tables_written }
     }
 
     /// A loaded program, for measurements.

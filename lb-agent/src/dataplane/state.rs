@@ -20,6 +20,8 @@ use crate::plan::SharedTable;
 #[derive(Clone, Debug)]
 pub(super) struct Applied {
     pub(super) service: Service,
+    /// Where its versions are.
+    pub(super) place: u32,
     /// Its backends' indexes.
     pub(super) block: Range<u32>,
     /// What they hold.
@@ -50,6 +52,7 @@ pub struct TablesMemory {
 /// another service has. Changing one of the two would change both.
 pub(super) fn spoilt(
     service: &Service,
+    place: u32,
     state: &State,
     capacity: (u32, u32),
 ) -> Option<&'static str> {
@@ -67,6 +70,8 @@ pub(super) fn spoilt(
     others.find_map(|other| {
         if other.service.table == service.table && other.service.slots != service.slots {
             Some("its table is another service's, with another size")
+        } else if other.place == place {
+            Some("its place is another service's")
         } else if block.start < other.block.end && other.block.start < block.end {
             Some("its backends are another service's")
         } else {
@@ -90,6 +95,43 @@ pub(super) struct State {
     retired_tables: BTreeSet<u32>,
     /// The bytes of each.
     stale_tables: BTreeMap<u32, u64>,
+    /// Of services' versions.
+    pub(super) places: Places,
+    retired_places: Vec<u32>,
+    /// Places of services whose former version may still be read.
+    switched: BTreeSet<u32>,
+    /// Whether elements of hash maps were removed that may still be read.
+    removed: bool,
+}
+
+/// Which of the places of services' versions are free.
+#[derive(Default, Debug)]
+pub(super) struct Places {
+    /// Free ones below `end`.
+    free: BTreeSet<u32>,
+    /// From here on all are.
+    end: u32,
+}
+
+impl Places {
+    /// The lowest free one below `limit`, which is free no more.
+    pub(super) fn take(&mut self, limit: u32) -> Option<u32> {
+        let place = self.free.first().copied().unwrap_or(self.end);
+        (place < limit).then(|| self.claim(place))
+    }
+
+    /// Takes this one.
+    pub(super) fn claim(&mut self, place: u32) -> u32 {
+        self.free.extend(self.end..place);
+        self.end = self.end.max(place + 1);
+        self.free.remove(&place);
+        place
+    }
+
+    /// Frees one that was taken.
+    pub(super) fn give(&mut self, place: u32) {
+        self.free.insert(place);
+    }
 }
 
 impl State {
@@ -145,6 +187,8 @@ impl State {
     pub(super) fn remove(&mut self, key: &ServiceKey) {
         if let Some(former) = self.services.remove(key) {
             self.retired_blocks.push(former.block);
+            self.retired_places.push(former.place);
+            self.note_removal();
         }
     }
 
@@ -184,13 +228,41 @@ impl State {
         Some((index, self.tables.get(&index)?.bytes))
     }
 
+    /// Notes that an element of a hash map was removed.
+    pub(super) const fn note_removal(&mut self) {
+        self.removed = true;
+    }
+
+    pub(super) const fn has_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Notes that the service at a place has another version now.
+    pub(super) fn note_switch(&mut self, place: u32) {
+        self.switched.insert(place);
+    }
+
+    /// Whether the version that the service at a place had before may still be read.
+    pub(super) fn was_switched(&self, place: u32) -> bool {
+        self.switched.contains(&place)
+    }
+
     pub(super) fn has_retired(&self) -> bool {
-        !self.retired_blocks.is_empty() || !self.retired_tables.is_empty()
+        // Retired places are of what was removed.
+        !self.retired_blocks.is_empty()
+            || !self.retired_tables.is_empty()
+            || !self.switched.is_empty()
+            || self.removed
     }
 
     /// Frees what is retired. Only once no program can read it any more.
     pub(super) fn free_retired(&mut self) {
         self.retired_blocks.clear();
+        self.switched.clear();
+        self.removed = false;
+        for place in std::mem::take(&mut self.retired_places) {
+            self.places.give(place);
+        }
         for index in std::mem::take(&mut self.retired_tables) {
             self.give_up(index);
         }
@@ -229,7 +301,8 @@ mod tests {
                 backend_count: block.len() as u32,
                 reserved: 0,
             };
-            let applied = Applied { service, block: block.clone(), backends: Arc::from([]) };
+            let applied =
+                Applied { service, place: i as u32, block: block.clone(), backends: Arc::from([]) };
             (key, applied)
         });
         let tables = entries.iter().map(|(table, _)| (*table, HeldTable::default()));
@@ -242,7 +315,7 @@ mod tests {
         let service = state.services.values().next().unwrap().service;
         let judged = |table, backends, backend_count| {
             let service = Service { table, backends, backend_count, ..service };
-            spoilt(&service, &state, (16, 4))
+            spoilt(&service, 1, &state, (16, 4))
         };
         assert_eq!(judged(1, 3, 13), None);
         assert!(judged(1, 3, 14).unwrap().contains("backends lie outside"));
@@ -251,7 +324,9 @@ mod tests {
         assert!(judged(4, 3, 1).unwrap().contains("table lies outside"));
         assert_eq!(judged(0, 3, 1), None, "services share tables");
         let larger = Service { slots: 7, backends: 3, backend_count: 1, ..service };
-        assert!(spoilt(&larger, &state, (16, 4)).unwrap().contains("another size"));
+        assert!(spoilt(&larger, 1, &state, (16, 4)).unwrap().contains("another size"));
+        let other = Service { backends: 3, backend_count: 1, ..service };
+        assert!(spoilt(&other, 0, &state, (16, 4)).unwrap().contains("place is another"));
         assert!(judged(1, 2, 1).unwrap().contains("backends are another"));
     }
 
@@ -290,6 +365,37 @@ mod tests {
         state.tidied();
         assert_eq!(state.stale_tables(), [0; 0]);
         assert_eq!(state.free_table(2), Some(0));
+    }
+
+    #[test]
+    fn the_lowest_free_place_is_taken_and_one_that_may_be_read_is_not() {
+        let mut places = Places::default();
+        assert_eq!(places.claim(2), 2);
+        assert_eq!([places.take(4), places.take(4), places.take(4)], [Some(0), Some(1), Some(3)]);
+        assert_eq!(places.take(4), None);
+        places.give(1);
+        assert_eq!(places.take(4), Some(1));
+
+        let mut state = state(&[(0, 0..3), (1, 3..6)]);
+        state.places.claim(0);
+        state.places.claim(1);
+        let first = *state.services.iter().find(|(_, a)| a.place == 0).unwrap().0;
+        state.remove(&first);
+        assert!(state.has_removed() && state.has_retired());
+        assert_eq!(state.places.take(2), None);
+        state.free_retired();
+        assert!(!state.has_removed());
+        assert_eq!(state.places.take(2), Some(0));
+    }
+
+    #[test]
+    fn a_former_version_is_in_use_until_its_readers_have_ended() {
+        let mut state = state(&[(0, 0..3)]);
+        assert!(!state.was_switched(0));
+        state.note_switch(0);
+        assert!(state.was_switched(0) && state.has_retired());
+        state.free_retired();
+        assert!(!state.was_switched(0) && !state.has_retired());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "references into maps")]
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
@@ -19,13 +19,16 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::size;
 use lb_common::nat::NatEntry;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::vip::Vip;
 
-/// Values that the agent replaces under traffic: a replaced element must not be reused while a
-/// program reads it, which only maps without preallocation promise.
-const REPLACED: usize = BPF_F_NO_PREALLOC as usize;
+/// Of which a few elements are in use of many that there might be. They are added and removed, and
+/// never replaced ([`ServiceVersions`] says why).
+const FEW: usize = BPF_F_NO_PREALLOC as usize;
+
+/// The agent writes their values where they lie, whole words at a time.
+const IN_PLACE: usize = BPF_F_MMAPABLE as usize;
 
 /// Lets the tables in `tables` have different sizes (kernel 5.10).
 const ANY_SIZE: usize = 1 << 12;
@@ -41,14 +44,17 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "address_filter")]
 pub(crate) static ADDRESS_FILTER: Array<AddressFilter, 1> = Array::new();
 #[btf_map(name = "vips")]
-pub(crate) static VIPS: HashMap<Address, Vip, { size::VIPS }, REPLACED> = HashMap::new();
+static VIPS: HashMap<Address, u32, { size::VIPS }, FEW> = HashMap::new();
+#[btf_map(name = "leases")]
+static LEASES: Array<Vip, { size::VIPS }, IN_PLACE> = Array::new();
 #[btf_map(name = "interfaces")]
 pub(crate) static INTERFACES: Array<Interface, { SLOTS as usize }> = Array::new();
 #[btf_map(name = "peers")]
-pub(crate) static PEERS: HashMap<PeerKey, u32, { size::PEERS }, REPLACED> = HashMap::new();
+pub(crate) static PEERS: HashMap<PeerKey, u32, { size::PEERS }, FEW> = HashMap::new();
 #[btf_map(name = "services")]
-pub(crate) static SERVICES: HashMap<ServiceKey, Service, { size::SERVICES }, REPLACED> =
-    HashMap::new();
+static SERVICES: HashMap<ServiceKey, u32, { size::SERVICES }, FEW> = HashMap::new();
+#[btf_map(name = "svc_versions")]
+static SERVICE_VERSIONS: Array<ServiceVersions, { size::SERVICES }, IN_PLACE> = Array::new();
 /// Of words, not of buckets: before 6.2 (kernel commit db559117828d) a table fits only if it says as much
 /// of its values as this does, and those that the agent makes say nothing. Of a struct the kernel
 /// notes that it holds no timer, of an array nothing.
@@ -147,8 +153,9 @@ pub(crate) fn count_backend(index: u32, bytes: u32, new: bool) {
 
 #[inline(always)]
 pub(crate) fn vip(address: &Address) -> Option<&'static Vip> {
-    // SAFETY: without preallocation the element outlives the program's run (RCU).
-    unsafe { VIPS.get(address) }
+    // SAFETY: the agent removes an element, and waits for the programs before its place is used again.
+    let place = *unsafe { VIPS.get(address) }?;
+    LEASES.get(place)
 }
 
 #[inline(always)]
@@ -159,7 +166,12 @@ pub(crate) fn is_peer(key: &PeerKey) -> bool {
 #[inline(always)]
 pub(crate) fn service(key: &ServiceKey) -> Option<&'static Service> {
     // SAFETY: as in `vip`.
-    unsafe { SERVICES.get(key) }
+    let place = *unsafe { SERVICES.get(key) }?;
+    let versions = SERVICE_VERSIONS.get(place)?;
+    // SAFETY: a reference; volatile, since the agent writes it meanwhile. What it leads to the agent does
+    // not write before every program has ended that runs now.
+    let current = unsafe { core::ptr::read_volatile(&raw const versions.current) };
+    Some(&versions.versions[(current & 1) as usize])
 }
 
 #[inline(always)]

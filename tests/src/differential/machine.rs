@@ -20,7 +20,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::vip::Vip;
 use nix::time::{ClockId, clock_gettime};
@@ -52,11 +52,34 @@ struct Held {
     settings: Option<Settings>,
     filter: Option<AddressFilter>,
     vips: HashMap<Address, Vip>,
+    vip_places: Vec<Address>,
     interfaces: HashMap<u32, Interface>,
     peers: HashMap<PeerKey, u32>,
     services: HashMap<ServiceKey, Service>,
+    service_places: Vec<ServiceKey>,
     tables: BTreeMap<u32, Vec<Bucket>>,
     backends: Vec<Backend>,
+}
+
+/// The places of keys in an array. A key that was there before has the place that it had.
+fn placed<'a, K: Copy + Eq + std::hash::Hash + 'a>(
+    all: &mut Vec<K>,
+    keys: impl Iterator<Item = &'a K> + Clone,
+) -> HashMap<K, u32> {
+    for key in keys.clone() {
+        if !all.contains(key) {
+            all.push(*key);
+        }
+    }
+    with_places(all, keys)
+}
+
+fn with_places<'a, K: Copy + Eq + std::hash::Hash + 'a>(
+    all: &[K],
+    keys: impl Iterator<Item = &'a K>,
+) -> HashMap<K, u32> {
+    let place = |key: &K| all.iter().position(|it| it == key).map(|at| (*key, at as u32));
+    keys.filter_map(place).collect()
 }
 
 impl Machine {
@@ -128,14 +151,30 @@ impl Machine {
             self.held.filter = Some(state.filter);
         }
         let real = |it: &Vip| Vip { lease_until_ns: self.real_ns(state, it.lease_until_ns) };
-        let vips = state.vips.iter().map(|(key, vip)| (*key, real(vip))).collect();
-        let held = std::mem::take(&mut self.held.vips);
-        self.held.vips = self.replace(map::VIPS, held, vips)?;
+        let vips: HashMap<Address, Vip> =
+            state.vips.iter().map(|(key, vip)| (*key, real(vip))).collect();
+        let places = placed(&mut self.held.vip_places, vips.keys());
+        for (key, place) in &places {
+            if self.held.vips.get(key) != vips.get(key) {
+                self.set(map::LEASES, *place, vips[key])?;
+            }
+        }
+        let before = with_places(&self.held.vip_places, self.held.vips.keys());
+        self.replace(map::VIPS, before, places)?;
+        self.held.vips = vips;
         let peers = state.peers.iter().map(|mac| (PeerKey { mac: *mac, padding: [0; 2] }, 1u32));
         let held = std::mem::take(&mut self.held.peers);
         self.held.peers = self.replace(map::PEERS, held, peers.collect())?;
-        let held = std::mem::take(&mut self.held.services);
-        self.held.services = self.replace(map::SERVICES, held, state.services.clone())?;
+        let places = placed(&mut self.held.service_places, state.services.keys());
+        for (key, place) in &places {
+            let service = state.services[key];
+            if self.held.services.get(key) != Some(&service) {
+                self.set(map::SERVICE_VERSIONS, *place, ServiceVersions::new(service))?;
+            }
+        }
+        let before = with_places(&self.held.service_places, self.held.services.keys());
+        self.replace(map::SERVICES, before, places)?;
+        self.held.services = state.services.clone();
         for index in 0..SLOTS {
             let wanted = state.interfaces.get(&index).copied().unwrap_or_default();
             if self.held.interfaces.get(&index).copied().unwrap_or_default() != wanted {

@@ -248,3 +248,19 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
     }
     serde_json::from_slice(&body).context("not the JSON that was agreed on")
 }
+
+/// Removes what an agent left, as a person would.
+///
+/// # Errors
+/// Where it fails, or takes longer than a person waits.
+pub fn purge(host: &Host) -> Result<()> {
+    let mut command = Command::new(binary("lb-agent")?);
+    command.arg("--purge").arg("--config").arg(host.directory().join("lb.toml"));
+    command.arg("--bpf-dir").arg(host.bpf_directory());
+    let mut process = host.spawn("purge", command)?;
+    let status = process.wait(STOP)?;
+    if !status.success() {
+        bail!("lb-agent --purge failed ({status}): {}", process.log());
+    }
+    Ok(())
+}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nameindex;
 
 use super::namespace::Namespace;
 use super::process::{Place, Process};
@@ -211,6 +212,17 @@ impl Host {
             // The discard port: what becomes of the datagram is of no account.
             let _ = socket.send_to(b"knock", (address, 9));
             Ok(())
+        })
+    }
+
+    /// Its interfaces' names.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        self.namespace.within(|| {
+            let all = if_nameindex()?;
+            Ok(all.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
         })
     }
 

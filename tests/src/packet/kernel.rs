@@ -20,7 +20,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Settings, peer_bit};
 use lb_common::vip::Vip;
 use lb_common::virtual_mac::{lease_key, virtual_mac};
@@ -120,7 +120,7 @@ impl Kernel {
         self.sockets = Sockets::default();
         self.sockets = scene.sockets()?;
         self.forget_flows()?;
-        self.clear::<ServiceKey, Service>(map::SERVICES)?;
+        self.clear::<ServiceKey, u32>(map::SERVICES)?;
         self.set_globals(scene)?;
         self.set_interface(scene)?;
         self.set_peers()?;
@@ -160,18 +160,24 @@ impl Kernel {
         for family in [4, 6] {
             let address = Address::from(names::address("vip", family)?);
             filter.insert(&address);
-            let mut vips = self.hash::<Address, Vip>(map::VIPS)?;
-            vips.insert(address, vip, 0)?;
+            self.set_lease(address, u32::from(family), vip)?;
             let key = lease_key(virtual_mac(ROUTER_ID, family == 4));
             match scene.virtual_mac.until_ns(monotonic_ns()) {
-                Some(lease_until_ns) => vips.insert(key, Vip { lease_until_ns }, 0)?,
+                Some(lease_until_ns) => {
+                    self.set_lease(key, u32::from(family) + 1, Vip { lease_until_ns })?;
+                }
                 // Absent: another scene may have had it.
-                None => drop(vips.remove(&key)),
+                None => drop(self.hash::<Address, u32>(map::VIPS)?.remove(&key)),
             }
         }
         self.array::<AddressFilter>(map::ADDRESS_FILTER)?.set(0, filter, 0)?;
         self.array::<Settings>(map::SETTINGS)?.set(0, settings, 0)?;
         Ok(())
+    }
+
+    fn set_lease(&mut self, key: Address, place: u32, lease: Vip) -> Result<()> {
+        self.array::<Vip>(map::LEASES)?.set(place, lease, 0)?;
+        Ok(self.hash::<Address, u32>(map::VIPS)?.insert(key, place, 0)?)
     }
 
     fn set_interface(&mut self, scene: &Scene) -> Result<()> {
@@ -202,7 +208,7 @@ impl Kernel {
         if self.bucket != Some(scene.bucket()) {
             self.set_table(scene.bucket())?;
         }
-        let mut base = 0;
+        let (mut base, mut place) = (0, 0);
         for family in [4, 6] {
             let entries = scene.entries(family)?;
             for (at, entry) in entries.iter().enumerate() {
@@ -210,7 +216,10 @@ impl Kernel {
             }
             for protocol in PROTOCOLS {
                 let (key, service) = scene.service(family, protocol, base)?;
-                self.hash::<ServiceKey, Service>(map::SERVICES)?.insert(key, service, 0)?;
+                let versions = ServiceVersions::new(service);
+                self.array::<ServiceVersions>(map::SERVICE_VERSIONS)?.set(place, versions, 0)?;
+                self.hash::<ServiceKey, u32>(map::SERVICES)?.insert(key, place, 0)?;
+                place += 1;
             }
             base += entries.len() as u32;
         }

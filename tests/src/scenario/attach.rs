@@ -1,10 +1,9 @@
 //! `attach`: each way to an interface on a node of its own, and each of these nodes Active in turn.
 //! Small, since it also runs on emulated machines (`kernels`).
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::cluster::Cluster;
 use super::shape::{Family, NIC, Shape, sources, target};
@@ -12,7 +11,7 @@ use super::stage::Stage;
 use super::tally::{Tally, untranslated};
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections};
-use crate::lab::agent::{Agent, binary};
+use crate::lab::agent::{Agent, purge};
 use crate::lab::{Host, tool};
 
 /// By node.
@@ -101,17 +100,6 @@ fn ask(stage: &mut Stage, cluster: &Cluster, tally: &mut Tally, when: &str) -> R
         tally.answered(stage, &who, &report);
         untranslated(stage, &who, &report, target(Mode::Tcp, family));
     }
-    Ok(())
-}
-
-/// Removes what an agent left, as a person would.
-fn purge(host: &Host) -> Result<()> {
-    let mut command = Command::new(binary("lb-agent")?);
-    command.arg("--purge").arg("--config").arg(host.directory().join("lb.toml"));
-    command.arg("--bpf-dir").arg(host.bpf_directory());
-    let mut process = host.spawn("purge", command)?;
-    let status = process.wait(DETACHED)?;
-    ensure!(status.success(), "lb-agent --purge failed ({status}): {}", process.log());
     Ok(())
 }
 

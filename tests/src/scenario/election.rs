@@ -87,6 +87,10 @@ impl Cluster {
     pub fn boot(&mut self, node: usize) -> Result<()> {
         let Some(booting) = self.nodes.get(node) else { bail!("no node {node}") };
         let (host, name) = (&booting.host, booting.host.name().to_owned());
+        // As no interface of its own is left after a reboot; without programs these would speak.
+        for interface in host.interfaces()?.iter().filter(|name| name.starts_with("lb-v")) {
+            host.namespace().ip(&format!("link del {interface}"))?;
+        }
         // With the pins go programs, maps and links.
         match fs::remove_dir_all(host.bpf_directory()) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_agent::control::api::{Role, Track, TrackState};
 use lb_common::layout::{LAYOUT_VERSION, map};
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::ServiceKey;
 
 use super::cluster::{Cluster, SETTLE};
 use super::shape::{Family, Shape, Vrrp, address, backend, priority};
@@ -118,11 +118,11 @@ fn move_service(on: &Host, away: bool) -> Result<()> {
     let (from, to) = if away { (here, there) } else { (there, here) };
     let pin = format!("v{LAYOUT_VERSION}/maps/{}", map::SERVICES);
     let data = MapData::from_pin(on.bpf_directory().join(pin))?;
-    let mut services = HashMap::<_, ServiceKey, Service>::try_from(Map::from_map_data(data)?)?;
+    let mut services = HashMap::<_, ServiceKey, u32>::try_from(Map::from_map_data(data)?)?;
     let entries = services.iter().collect::<Result<Vec<_>, MapError>>()?;
     let found = entries.into_iter().find(|(key, _)| key.port_be == from);
-    let (key, service) = found.context("the service is not in the map")?;
-    services.insert(ServiceKey { port_be: to, ..key }, service, 0)?;
+    let (key, place) = found.context("the service is not in the map")?;
+    services.insert(ServiceKey { port_be: to, ..key }, place, 0)?;
     services.remove(&key)?;
     Ok(())
 }

@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_agent::control::api::Role;
 use lb_common::virtual_mac::virtual_mac;
-use nix::net::if_::if_nameindex;
 
 use super::cluster::{Cluster, SETTLE};
 use super::failover::trial;
@@ -18,7 +17,7 @@ use super::tally::Tally;
 use super::vrrp_keepalived::of_version_3;
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections, Load};
-use crate::lab::agent::Agent;
+use crate::lab::agent::{Agent, purge};
 use crate::lab::capture::{Capture, Direction, Frame};
 use crate::lab::peer::keepalived::Keepalived;
 use crate::lab::{Host, Lab, Mac, Offloads, format_mac};
@@ -240,19 +239,26 @@ fn judge(stage: &mut Stage, cluster: &Cluster, wires: Vec<Capture>, moves: usize
         let (users, late) = users(&frames);
         let names: Vec<&str> = users.iter().map(|node| cluster.name_of(*node)).collect();
         let text = format!("one node after the other uses it, while Active ({})", family.name());
-        let holds = users.len() == moves + 1 && late == 0;
-        stage.claim(&text, holds, format!("{names:?}, {late} frames of former ones"));
+        let holds = users.len() == moves + 1 && late.is_empty();
+        stage.claim(&text, holds, format!("{names:?}, {late:?} after others"));
     }
     Ok(())
 }
 
-/// Who advertises, one after the other, and how many frames others send after that.
-fn users(frames: &[(Duration, usize, &str)]) -> (Vec<usize>, usize) {
-    let (mut users, mut since, mut late) = (Vec::new(), Duration::ZERO, 0);
+/// What left a node and was late: how long after another began to advertise, and of what kind it is.
+type Late<'a> = (Duration, usize, &'a str);
+
+/// Who advertises, one after the other, and what others send after that.
+fn users<'a>(frames: &[(Duration, usize, &'a str)]) -> (Vec<usize>, Vec<Late<'a>>) {
+    let (mut users, mut since, mut late) = (Vec::new(), Duration::ZERO, Vec::new());
     for &(at, node, kind) in frames {
         match users.last() {
             Some(last) if *last == node => {}
-            Some(_) if kind != "VRRP" => late += usize::from(at > since + HANDOVER),
+            Some(_) if kind != "VRRP" => {
+                if at > since + HANDOVER {
+                    late.push((at - since, node, kind));
+                }
+            }
             _ => {
                 users.push(node);
                 since = at;
@@ -263,19 +269,25 @@ fn users(frames: &[(Duration, usize, &str)]) -> (Vec<usize>, usize) {
 }
 
 fn nothing_left(stage: &mut Stage, cluster: &mut Cluster) -> Result<()> {
-    for node in &mut cluster.nodes {
+    let [killed, ended @ ..] = &mut cluster.nodes[..] else { bail!("no nodes") };
+    for node in ended {
         node.agent.take().context("no agent")?.stop()?;
     }
-    let mut left = Vec::new();
-    for node in &cluster.nodes {
-        let names = node.host.namespace().within(|| {
-            let links = if_nameindex()?;
-            Ok(links.iter().map(|l| l.name().to_string_lossy().into_owned()).collect::<Vec<_>>())
-        })?;
-        left.extend(names.into_iter().filter(|name| name.starts_with("lb-v")));
-    }
-    stage.claim("agents that end leave no interface behind", left.is_empty(), format!("{left:?}"));
+    killed.agent.take().context("no agent")?.kill()?;
+    let left = virtual_links(&killed.host)?;
+    stage.claim("one that was killed leaves its interfaces", left.len() == 2, format!("{left:?}"));
+    purge(&killed.host)?;
+    let left: Vec<Vec<String>> =
+        cluster.nodes.iter().map(|node| virtual_links(&node.host)).collect::<Result<_>>()?;
+    let text = "agents that end leave no interface behind, and neither does a purge";
+    stage.claim(text, left.iter().all(Vec::is_empty), format!("{left:?}"));
     Ok(())
+}
+
+fn virtual_links(host: &Host) -> Result<Vec<String>> {
+    let mut names = host.interfaces()?;
+    names.retain(|name| name.starts_with("lb-v"));
+    Ok(names)
 }
 
 /// `vrrp-keepalived-vmac`

@@ -18,7 +18,9 @@ use crate::lab::{Lab, Namespace};
 use crate::scenario::stage::Stage;
 
 pub(super) const FLOWS: u32 = 1_000_000;
-const BACKENDS: u16 = 1000;
+/// For a thousand flows one backend in each family: an eighth of the ports is taken. With half of them a
+/// few of so many flows would find none.
+const FLOWS_OF_A_BACKEND: u32 = 1000;
 const PEERS: u8 = 3;
 const TRANSLATED: u16 = 8443;
 const CARRIED: u16 = 8444;
@@ -50,10 +52,12 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
 }
 
 fn configuration(flows: u32) -> String {
+    let backends = (flows / FLOWS_OF_A_BACKEND).min(u32::from(u16::MAX)) as u16;
     let mut text = rig::head(PEERS);
     text.push_str(&format!("\n[nat]\nflows = {flows}\n"));
+    text.push_str(&format!("\n[limits]\nbackends = {}\n", 3 * u32::from(backends)));
     for (family, vip) in VIPS.iter().enumerate() {
-        let translated: Vec<_> = (0..BACKENDS).map(|n| (backend(family, n), 1)).collect();
+        let translated: Vec<_> = (0..backends).map(|n| (backend(family, n), 1)).collect();
         text.push_str(&rig::service(&format!("translated{family}"), vip, TRANSLATED, &translated));
         let carried: Vec<_> = (2..2 + PEERS)
             .map(|number| (SocketAddr::new(peer(number).0[family], 6443), 1))
@@ -63,7 +67,7 @@ fn configuration(flows: u32) -> String {
     text
 }
 
-/// One of a thousand machines behind the router.
+/// One of the machines behind the router.
 pub(super) fn backend(family: usize, number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     let address = match family {

@@ -1,6 +1,7 @@
 //! `scale`: a million concurrent flows, a thousand services of a thousand backends each, and ten thousand
-//! changes of tables in a row under traffic, without a wrong packet; and what a flow and a service take of
-//! the machine's memory, held against what the documentation says.
+//! changes of tables in a row under traffic, without a wrong packet; that what changes is there all the
+//! time (`steady`); and what a flow and a service take of the machine's memory, held against what the
+//! documentation says.
 //!
 //! Who must get a packet is reckoned apart from the code that steers (`reckon`).
 
@@ -9,6 +10,7 @@ mod frames;
 mod reckon;
 mod rig;
 mod services;
+mod steady;
 mod updates;
 
 use anyhow::{Context as _, Result};
@@ -18,7 +20,8 @@ use super::stage::Stage;
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     services::run(stage)?;
     flows::run(stage)?;
-    updates::run(stage)
+    updates::run(stage)?;
+    steady::run(stage)
 }
 
 /// The table of sizes that users read.

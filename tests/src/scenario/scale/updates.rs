@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_agent::dataplane::Pins;
+use lb_common::counter::Verdict;
 use lb_common::hash::mix;
 
 use super::frames::{Seen, Segment, TTL, build};
@@ -245,6 +246,7 @@ fn measure(stage: &mut Stage, pins: Pins, place: &Namespace) -> Result<()> {
     let sum = |of: fn(&Books) -> u64| books.iter().map(of).sum::<u64>();
     let wrong = sum(|books| books.wrong);
     let first = books.iter().find_map(|books| books.first.clone()).unwrap_or_default();
+    let first = if wrong == 0 { first } else { format!("{first}; {}", verdicts(&rig)?) };
     let text = "each segment goes where the tables before or after a change say";
     let seen = format!("{wrong} of {} wrong {first}", sum(|books| books.segments));
     stage.claim(text, wrong == 0 && sum(|books| books.segments) > 0, seen);
@@ -263,6 +265,14 @@ fn measure(stage: &mut Stage, pins: Pins, place: &Namespace) -> Result<()> {
     stage.figure("update_longest_ms", pace.longest.as_secs_f64() * 1e3);
     stage.figure("updates_per_second", (f64::from(updates) / pace.took.as_secs_f64()).round());
     Ok(())
+}
+
+/// What the program has decided in all, by its own counters.
+fn verdicts(rig: &Rig) -> Result<String> {
+    let counts = Verdict::ALL.iter().zip(rig.data_path.verdicts()?);
+    let seen = counts.filter(|(_, count)| *count != 0);
+    let seen: Vec<_> = seen.map(|(verdict, count)| format!("{} {count}", verdict.name())).collect();
+    Ok(seen.join(", "))
 }
 
 fn joined<T>(worker: std::thread::ScopedJoinHandle<'_, T>) -> T {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use lb_fuzz::config::{Config, ConfigError};
 use lb_fuzz::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Network, Route};
-use lb_fuzz::plan::{Inputs, Plan, Tables, Usable};
+use lb_fuzz::plan::{Inputs, Lists, Plan, Tables, Usable};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// Buckets that are built for one input: a table of the largest size takes a second.
@@ -68,8 +68,10 @@ fn plan(config: &Config, node: &str, own: &[IpAddr], tables: &Tables) {
         config,
         node,
         tables,
+        lists: &Lists::default(),
         network: &network,
         known_macs: &HashMap::new(),
+        syn_cookies: true,
         attached: &[2],
         usable: &|_, _| Usable { alive: true, accepts: true },
     });

@@ -101,7 +101,7 @@ fn services(bytes: &[u8]) {
             backends: word(3),
             flags: word(4),
             backend_count: word(5),
-            reserved: 0,
+            protection: 0,
         };
         let place = if word(0) >> 31 == 1 { word(0) & 31 } else { at as u32 };
         (key, place, service)

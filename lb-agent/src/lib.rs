@@ -12,6 +12,7 @@ pub mod dataplane;
 pub mod health;
 mod hysteresis;
 pub mod kernel;
+pub mod lists;
 pub mod metrics;
 pub mod netlink;
 pub mod notify;

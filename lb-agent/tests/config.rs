@@ -22,6 +22,7 @@ const TEN_LINES: &str = include_str!("fixtures/config/taken/ten-lines.toml");
 const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.toml");
 const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
 const NOTIFY: &str = include_str!("fixtures/config/taken/notify.toml");
+const PROTECTION: &str = include_str!("fixtures/config/taken/protection.toml");
 const TRACK: &str = include_str!("fixtures/config/taken/track.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
@@ -414,6 +415,25 @@ fn more_backends_than_prometheus_is_to_see_are_remarked_on() {
         let remarks = taken(&format!("{text}[metrics]\n{enough}\n")).remarks();
         assert_eq!(remarks, [""; 0], "{enough}");
     }
+}
+
+#[test]
+fn a_service_says_whom_it_refuses() {
+    let config = taken(PROTECTION);
+    let service = &config.services[0];
+    let allowed: Vec<String> = service.lists.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["192.168.0.0/16", "10.0.0.7/32"]);
+    assert_eq!(service.lists.deny.len(), 1);
+    assert_eq!(service.lists.deny_file.as_deref(), Some(Path::new("/etc/lb/deny.txt")));
+    assert!(service.lists.allows());
+    let limit = service.rate_limit.expect("a limit");
+    // A second's connections at once, where the file does not say.
+    assert_eq!((limit.per_second, limit.burst), (250, 250));
+    assert_eq!((limit.prefix_ipv4, limit.prefix_ipv6), (24, 64));
+    assert_eq!(config.syn_flood.map(|guard| guard.syns_per_second), Some(5000));
+    let without = taken(TEN_LINES);
+    assert!(without.syn_flood.is_none());
+    assert!(without.services[0].lists.is_empty() && without.services[0].rate_limit.is_none());
 }
 
 #[test]

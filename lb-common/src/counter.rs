@@ -168,6 +168,16 @@ verdicts! {
     IcmpTooBig = "icmp_too_big", Forward;
     /// A packet larger than where it was to go takes, which could not be answered.
     TooBig = "too_big", Drop;
+    /// From a source that the service's lists deny.
+    Denied = "denied", Drop;
+    /// From a source that is on none of the service's lists, one of which allows.
+    NotAllowed = "not_allowed", Drop;
+    /// A new connection of a source that opened too many of late.
+    RateLimited = "rate_limited", Drop;
+    /// In a flood, a SYN for a listener on this node: answered by a SYN cookie.
+    SynCookie = "syn_cookie", Forward;
+    /// In a flood, a SYN that cannot be answered by a SYN cookie.
+    SynDropped = "syn_dropped", Drop;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

@@ -33,7 +33,13 @@ pub mod map {
     pub const XDP_STAGES: &str = "xdp_stages";
     pub const TC_STAGES: &str = "tc_stages";
 
-    pub const ALL: [&str; 21] = [
+    pub const PROTECTIONS: &str = "protections";
+    pub const LISTS: &str = "lists";
+    pub const RATES: &str = "rates";
+    pub const SYN_FLOOD: &str = "syn_flood";
+    pub const SYN_LEFT: &str = "syn_left";
+
+    pub const ALL: [&str; 26] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -55,6 +61,11 @@ pub mod map {
         RUNTIME,
         XDP_STAGES,
         TC_STAGES,
+        PROTECTIONS,
+        LISTS,
+        RATES,
+        SYN_FLOOD,
+        SYN_LEFT,
     ];
 }
 
@@ -70,6 +81,8 @@ pub mod stage {
     pub const DELIVER_RARE: u32 = 3;
     /// For rare ones that leave.
     pub const EGRESS_RARE: u32 = 4;
+    /// For SYNs in a flood; in `xdp_stages` only.
+    pub const COOKIE: u32 = 5;
 }
 
 /// Sizes that the object is compiled with; the agent may raise those marked so when it loads.
@@ -88,6 +101,12 @@ pub mod size {
     pub const HOST_ORIGINS: usize = 65_536;
     /// Packets in pieces, for each of which one or two programs have an entry.
     pub const FRAGMENTS: usize = 65_536;
+    /// As of tables: the one in use and the one being prepared, for each service.
+    pub const PROTECTIONS: usize = 2 * SERVICES;
+    /// As many: each may be another one's.
+    pub const LISTS: usize = PROTECTIONS;
+    /// Sources of new connections. Set by `limits.sources`.
+    pub const RATES: usize = 65_536;
     /// Room for programs to come.
     pub const STAGES: usize = 8;
 }

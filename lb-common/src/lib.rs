@@ -25,8 +25,10 @@ pub mod nat;
 pub mod permutation;
 #[cfg(feature = "user")]
 mod pod;
+pub mod protection;
 pub mod service;
 pub mod settings;
+pub mod syn_flood;
 pub mod vip;
 pub mod virtual_mac;
 

@@ -24,6 +24,9 @@ pub const HAS_NAT: u32 = 1 << 1;
 /// At least one backend is on this node.
 pub const HAS_LOCAL: u32 = 1 << 2;
 
+/// Its packets are held against the rules at [`Service::protection`].
+pub const PROTECTED: u32 = 1 << 3;
+
 /// What a service is at one time.
 ///
 /// Everything that belongs to one generation of the table is in this one value, so that replacing
@@ -39,12 +42,12 @@ pub struct Service {
     pub slots: u32,
     /// Index of its first backend in the map `backends`.
     pub backends: u32,
-    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`].
+    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`], [`PROTECTED`].
     pub flags: u32,
     /// Backends from there on.
     pub backend_count: u32,
-    /// Room (protection, a flow-table switch, connection-id routing); zero.
-    pub reserved: u32,
+    /// Index in the map `protections`; with [`PROTECTED`].
+    pub protection: u32,
 }
 
 /// The value of the map `svc_versions`; the map `services` has its index for a [`ServiceKey`].
@@ -91,7 +94,7 @@ impl Service {
             self.seed,
             pair(self.table, self.slots),
             pair(self.backends, self.flags),
-            pair(self.backend_count, self.reserved),
+            pair(self.backend_count, self.protection),
         ]
     }
 
@@ -99,8 +102,8 @@ impl Service {
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
         let (table, slots) = apart(words[1]);
         let (backends, flags) = apart(words[2]);
-        let (backend_count, reserved) = apart(words[3]);
-        Self { seed: words[0], table, slots, backends, flags, backend_count, reserved }
+        let (backend_count, protection) = apart(words[3]);
+        Self { seed: words[0], table, slots, backends, flags, backend_count, protection }
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
             backends: 3,
             flags: HASH_PORT | HAS_LOCAL,
             backend_count: u32::MAX,
-            reserved: 6,
+            protection: 6,
         };
         assert_eq!(Service::from_words(service.words()), service);
         let slots = service.words()[1].to_ne_bytes();

@@ -9,6 +9,11 @@ pub const LOCAL_UDP: u32 = 1 << 2;
 /// What is said about a VIP is said with its virtual router's MAC, and with no other.
 pub const VIRTUAL_MAC: u32 = 1 << 3;
 
+/// SYNs that this node takes are counted against [`Settings::syn_interval_ns`].
+pub const SYN_GUARD: u32 = 1 << 4;
+/// In a flood XDP answers them by cookies, which the kernel takes when they come back.
+pub const SYN_COOKIES: u32 = 1 << 5;
+
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
@@ -21,8 +26,10 @@ pub struct Settings {
     /// Ports in that range; 0 where nothing is delivered by NAT.
     pub nat_port_count: u16,
     pub flags: u32,
+    /// A second divided by the rate of SYNs above which this is a flood; with [`SYN_GUARD`].
+    pub syn_interval_ns: u32,
     /// Room; zero.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 /// What the program notes for itself: the one element of the map `runtime`.

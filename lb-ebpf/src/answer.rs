@@ -78,7 +78,7 @@ pub fn answer<F: Frame, N: Node>(frame: &mut F, node: &N, mtu: u32) -> Option<St
     // Whole words: the sum is over those.
     let quoted = length(frame, &packet)?.min(longest - headers) & !3;
     let sum = sum(frame, packet.network, quoted)?;
-    frame.cut(packet.network + quoted)?;
+    frame.end_at(packet.network + quoted)?;
     frame.grow(headers)?;
     link(frame, headers, packet.network)?;
     if packet.v4 {

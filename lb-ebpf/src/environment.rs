@@ -12,6 +12,7 @@ use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::Settings;
 use lb_common::vip::Vip;
@@ -50,8 +51,8 @@ pub trait Frame {
     /// Makes room for so many bytes before the first.
     fn grow(&mut self, bytes: usize) -> Option<()>;
 
-    /// Leaves so many bytes of it.
-    fn cut(&mut self, length: usize) -> Option<()>;
+    /// Makes it so many bytes long.
+    fn end_at(&mut self, length: usize) -> Option<()>;
 
     /// Whether it is one of several that the kernel joined, and will send one by one.
     #[inline(always)]
@@ -93,6 +94,18 @@ pub trait Node {
     fn bucket(&self, table: u32, slot: u32) -> Option<&Bucket>;
     fn backend(&self, index: u32) -> Option<&Backend>;
 
+    fn protection(&self, index: u32) -> Option<&Protection>;
+    /// What the list says of the source: the value of the longest prefix that has it, or 0.
+    fn listed(&self, list: u32, source: &Address) -> u32;
+    /// Gives `decide` what is stored for a source, or 0, and stores its answer. Whether it had one.
+    fn spend(&self, source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool;
+
+    /// Counts a SYN that this node would take, and says whether it is one of a flood, in which more than
+    /// one each `interval_ns` come.
+    fn syn_flood(&self, interval_ns: u32) -> bool;
+    /// Whether the backend's listener is to get a SYN again in a flood; it then gets this one.
+    fn leave_syn(&self, index: u32) -> bool;
+
     /// Whose TCP connection a segment with this tuple belongs to; listeners don't count.
     fn tcp_owner(&self, packet: &Packet) -> Owner;
     /// Whether a listener would take a connection from the packet's source at `local`.
@@ -128,6 +141,24 @@ pub trait Node {
     fn now_ns(&self) -> u64;
     fn count(&self, verdict: Verdict);
     fn count_backend(&self, index: u32, bytes: u32, new: bool);
+}
+
+/// The kernel's answer to a SYN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SynCookie {
+    pub sequence: u32,
+    /// The client's largest segment, as the cookie says it.
+    pub segment: u16,
+}
+
+/// What only XDP can do.
+pub trait Cookies {
+    /// The cookie for the SYN in hand, whose TCP header has so many bytes, 20 to 60 (the verifier
+    /// thinks, to 83).
+    fn cookie(&self, packet: &Packet, tcp_length: u64) -> Option<SynCookie>;
+    /// The way to the packet's source: destination and source MAC, and the interface. Nothing where it
+    /// is not known (yet), or this node forwards nothing.
+    fn way(&self, packet: &Packet, interface: u32) -> Option<(Mac, Mac, u32)>;
 }
 
 /// What only tc ingress can do.

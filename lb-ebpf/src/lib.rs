@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod carry;
 pub mod choose;
+pub mod cookie;
 pub mod deep;
 pub mod deliver;
 pub mod egress;
@@ -21,6 +22,7 @@ pub mod nat;
 pub mod neighbour;
 mod opaque;
 pub mod parse;
+pub mod protect;
 pub mod rare;
 pub mod steer;
 pub mod virtual_mac;

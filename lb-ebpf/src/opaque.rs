@@ -1,4 +1,4 @@
-//! Numbers that the verifier should not know exactly.
+//! Numbers that the verifier, or the compiler, should not know exactly.
 //!
 //! The verifier follows a program once for each combination of what it knows. Offsets that differ
 //! by a VLAN tag would make it walk everything behind the parser three times; as one range they are
@@ -28,4 +28,18 @@ pub(crate) fn opaque<const LARGEST: usize>(value: usize, noise: u16) -> usize {
     #[cfg(not(target_arch = "bpf"))]
     let _ = noise;
     value & LARGEST
+}
+
+/// `value`, of which neither the compiler nor the verifier knows anything: what is checked of it from here on
+/// is checked in the program.
+#[inline(always)]
+pub(crate) fn unknown(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let value = {
+        let mut value = value;
+        // SAFETY: a register onto itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+        value
+    };
+    value
 }

@@ -10,6 +10,7 @@ use lb_common::Address;
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::layout::stage;
 use lb_ebpf::answer::{QUOTED, answer};
+use lb_ebpf::cookie;
 use lb_ebpf::deep::DEPTH;
 use lb_ebpf::deliver::{deliver, deliver_rare};
 use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
@@ -35,8 +36,8 @@ pub(crate) fn lb_xdp(context: XdpContext) -> u32 {
     let node = Kernel::new(&context.ctx);
     let mut frame = XdpFrame { context: context.ctx };
     let steered = steer(&mut frame, &node);
-    if steered.is_rare() {
-        go_on(&XDP_STAGES, &context, stage::RARE);
+    if let Some(stage) = steered.stage() {
+        go_on(&XDP_STAGES, &context, stage);
     }
     if let Some(mtu) = steered.answered() {
         maps::leave_mtu(mtu);
@@ -91,6 +92,17 @@ const fn unanswered(mtu: u32) -> Steered {
     Steered::here(if mtu == 0 { Verdict::TtlExceeded } else { Verdict::TooBig })
 }
 
+/// Answers at XDP a SYN that `lb_xdp` left to it. tc has no such program: there the stack has the SYN
+/// anyway, and answers by a cookie itself.
+#[xdp(frags)]
+#[inline(always)]
+pub(crate) fn lb_xdp_cookie(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let steered = cookie::answer(&mut frame, &node);
+    answer_xdp(&frame, &node, steered)
+}
+
 #[inline(always)]
 fn answer_xdp(frame: &XdpFrame, node: &impl Node, steered: Steered) -> u32 {
     node.count(steered.verdict);
@@ -110,8 +122,8 @@ pub(crate) fn lb_tc_steer(context: TcContext) -> i32 {
     let node = Kernel::new(&raw);
     let mut frame = SkbFrame::new(raw);
     let steered = steer(&mut frame, &node);
-    if steered.is_rare() {
-        go_on(&TC_STAGES, &context, stage::RARE);
+    if let Some(stage) = steered.stage() {
+        go_on(&TC_STAGES, &context, stage);
     }
     if let Some(mtu) = steered.answered() {
         maps::leave_mtu(mtu);

@@ -7,7 +7,7 @@ use lb_common::deep::DeepPacket;
 use crate::deep::{Part, pack, uncover, unpack};
 use crate::environment::{Frame, Node};
 use crate::parse::{Parsed, parse};
-use crate::steer::{Steered, packet_to_us, unless_trial};
+use crate::steer::{Steered, packet_to_us, settle};
 use crate::{fragment, icmp};
 
 /// What became of a rare frame.
@@ -57,7 +57,11 @@ fn deep<F: Frame, N: Node>(frame: &mut F, node: &N, network: usize) -> Rare {
 pub fn steer_deep<F: Frame, N: Node>(frame: &mut F, node: &N, deep: &DeepPacket) -> Steered {
     let packet = unpack(deep);
     let steered = packet_to_us(frame, node, &packet);
-    let steered = unless_trial(frame, steered);
+    let steered = settle(frame, node, steered);
+    if steered.stage().is_some() {
+        // No cookie for a SYN like this: nobody honest sends them in a flood.
+        return Steered::here(Verdict::SynDropped);
+    }
     if deep.first != 0 {
         fragment::first(frame, node, &packet, deep.id, steered);
     }

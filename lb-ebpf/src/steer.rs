@@ -4,7 +4,8 @@ use lb_common::backend::NO_BACKEND;
 use lb_common::bucket::slot;
 use lb_common::counter::Verdict;
 use lb_common::hash::{client_hash_v4, client_hash_v6};
-use lb_common::service::{HAS_NAT, HASH_PORT, Service, ServiceKey};
+use lb_common::layout::stage;
+use lb_common::service::{HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, Settings, peer_bit};
 
 use crate::answer::too_large;
@@ -13,7 +14,7 @@ use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
 use crate::parse::{Packet, Parsed, parse};
 use crate::wire::*;
-use crate::{nat, neighbour, virtual_mac};
+use crate::{nat, neighbour, protect, virtual_mac};
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +27,8 @@ pub struct Steered {
     pub backend: u32,
 }
 
-/// Says, instead of an interface, that another program has the last word.
-const ANOTHER_PROGRAM: u32 = u32::MAX;
+/// From here on what stands instead of an interface is the stage of another program, counted down.
+const ANOTHER_PROGRAM: u32 = u32::MAX - 7;
 
 impl Steered {
     #[inline(always)]
@@ -35,10 +36,10 @@ impl Steered {
         Self { verdict, interface: 0, backend: NO_BACKEND }
     }
 
-    /// The program for what is [rare](crate::rare) decides; this is the verdict where it is not there.
+    /// The program of this [stage] decides; this is the verdict where it is not there.
     #[inline(always)]
-    const fn again(verdict: Verdict) -> Self {
-        Self { verdict, interface: ANOTHER_PROGRAM, backend: NO_BACKEND }
+    const fn by(stage: u32, verdict: Verdict) -> Self {
+        Self { verdict, interface: u32::MAX - stage, backend: NO_BACKEND }
     }
 
     /// Whether its sender is to be told, and if so the MTU, or 0 where no hop is left.
@@ -51,9 +52,10 @@ impl Steered {
         }
     }
 
+    /// The stage of the program that decides, where it is another one.
     #[inline(always)]
-    pub const fn is_rare(&self) -> bool {
-        self.interface == ANOTHER_PROGRAM
+    pub const fn stage(&self) -> Option<u32> {
+        if self.interface >= ANOTHER_PROGRAM { Some(u32::MAX - self.interface) } else { None }
     }
 }
 
@@ -62,16 +64,28 @@ impl Steered {
 pub fn steer<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
     let steered = decide(frame, node);
     // At the end, where nothing else is remembered: the stack has no room for it before.
-    unless_trial(frame, steered)
+    settle(frame, node, steered)
 }
 
-/// Drops the agent's synthetic packet where its way ends.
+/// What some verdicts still come to: the agent's synthetic packet is dropped where its way ends, and a SYN for
+/// a listener here may be one of a flood.
 #[inline(always)]
-pub(crate) fn unless_trial<F: Frame>(frame: &F, steered: Steered) -> Steered {
+pub(crate) fn settle<F: Frame, N: Node>(frame: &F, node: &N, steered: Steered) -> Steered {
     match steered.verdict {
         Verdict::TtlExceeded | Verdict::Nobody if is_trial(frame) => Steered::here(Verdict::Trial),
+        Verdict::LocalNew => new_here(frame, node, steered.backend),
         _ => steered,
     }
+}
+
+/// A SYN for the listener of the backend at this index.
+#[inline(always)]
+fn new_here<F: Frame, N: Node>(frame: &F, node: &N, index: u32) -> Steered {
+    if protect::may_answer(node, index) {
+        return Steered::by(stage::COOKIE, Verdict::LocalNew);
+    }
+    node.count_backend(index, frame.length(), true);
+    Steered { backend: index, ..Steered::here(Verdict::LocalNew) }
 }
 
 /// The agent's synthetic packet is the one from this node to itself: on the wire there is none.
@@ -87,7 +101,9 @@ fn decide<F: Frame, N: Node>(frame: &mut F, node: &N) -> Steered {
     }
     let verdict = match parse(frame, |address| node.may_be_ours(address)) {
         Parsed::Packet(packet) => return packet_to_us(frame, node, &packet),
-        Parsed::Error(_) | Parsed::Deep(_) => return Steered::again(Verdict::Inconsistent),
+        Parsed::Error(_) | Parsed::Deep(_) => {
+            return Steered::by(stage::RARE, Verdict::Inconsistent);
+        }
         Parsed::NotOurs => Verdict::NotOurs,
         Parsed::Arp(offset) => neighbour::arp(frame, node, offset),
         Parsed::Nd { transport, .. } => neighbour::nd(frame, node, transport),
@@ -112,6 +128,12 @@ pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &
     let Some(service) = node.service(&service_key(packet)) else {
         return Steered::here(unknown_port(node, settings, packet));
     };
+    if service.flags & PROTECTED != 0
+        && !is_from_peer(node, settings, &ethernet)
+        && let Some(verdict) = protect::refuse(node, service, packet)
+    {
+        return Steered::here(verdict);
+    }
     if service.flags & HAS_NAT != 0
         && let Some(steered) = nat::known(frame, node, packet)
     {
@@ -205,6 +227,10 @@ fn to_service<F: Frame, N: Node>(
     };
     match choice {
         Choice::Pass(verdict) => Steered::here(verdict),
+        // `new_here` goes on, and counts.
+        Choice::Here { index, verdict: Verdict::LocalNew } => {
+            Steered { backend: index, ..Steered::here(Verdict::LocalNew) }
+        }
         Choice::Here { index, verdict } => {
             node.count_backend(index, frame.length(), packet.is_new());
             if let Verdict::LocalCookie = verdict {
@@ -216,6 +242,9 @@ fn to_service<F: Frame, N: Node>(
             let new = packet.is_new();
             let verdict = if packet.is_udp() && from_peer { Verdict::DirectNext } else { verdict };
             forward(frame, node, packet, index, verdict, ttl, from_peer, new)
+        }
+        Choice::Nat { .. } if protect::is_syn_of_flood(node, settings, packet) => {
+            Steered::here(Verdict::SynDropped)
         }
         Choice::Nat { index } => translate_new(frame, node, packet, ethernet, index),
     }

@@ -17,6 +17,7 @@ use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{HAS_LOCAL, Service, ServiceKey};
 use lb_common::settings::{Settings, peer_bit};
 use lb_common::vip::Vip;
@@ -82,7 +83,7 @@ impl Frame for Bytes {
         None
     }
 
-    fn cut(&mut self, _: usize) -> Option<()> {
+    fn end_at(&mut self, _: usize) -> Option<()> {
         None
     }
 
@@ -139,7 +140,7 @@ impl Knows {
                 backends: 0,
                 flags: if table.contains(&me) { HAS_LOCAL } else { 0 },
                 backend_count: table.len() as u32,
-                reserved: 0,
+                protection: 0,
             },
             bucket,
             backends,
@@ -172,6 +173,21 @@ impl Node for Knows {
     }
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.backends.get(index as usize)
+    }
+    fn protection(&self, _: u32) -> Option<&Protection> {
+        None
+    }
+    fn listed(&self, _: u32, _: &Address) -> u32 {
+        unreachable!("nothing is protected here")
+    }
+    fn spend(&self, _: &SourceKey, _: impl Fn(u64) -> Option<u64>) -> bool {
+        unreachable!("nothing is protected here")
+    }
+    fn syn_flood(&self, _: u32) -> bool {
+        false
+    }
+    fn leave_syn(&self, _: u32) -> bool {
+        false
     }
     fn tcp_owner(&self, _: &Packet) -> Owner {
         if self.owns { Owner::Connection } else { Owner::Nobody }

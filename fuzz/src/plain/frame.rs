@@ -105,11 +105,8 @@ impl Frame for Bytes {
         Some(())
     }
 
-    fn cut(&mut self, length: usize) -> Option<()> {
-        if length > self.bytes.len() {
-            return None;
-        }
-        self.bytes.truncate(length);
+    fn end_at(&mut self, length: usize) -> Option<()> {
+        self.bytes.resize(length, 0);
         self.linear = self.linear.min(length);
         Some(())
     }

@@ -12,7 +12,9 @@ use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::hash::service_seed;
 use lb_common::interface::Interface;
+use lb_common::layout::stage;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
@@ -136,6 +138,7 @@ fn settings(setting: &Setting) -> Settings {
         nat_port_first: NAT_PORT,
         nat_port_count: setting.nat_ports,
         flags: unknown | local,
+        syn_interval_ns: 0,
         reserved: 0,
     }
 }
@@ -150,7 +153,7 @@ fn service(setting: &Setting, vip: Address, protocol: u8, base: u32) -> (Service
         backends: base,
         flags: HASH_PORT | flag(Delivery::Local, HAS_LOCAL) | flag(Delivery::Nat, HAS_NAT),
         backend_count: setting.backends.len() as u32,
-        reserved: 0,
+        protection: 0,
     };
     (ServiceKey { address: vip, port_be, protocol, padding: 0 }, service)
 }
@@ -178,7 +181,7 @@ impl<const TC: bool> Programs for Plain<TC> {
         let bytes = std::mem::take(frame);
         let mut bytes = Bytes::new(bytes, Self::KIND, self.setting.linear, open);
         let mut steered = steer(&mut bytes, self);
-        let rare = steered.is_rare();
+        let rare = steered.stage() == Some(stage::RARE);
         if rare {
             bytes.reach(DEPTH as usize);
             steered = match steer_rare(&mut bytes, self) {
@@ -264,6 +267,21 @@ impl<const TC: bool> Node for Plain<TC> {
     fn backend(&self, index: u32) -> Option<&Backend> {
         // The kernel's array goes on behind what is in use.
         Some(self.backends.get(index as usize).unwrap_or(const { &Backend::EMPTY }))
+    }
+    fn protection(&self, _: u32) -> Option<&Protection> {
+        None
+    }
+    fn listed(&self, _: u32, _: &Address) -> u32 {
+        0
+    }
+    fn spend(&self, _: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool {
+        decide(0).is_some()
+    }
+    fn syn_flood(&self, _: u32) -> bool {
+        false
+    }
+    fn leave_syn(&self, _: u32) -> bool {
+        false
     }
     fn tcp_owner(&self, packet: &Packet) -> Owner {
         let flow = &packet.flow;

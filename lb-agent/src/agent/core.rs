@@ -24,9 +24,10 @@ use crate::control::api;
 use crate::control::server::{Command, Refusal};
 use crate::dataplane::{DataPlane, DataPlaneError, NatSweeper, NatTimeouts, Sweep};
 use crate::health::{self, Checker, Schedule, Target};
+use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
-use crate::plan::{Inputs, Plan, PlannedService, Tables, Usable};
+use crate::plan::{Inputs, Lists, Plan, PlannedService, Tables, Usable};
 use crate::role::{Claim, Placement, Role};
 use crate::track::{self, Board};
 use crate::vrrp;
@@ -74,6 +75,7 @@ pub(super) struct Agent {
     pub(super) health: HashMap<Target, Health>,
     pub(super) started_at: SystemTime,
     pub(super) tables: Tables,
+    pub(super) lists: Lists,
     pub(super) netlink: Netlink,
     pub(super) attachments: Attachments,
     pub(super) known_macs: HashMap<(u32, IpAddr), Mac>,
@@ -296,6 +298,7 @@ impl Agent {
     /// Works out what the maps should hold, and makes them hold it.
     pub(super) fn replan(&mut self) {
         let attached: Vec<u32> = self.dataplane.attached().iter().map(|a| a.index).collect();
+        let syn_cookies = self.may_make_cookies();
         let usable = |configured: usize, address: SocketAddr| {
             let up = self.state_of(configured, address) != health::State::Down;
             Usable { alive: up, accepts: up }
@@ -304,8 +307,10 @@ impl Agent {
             config: &self.config,
             node: &self.node,
             tables: &self.tables,
+            lists: &self.lists,
             network: &self.network,
             known_macs: &self.known_macs,
+            syn_cookies,
             attached: &attached,
             usable: &usable,
         });
@@ -324,6 +329,25 @@ impl Agent {
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
         self.look(Occasion::Change);
+    }
+
+    /// Whether the kernel takes SYN cookies that the program makes; where it matters and is not so, that
+    /// is told.
+    fn may_make_cookies(&mut self) -> bool {
+        const ABOUT: &str = "syn cookies";
+        let missing = self.config.syn_flood.and_then(|_| kernel::no_cookies());
+        match missing {
+            None => {
+                self.failures.remove(ABOUT);
+                true
+            }
+            Some(why) => {
+                if self.failures.insert(ABOUT.to_owned(), why.clone()).is_none() {
+                    warn!("{why}");
+                }
+                false
+            }
+        }
     }
 
     /// Where each VIP is held: on the attached interface that has its network, or else on the first.

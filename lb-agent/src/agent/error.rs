@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::control::server::ServeError;
 use crate::dataplane::DataPlaneError;
+use crate::lists::ListError;
 use crate::netlink::NetlinkError;
 use crate::plan::TablesError;
 
@@ -32,6 +33,9 @@ pub enum AgentError {
     Tables(#[from] TablesError),
 
     #[error(transparent)]
+    List(#[from] ListError),
+
+    #[error(transparent)]
     Serve(#[from] ServeError),
 
     #[error("cannot listen on {address} for metrics: {source}; choose another metrics.listen")]
@@ -45,7 +49,11 @@ impl AgentError {
     /// 2 where the user's input is to blame, 1 otherwise.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::ReadConfig { .. } | Self::Config { .. } | Self::Node(_) | Self::Tables(_) => 2,
+            Self::ReadConfig { .. }
+            | Self::Config { .. }
+            | Self::Node(_)
+            | Self::Tables(_)
+            | Self::List(_) => 2,
             _ => 1,
         }
     }

@@ -45,9 +45,10 @@ use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Pins, monotonic_ns};
 use crate::health::Checker;
 use crate::kernel::{Knowledge, Severity};
+use crate::lists;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
-use crate::plan::Tables;
+use crate::plan::{Lists, Tables};
 use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
 use crate::track::{Board, Watcher};
 use crate::vrrp;
@@ -87,11 +88,12 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     let network = netlink.snapshot().await?;
     let node = this_node(options, &config, &network)?;
     let tables = Tables::build(&config)?;
+    let lists = lists::read(&config)?;
     let listener = server::listen(&config.control.socket, config.control.group.as_deref())?;
     let metrics = metrics_listener(&config).await?;
 
     let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
-    let found = Found { node, netlink, network, tables, vrrp_events };
+    let found = Found { node, netlink, network, tables, lists, vrrp_events };
     let (mut agent, holders) = assemble(options, config, found).await?;
     let (checker, health) = Checker::start();
     agent.set_targets(&checker);
@@ -147,6 +149,7 @@ struct Found {
     netlink: Netlink,
     network: Network,
     tables: Tables,
+    lists: Lists,
     vrrp_events: mpsc::Sender<vrrp::Event>,
 }
 
@@ -156,11 +159,12 @@ async fn assemble(
     config: Config,
     found: Found,
 ) -> Result<(Agent, Tasks), AgentError> {
-    let Found { node, netlink, network, tables, vrrp_events } = found;
+    let Found { node, netlink, network, tables, lists, vrrp_events } = found;
     let capacity = Capacity {
         services: config.limits.services,
         backends: config.limits.backends,
         nat_flows: config.nat.flows,
+        sources: config.limits.sources,
     };
     let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;
@@ -194,6 +198,7 @@ async fn assemble(
         plans_failed: 0,
         health: HashMap::new(),
         tables,
+        lists,
         netlink,
         attachments,
         known_macs: HashMap::new(),

@@ -15,9 +15,10 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, DeliverySetting, Health, Notify, NotifyWay, Service, Vrrp,
-    Watched, duration_text,
+    Backend, Config, ConfigError, DeliverySetting, Health, Lists, Notify, NotifyWay, Protocol,
+    RateLimit, Service, Vrrp, Watched, duration_text,
 };
+use crate::lists;
 use crate::script::trust::{self, Distrust};
 
 /// A configuration with the most backends that are possible is smaller.
@@ -50,6 +51,8 @@ struct Verdict {
     problems: Vec<ShownProblem>,
     /// Scripts that this machine's agent would not run.
     scripts: Vec<String>,
+    /// Files of prefixes that are wrong.
+    lists: Vec<String>,
     remarks: Vec<String>,
 }
 
@@ -68,7 +71,8 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
             let mut verdict = Verdict { remarks: config.remarks(), ..Verdict::default() };
             verdict.remarks.extend(config.notify.iter().filter_map(unrunnable));
             scripts(&config, &mut verdict);
-            verdict.valid = verdict.scripts.is_empty();
+            lists(&config, &mut verdict);
+            verdict.valid = verdict.scripts.is_empty() && verdict.lists.is_empty();
             if !screen.data(&verdict)? {
                 summary(&arguments.file, &config, &verdict, screen)?;
             }
@@ -103,6 +107,18 @@ fn scripts(config: &Config, verdict: &mut Verdict) {
                 "track `{name}` on this machine: {distrust}; on a node it would count as failing"
             )),
             distrust => verdict.scripts.push(format!("track `{name}`: {distrust}")),
+        }
+    }
+}
+
+/// Looks at the files of prefixes. One that is not there may be on the nodes.
+fn lists(config: &Config, verdict: &mut Verdict) {
+    for error in lists::check(config) {
+        match error.is_missing() {
+            true => verdict
+                .remarks
+                .push(format!("{error}; without it an agent on this machine would not start")),
+            false => verdict.lists.push(error.to_string()),
         }
     }
 }
@@ -182,9 +198,9 @@ fn summary(
         screen.line("")?;
         screen.table(&tracks(config))?;
     }
-    for script in &verdict.scripts {
+    for problem in verdict.scripts.iter().chain(&verdict.lists) {
         let label = screen.painted(Tone::Bad, "error:");
-        screen.line(&format!("\n{label} {script}"))?;
+        screen.line(&format!("\n{label} {problem}"))?;
     }
     for remark in &verdict.remarks {
         let label = screen.painted(Tone::Doubtful, "remark:");
@@ -255,6 +271,9 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
         at.join(", "),
         checks(&service.health)
     ))?;
+    for line in protection(service) {
+        screen.line(&format!("  {line}"))?;
+    }
     let weights: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let mut table = Table::new(["BACKEND", "SHARE", "DELIVERY"]);
     let shown = if screen.is_wide() { usize::MAX } else { SHOWN_BACKENDS_MAX };
@@ -272,6 +291,42 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
         Some(more @ 1..) => screen.line(&format!("{more} more backends (-o wide shows them)")),
         _ => Ok(()),
     }
+}
+
+/// Whom the service refuses.
+fn protection(service: &Service) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Lists { allow, deny, allow_file, deny_file } = &service.lists;
+    for (word, prefixes, file) in [("allowed", allow, allow_file), ("denied", deny, deny_file)] {
+        let mut those: Vec<String> = Vec::new();
+        if !prefixes.is_empty() {
+            let count = prefixes.len();
+            those.push(if count == 1 {
+                prefixes[0].to_string()
+            } else {
+                format!("{count} prefixes")
+            });
+        }
+        those.extend(file.iter().map(|file| format!("those of {}", file.display())));
+        if !those.is_empty() {
+            lines.push(format!("{word}: {}", those.join(" and ")));
+        }
+    }
+    if service.lists.allows() {
+        lines.push("everybody else is denied".to_owned());
+    }
+    lines.extend(service.rate_limit.as_ref().map(|limit| rate(service, limit)));
+    lines
+}
+
+fn rate(service: &Service, limit: &RateLimit) -> String {
+    let v4 = service.addresses.iter().any(IpAddr::is_ipv4);
+    let what = match service.protocol {
+        Protocol::Tcp => "new connections",
+        Protocol::Udp => "datagrams",
+    };
+    let length = if v4 { limit.prefix_ipv4 } else { limit.prefix_ipv6 };
+    format!("{} {what} a second from each /{length}, {} at once", limit.per_second, limit.burst)
 }
 
 fn checks(health: &Health) -> String {

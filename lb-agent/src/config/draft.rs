@@ -2,6 +2,7 @@
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
 mod notify;
+mod protection;
 mod track;
 mod vrrp;
 
@@ -18,10 +19,11 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode, Nat,
-    Node, Paths, Protocol, UnknownPorts, schema, value,
+    Node, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
+pub(super) use protection::DraftLists;
 pub(super) use track::DraftTrack;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -56,6 +58,7 @@ pub(super) struct Draft {
     pub(super) host: Host,
     pub(super) data_path: DataPath,
     pub(super) modes: Vec<Placed<Mode>>,
+    pub(super) syn_flood: Option<SynFlood>,
     pub(super) metrics: Metrics,
     pub(super) control: Control,
     pub(super) paths: Paths,
@@ -80,6 +83,8 @@ pub(super) struct DraftService {
     pub(super) backends_span: Span,
     pub(super) table_size: Option<Placed<u32>>,
     pub(super) health: Health,
+    pub(super) lists: DraftLists,
+    pub(super) rate_limit: Option<RateLimit>,
     /// All of it could be read: what seems to be missing is.
     pub(super) complete: bool,
 }
@@ -117,6 +122,7 @@ impl Draft {
             host: host(&root, faults),
             data_path,
             modes,
+            syn_flood: protection::syn_flood(&root, faults),
             metrics: metrics(&root, faults),
             control: control(&root, faults),
             paths: paths(&root, faults),
@@ -193,6 +199,8 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let backends = backends(section, faults);
     let table_size = section.optional("table_size", faults, |item| item.number(2..=TABLE_SIZE_MAX));
     let health = health(section, protocol, faults);
+    let lists = protection::lists(section, faults);
+    let rate_limit = protection::rate_limit(section, faults);
     Some(DraftService {
         span: section.span.clone(),
         name: name?,
@@ -204,6 +212,8 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         backends_span: section.span_of("backends"),
         table_size,
         health,
+        lists,
+        rate_limit,
         complete: faults.count() == before,
     })
 }
@@ -376,11 +386,14 @@ fn paths(root: &Section<'_>, faults: &mut Faults<'_>) -> Paths {
 fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
     const SERVICES: u32 = size::SERVICES as u32;
     const BACKENDS: u32 = size::BACKENDS as u32;
+    const SOURCES: u32 = size::RATES as u32;
     let section = root.section("limits", &schema::LIMITS, faults);
     Limits {
         services: section.or("services", SERVICES, faults, |item| item.number(1..=65_536)),
         backends: section.or("backends", BACKENDS, faults, |item| item.number(1..=1 << 20)),
         table_slots: section
             .or("table_slots", TABLE_SLOTS, faults, |item| item.number(1..=TABLE_SLOTS_MAX)),
+        // Below that the kernel's map forgets before it is full: it keeps some free for each CPU.
+        sources: section.or("sources", SOURCES, faults, |item| item.number(4096..=1 << 24)),
     }
 }

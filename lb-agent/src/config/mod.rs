@@ -10,6 +10,7 @@ mod error;
 mod node;
 mod notify;
 mod problem;
+mod protection;
 mod remark;
 pub(crate) mod schema;
 mod secret;
@@ -34,6 +35,7 @@ pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
+pub use protection::{Lists, NoPrefix, Prefix, RateLimit, SynFlood};
 pub use track::{BUILT_IN, Script, Track, Watched};
 pub use value::duration_text;
 pub(crate) use value::is_interface_name;
@@ -62,6 +64,8 @@ pub struct Config {
     pub nat: Nat,
     pub host: Host,
     pub data_path: DataPath,
+    /// None: switched off.
+    pub syn_flood: Option<SynFlood>,
     pub metrics: Metrics,
     pub control: Control,
     pub paths: Paths,
@@ -93,6 +97,8 @@ pub struct Service {
     /// A prime not smaller than the number of backends; chosen from that number where absent.
     pub table_size: Option<u32>,
     pub health: Health,
+    pub lists: Lists,
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// A server behind a service.
@@ -236,6 +242,8 @@ pub struct Limits {
     pub backends: u32,
     /// Slots of all different tables together.
     pub table_slots: u64,
+    /// Sources of new connections that are remembered, where a service limits their rate.
+    pub sources: u32,
 }
 
 impl Node {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::VrrpVersion;
+use super::protection::Prefix;
 use super::value::{duration_text, is_prime, prime_from};
 
 /// One thing that is wrong. The message says what; [`remedy`](Self::remedy) what to do.
@@ -23,6 +24,8 @@ pub enum Problem {
     Both { first: &'static str, second: &'static str },
     #[error("`{text}` is not {}", form.noun())]
     Malformed { text: String, form: Form },
+    #[error("the prefix `{text}` has bits behind its length")]
+    HostBits { text: String, meant: Prefix },
     #[error("`{text}` has port 0")]
     PortZero { text: String },
     #[error("`{key}` cannot be `{text}`")]
@@ -74,6 +77,10 @@ pub enum Problem {
     #[error("`timeout` {} is longer than `interval` {}",
         duration_text(*timeout), duration_text(*interval))]
     TimeoutAboveInterval { timeout: Duration, interval: Duration },
+    #[error("the prefix {prefix} has no {service} address, which the service's clients have")]
+    PrefixOfOtherFamily { prefix: Prefix, service: Family },
+    #[error("`burst` is {burst}, which cannot carry {per_second} connections per second")]
+    BurstTooSmall { burst: u32, per_second: u32, least: u32 },
     #[error("`tcp = false`, but there is no other kind of check")]
     OnlyTcpChecks,
     #[error("`active` and [vrrp] both say who holds the virtual addresses")]
@@ -131,6 +138,7 @@ pub enum KeyAdvice {
 pub enum Form {
     Address,
     Endpoint,
+    Prefix,
     Duration,
     PortRange,
     Name,
@@ -177,6 +185,7 @@ impl Form {
         match self {
             Self::Address => "an IP address",
             Self::Endpoint => "an address with a port",
+            Self::Prefix => "a prefix",
             Self::Duration => "a duration",
             Self::PortRange => "a range of ports",
             Self::Name => "a usable name",
@@ -196,6 +205,10 @@ impl Form {
             Self::Endpoint => {
                 "write ADDRESS:PORT, such as \"192.168.139.133:6443\" or \"[fd00::133]:6443\"; \
                  host names are not looked up"
+            }
+            Self::Prefix => {
+                "write an address with the number of its leading bits that count, such as \
+                 \"192.0.2.0/24\" or \"2001:db8::/32\", or an address alone"
             }
             Self::Duration => {
                 "write whole numbers with units (d, h, m, s, ms), such as \"100ms\", \"2s\" or \
@@ -246,6 +259,7 @@ impl Problem {
             Self::WrongType { key, expected, found } => return type_remedy(key, expected, found),
             Self::Both { .. } => "keep one of them".to_owned(),
             Self::Malformed { form, .. } => form.remedy().to_owned(),
+            Self::HostBits { meant, .. } => format!("write {meant}, or a longer length"),
             Self::PortZero { .. } => "write the port that it listens on".to_owned(),
             Self::NotAChoice { choices, nearest, .. } => match nearest {
                 Some(nearest) => format!("did you mean \"{nearest}\"?"),
@@ -315,6 +329,12 @@ impl Problem {
                 "a check must end before the next begins: shorten `timeout`".to_owned()
             }
             Self::Pointless { .. } | Self::NulByte { .. } => "remove it".to_owned(),
+            Self::PrefixOfOtherFamily { .. } => {
+                "remove it; a file of `allow_file` or `deny_file` may have both families".to_owned()
+            }
+            Self::BurstTooSmall { least, .. } => {
+                format!("write {least} or more: the programs' clock has steps of up to 10ms")
+            }
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
             other => {
                 return other

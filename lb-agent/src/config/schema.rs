@@ -26,6 +26,7 @@ pub(crate) static ROOT: Table = Table {
         "nat",
         "host",
         "data_path",
+        "syn_flood",
         "metrics",
         "control",
         "paths",
@@ -48,6 +49,11 @@ pub(crate) static SERVICE: Table = Table {
         "backends",
         "table_size",
         "health",
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
+        "rate_limit",
     ],
 };
 
@@ -57,6 +63,11 @@ pub(crate) static BACKEND: Table =
 pub(crate) static HEALTH: Table = Table {
     heading: "[service.health]",
     keys: &["enabled", "tcp", "interval", "timeout", "rise", "fall"],
+};
+
+pub(crate) static RATE_LIMIT: Table = Table {
+    heading: "[service.rate_limit]",
+    keys: &["per_second", "burst", "prefix_ipv4", "prefix_ipv6"],
 };
 
 pub(crate) static VRRP_ROUTER: Table =
@@ -127,6 +138,8 @@ pub(crate) static HOST: Table =
 pub(crate) static DATA_PATH: Table =
     Table { heading: "[data_path]", keys: &["modes", "unknown_ports"] };
 
+pub(crate) static SYN_FLOOD: Table = Table { heading: "[syn_flood]", keys: &["syns_per_second"] };
+
 pub(crate) static METRICS: Table =
     Table { heading: "[metrics]", keys: &["enabled", "listen", "backend_series"] };
 
@@ -135,14 +148,15 @@ pub(crate) static CONTROL: Table = Table { heading: "[control]", keys: &["socket
 pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "state"] };
 
 pub(crate) static LIMITS: Table =
-    Table { heading: "[limits]", keys: &["services", "backends", "table_slots"] };
+    Table { heading: "[limits]", keys: &["services", "backends", "table_slots", "sources"] };
 
-pub(crate) static ALL: [&Table; 18] = [
+pub(crate) static ALL: [&Table; 20] = [
     &ROOT,
     &NODE,
     &SERVICE,
     &BACKEND,
     &HEALTH,
+    &RATE_LIMIT,
     &VRRP,
     &VRRP_ROUTER,
     &VRRP_PRIORITY,
@@ -152,6 +166,7 @@ pub(crate) static ALL: [&Table; 18] = [
     &NAT,
     &HOST,
     &DATA_PATH,
+    &SYN_FLOOD,
     &METRICS,
     &CONTROL,
     &PATHS,
@@ -204,6 +219,7 @@ mod tests {
                 "the top level" => "## Top level",
                 "an element of `backends`" => "### Backends",
                 "[service.health]" => "### [service.health]",
+                "[service.rate_limit]" => "### [service.rate_limit]",
                 "[[vrrp.router]]" => "### [[vrrp.router]]",
                 "an element of `priorities`" => "#### Priorities",
                 other => &format!("## {other}"),

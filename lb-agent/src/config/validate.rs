@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use lb_common::layout::size;
 
 use super::document::Placed;
-use super::draft::{Draft, DraftBackend, DraftNode, DraftService, DraftTrack};
+use super::draft::{Draft, DraftBackend, DraftLists, DraftNode, DraftService, DraftTrack};
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
-use super::{Backend, Config, DeliverySetting, Node, Service, Track, schema, value};
+use super::{Backend, Config, DeliverySetting, Lists, Node, Prefix, Service, Track, schema, value};
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
@@ -49,6 +49,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         nat: draft.nat,
         host: draft.host,
         data_path: draft.data_path,
+        syn_flood: draft.syn_flood,
         metrics: draft.metrics,
         control: draft.control,
         paths: draft.paths,
@@ -230,6 +231,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
     service_addresses(service, draft, faults);
     backends(service, draft, faults);
     table_size(service, faults);
+    prefixes(service, faults);
     let ports = &draft.nat.ports;
     if ports.contains(&service.port.value) {
         let problem = Problem::PortInNatRange {
@@ -249,6 +251,31 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         backends: service.backends.iter().map(backend).collect(),
         table_size: service.table_size.as_ref().map(|placed| placed.value),
         health: service.health.clone(),
+        lists: lists(&service.lists),
+        rate_limit: service.rate_limit,
+    }
+}
+
+fn lists(draft: &DraftLists) -> Lists {
+    let prefixes = |placed: &[Placed<Prefix>]| placed.iter().map(|placed| placed.value).collect();
+    Lists {
+        allow: prefixes(&draft.allow),
+        deny: prefixes(&draft.deny),
+        allow_file: draft.allow_file.clone(),
+        deny_file: draft.deny_file.clone(),
+    }
+}
+
+/// Each prefix stands once, on one of the lists, and some source of the service has it.
+fn prefixes(service: &DraftService, faults: &mut Faults<'_>) {
+    let DraftLists { allow, deny, .. } = &service.lists;
+    unique_placed("prefix", allow.iter().chain(deny), faults);
+    let Some(family) = family(service) else { return };
+    for prefix in allow.iter().chain(deny) {
+        if Family::of(prefix.value.address()) != family {
+            let problem = Problem::PrefixOfOtherFamily { prefix: prefix.value, service: family };
+            faults.add(&prefix.span, problem);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Url;
 use super::problem::{AddressKind, Form, Problem};
+use super::protection::{NoPrefix, Prefix};
 
 /// Longest name of a node or service: a DNS label's, so that it fits wherever names are shown.
 const NAME_MAX: usize = 63;
@@ -85,6 +86,14 @@ pub(super) fn unicast_address(text: &str) -> Result<IpAddr, Problem> {
         Some(kind) => Err(Problem::UnusableAddress { address, kind }),
         None => Ok(address),
     }
+}
+
+/// `192.0.2.0/24`, or an address alone.
+pub(super) fn prefix(text: &str) -> Result<Prefix, Problem> {
+    text.parse().map_err(|error| match error {
+        NoPrefix::Malformed | NoPrefix::Mapped => malformed(text, Form::Prefix),
+        NoPrefix::HostBits(meant) => Problem::HostBits { text: text.to_owned(), meant },
+    })
 }
 
 /// `192.0.2.1:6443` or `[2001:db8::1]:6443`, of a machine that others can reach.

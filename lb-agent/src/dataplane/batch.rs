@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use aya::Pod;
+use lb_common::protection::PrefixKey;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -52,6 +53,9 @@ struct ElementAttributes {
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
+/// Tries have no other way.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attributes` is the command's member of `union bpf_attr`; pointers in it are valid
@@ -75,6 +79,21 @@ pub(super) fn array_of<V: Pod>(values: &[V], flags: u32) -> io::Result<OwnedFd> 
     let map = create(&mut attributes)?;
     let keys: Vec<u32> = (0..values.len() as u32).collect();
     update(&map, &keys, values)?;
+    Ok(map)
+}
+
+/// Makes a trie of prefixes that is as large as need be.
+pub(super) fn trie_of(keys: &[PrefixKey], values: &[u32]) -> io::Result<OwnedFd> {
+    let mut attributes = CreateAttributes {
+        map_type: BPF_MAP_TYPE_LPM_TRIE,
+        key_size: size_of::<PrefixKey>() as u32,
+        value_size: size_of::<u32>() as u32,
+        max_entries: keys.len().max(1) as u32,
+        map_flags: BPF_F_NO_PREALLOC,
+        inner_map_fd: 0,
+    };
+    let map = create(&mut attributes)?;
+    update(&map, keys, values)?;
     Ok(map)
 }
 
@@ -104,11 +123,12 @@ fn raw(map: impl AsFd) -> u32 {
     map.as_fd().as_raw_fd().cast_unsigned()
 }
 
-/// Sets elements of an array map, in their order. For an array of maps the values are descriptors,
-/// and on return every program that ran before has ended (`maybe_wait_bpf_programs` in the kernel).
-pub(super) fn update<V: Pod>(map: impl AsFd, keys: &[u32], values: &[V]) -> io::Result<()> {
+/// Sets elements of a map, in their order. For an array of maps the values are descriptors, and on
+/// return every program that ran before has ended (`maybe_wait_bpf_programs` in the kernel).
+pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, keys: &[K], values: &[V]) -> io::Result<()> {
     debug_assert_eq!(keys.len(), values.len());
     let mut done = 0;
+    let values = &values[..values.len().min(keys.len())];
     while done < values.len() {
         let mut attributes = BatchAttributes {
             keys: keys[done..].as_ptr() as u64,

@@ -17,8 +17,10 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::{map, size};
 use lb_common::nat::NatEntry;
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
@@ -41,10 +43,17 @@ pub struct Capacity {
     pub backends: u32,
     /// Flows, each of two entries.
     pub nat_flows: u32,
+    /// Sources of new connections, where their rate is limited.
+    pub sources: u32,
 }
 
 impl Capacity {
     pub(super) const fn tables(&self) -> u32 {
+        2 * self.services
+    }
+
+    /// The one in use and the one being prepared, for each service.
+    pub(super) const fn protections(&self) -> u32 {
         2 * self.services
     }
 
@@ -59,6 +68,7 @@ impl Default for Capacity {
             services: size::SERVICES as u32,
             backends: size::BACKENDS as u32,
             nat_flows: size::NAT_FLOWS as u32 / 2,
+            sources: size::RATES as u32,
         }
     }
 }
@@ -91,7 +101,11 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
         .map_max_entries(map::TABLES, capacity.tables())
         .map_max_entries(map::BACKENDS, capacity.backends)
         .map_max_entries(map::BACKEND_COUNTERS, capacity.backends)
-        .map_max_entries(map::NAT_FLOWS, capacity.nat_entries());
+        .map_max_entries(map::SYN_LEFT, capacity.backends)
+        .map_max_entries(map::NAT_FLOWS, capacity.nat_entries())
+        .map_max_entries(map::PROTECTIONS, capacity.protections())
+        .map_max_entries(map::LISTS, capacity.protections())
+        .map_max_entries(map::RATES, capacity.sources);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -179,7 +193,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 21] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 26] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -210,5 +224,10 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 21] {
         (map::RUNTIME, shape::<u32, Runtime>(1)),
         (map::XDP_STAGES, shape::<u32, u32>(size::STAGES)),
         (map::TC_STAGES, shape::<u32, u32>(size::STAGES)),
+        (map::PROTECTIONS, shape::<u32, Protection>(capacity.protections() as usize)),
+        (map::LISTS, shape::<u32, u32>(capacity.protections() as usize)),
+        (map::RATES, shape::<SourceKey, u64>(capacity.sources as usize)),
+        (map::SYN_FLOOD, shape::<u32, SynFlood>(1)),
+        (map::SYN_LEFT, shape::<u32, u64>(backends)),
     ]
 }

@@ -13,7 +13,7 @@ use lb_common::backend::Backend;
 use lb_common::filter::AddressFilter;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
-use lb_common::service::{Service, ServiceKey};
+use lb_common::service::{PROTECTED, Service, ServiceKey};
 use lb_common::settings::{PeerKey, Settings};
 use tracing::warn;
 
@@ -23,6 +23,7 @@ use super::grace::Grace;
 use super::lease::{self, Vips};
 use super::load::{Capacity, descriptor, take};
 use super::memory;
+use super::protection::Protections;
 use super::services::Services;
 use super::state::{self, Applied, State};
 use crate::plan::{Plan, PlannedService, SharedTable};
@@ -47,6 +48,7 @@ pub(super) struct Maps {
     tables: OwnedFd,
     backends: Array<MapData, Backend>,
     backends_fd: OwnedFd,
+    protections: Protections,
     pub(super) nat_flows: OwnedFd,
     pub(super) counters: OwnedFd,
     pub(super) backend_counters: OwnedFd,
@@ -67,6 +69,7 @@ impl Maps {
             tables: descriptor(object, map::TABLES)?,
             backends_fd: descriptor(object, map::BACKENDS)?,
             backends: take(object, map::BACKENDS)?,
+            protections: Protections::take(object, capacity.protections())?,
             nat_flows: descriptor(object, map::NAT_FLOWS)?,
             counters: descriptor(object, map::COUNTERS)?,
             backend_counters: descriptor(object, map::BACKEND_COUNTERS)?,
@@ -99,6 +102,9 @@ impl Maps {
             let backends =
                 batch::read(&self.backends_fd, block.start, block.len(), 1, Backend::EMPTY)
                     .map_err(|e| DataPlaneError::io("reading", map::BACKENDS, e))?;
+            if let Some(index) = protection(&service) {
+                self.protections.recover(index)?;
+            }
             self.state.tables.entry(service.table).or_default();
             self.state.places.claim(place);
             let backends = backends.into();
@@ -225,6 +231,12 @@ impl Maps {
                     .map_err(|e| DataPlaneError::io("writing", map::BACKENDS, e))?;
             }
         }
+        let former = before.map(|applied| applied.service);
+        let rules_before = former.as_ref().and_then(protection);
+        let rules = match &planned.protection {
+            Some(planned) => Some(self.protections.place(rules_before, planned)?),
+            None => None,
+        };
         let service = Service {
             seed: planned.seed,
             table,
@@ -232,7 +244,7 @@ impl Maps {
             backends: block.start,
             flags: planned.flags,
             backend_count: entries.len() as u32,
-            reserved: 0,
+            protection: rules.unwrap_or(0),
         };
         let place = match before {
             Some(before) => {
@@ -244,7 +256,10 @@ impl Maps {
             None => self.add_service(&planned.key, &service, capacity)?,
         };
         self.state.set(planned.key, Applied { service, place, block, backends: entries.into() });
-        Ok(())
+        match rules_before.filter(|old| rules != Some(*old)) {
+            Some(old) => self.protections.release(old),
+            None => Ok(()),
+        }
     }
 
     /// Replaces a service by another version, once nobody reads the one before the present one.
@@ -348,7 +363,11 @@ impl Maps {
             self.state.services.keys().filter(|key| !planned.contains(key)).copied().collect();
         for key in gone {
             self.services.remove(&key)?;
+            let rules = self.state.services.get(&key).and_then(|it| protection(&it.service));
             self.state.remove(&key);
+            if let Some(rules) = rules {
+                self.protections.release(rules)?;
+            }
         }
         Ok(())
     }
@@ -404,6 +423,11 @@ impl Maps {
     pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
         lease::lock(&self.vips).holds_lease(now_ns).unwrap_or(false)
     }
+}
+
+/// Where the service's rules are, if it has any.
+fn protection(service: &Service) -> Option<u32> {
+    (service.flags & PROTECTED != 0).then_some(service.protection)
 }
 
 /// Whether the same backends stand in the same places; how they are reached may differ.

@@ -17,6 +17,7 @@ mod maps;
 mod memory;
 mod nat;
 mod pins;
+mod protection;
 mod services;
 mod shared;
 mod stages;

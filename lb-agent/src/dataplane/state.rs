@@ -299,7 +299,7 @@ mod tests {
                 backends: block.start,
                 flags: 0,
                 backend_count: block.len() as u32,
-                reserved: 0,
+                protection: 0,
             };
             let applied =
                 Applied { service, place: i as u32, block: block.clone(), backends: Arc::from([]) };

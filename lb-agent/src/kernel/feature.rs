@@ -25,6 +25,7 @@ pub(super) enum Question {
     SocketLookupInXdp,
     SocketAssign,
     CoarseClock,
+    SynCookies,
     PeerNameHook,
     Tcx,
 }
@@ -40,7 +41,7 @@ pub(super) struct Feature {
     pub without: &'static str,
 }
 
-pub(super) static FEATURES: [Feature; 9] = [
+pub(super) static FEATURES: [Feature; 10] = [
     Feature {
         name: "socket look-ups in XDP",
         since: Release::new(5, 2),
@@ -96,6 +97,14 @@ pub(super) static FEATURES: [Feature; 9] = [
         need: Need::Required,
         question: Question::XdpFragments,
         without: "the XDP program is refused",
+    },
+    Feature {
+        name: "SYN cookies made by XDP",
+        since: Release::new(6, 0),
+        commit: "33bf9885040c",
+        need: Need::Required,
+        question: Question::SynCookies,
+        without: "the program that answers in a SYN flood is refused",
     },
     Feature {
         name: "tcx",

@@ -177,7 +177,7 @@ mod tests {
         );
         assert_eq!(
             told("5.15.0", None),
-            "Linux 5.15.0 lacks what is required: XDP on frames of several buffers"
+            "Linux 5.15.0 lacks what is required: XDP on frames of several buffers, SYN cookies made by XDP"
         );
     }
 

@@ -62,6 +62,9 @@ fn ask(question: Question) -> Option<bool> {
             helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_sk_assign)
         }
         Question::CoarseClock => helper(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+        Question::SynCookies => {
+            helper(ProgramType::Xdp, BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4)
+        }
         Question::PeerNameHook => loads(CGROUP_SOCK_ADDR, INET4_GETPEERNAME, 0),
         // Who may not load may not query either.
         Question::Tcx => {

@@ -2,6 +2,8 @@
 //! health. Pure, so that every decision about delivery can be tested without a kernel.
 
 mod delivery;
+pub(crate) mod lists;
+mod protection;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -15,11 +17,15 @@ use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::filter::AddressFilter;
 use lb_common::hash::mix;
 use lb_common::interface::Interface;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, ServiceKey};
 use lb_common::settings::{
-    DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, Settings, VIRTUAL_MAC, peer_bit,
+    DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, SYN_COOKIES, SYN_GUARD, Settings,
+    VIRTUAL_MAC, peer_bit,
 };
 use lb_common::virtual_mac::lease_key;
+
+pub use lists::{Conflict, List, Lists};
+pub use protection::PlannedProtection;
 
 use crate::config::{self, Config, Hash, Protocol, UnknownPorts};
 use crate::netlink::{Mac, Network, NextHop};
@@ -49,6 +55,8 @@ pub struct PlannedService {
     pub seed: u64,
     pub flags: u32,
     pub table: Arc<SharedTable>,
+    /// With the flag [`PROTECTED`].
+    pub protection: Option<PlannedProtection>,
     /// In the table's canonical order.
     pub backends: Vec<PlannedBackend>,
 }
@@ -91,10 +99,13 @@ pub struct Inputs<'a> {
     /// This node's name.
     pub node: &'a str,
     pub tables: &'a Tables,
+    pub lists: &'a Lists,
     pub network: &'a Network,
     /// The last MAC that each neighbour answered with: one that is silent now keeps it, since a
     /// node that is only thought dead must stay reachable.
     pub known_macs: &'a HashMap<(u32, IpAddr), Mac>,
+    /// Whether this node's kernel takes every SYN cookie that comes back.
+    pub syn_cookies: bool,
     /// Indexes of the attached interfaces.
     pub attached: &'a [u32],
     /// By configured service and backend address.
@@ -126,7 +137,7 @@ impl Plan {
         let mut unresolved: Vec<_> = unresolved.into_iter().collect();
         unresolved.sort_unstable();
         Self {
-            settings: settings(inputs.config, &peers, &services),
+            settings: settings(inputs, &peers, &services),
             filter,
             vips: leased(inputs.config).collect(),
             peers,
@@ -189,6 +200,10 @@ fn plan_service(
             share,
         });
     }
+    let protection = PlannedProtection::of(service, inputs.lists.of(configured));
+    if protection.is_some() {
+        flags |= PROTECTED;
+    }
     Some(PlannedService {
         configured,
         address,
@@ -196,6 +211,7 @@ fn plan_service(
         seed: built.seed,
         flags,
         table: Arc::clone(&built.table),
+        protection,
         backends,
     })
 }
@@ -276,7 +292,8 @@ fn leased(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.virtual_addresses.iter().copied().chain(macs.map(|mac| lease_key(mac).into()))
 }
 
-fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> Settings {
+fn settings(inputs: &Inputs<'_>, peers: &[PeerKey], services: &[PlannedService]) -> Settings {
+    let config = inputs.config;
     let mut flags = 0;
     if config.data_path.unknown_ports == UnknownPorts::Drop {
         flags |= DROP_UNKNOWN_PORTS;
@@ -292,6 +309,11 @@ fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> 
     if config.vrrp.as_ref().is_some_and(|vrrp| vrrp.virtual_mac) {
         flags |= VIRTUAL_MAC;
     }
+    let mut syn_interval_ns = 0;
+    if let Some(guard) = &config.syn_flood {
+        syn_interval_ns = 1_000_000_000 / guard.syns_per_second.max(1);
+        flags |= if inputs.syn_cookies { SYN_GUARD | SYN_COOKIES } else { SYN_GUARD };
+    }
     let uses_nat = services.iter().any(|service| service.flags & HAS_NAT != 0);
     let ports = &config.nat.ports;
     Settings {
@@ -300,6 +322,7 @@ fn settings(config: &Config, peers: &[PeerKey], services: &[PlannedService]) -> 
         nat_port_first: *ports.start(),
         nat_port_count: if uses_nat { ports.end() - ports.start() + 1 } else { 0 },
         flags,
+        syn_interval_ns,
         reserved: 0,
     }
 }

@@ -88,8 +88,10 @@ impl World {
             config: &self.config,
             node: "m0",
             tables: &Tables::build(&self.config).unwrap(),
+            lists: &Lists::default(),
             network,
             known_macs: &self.known,
+            syn_cookies: true,
             attached: &[2],
             usable: &usable,
         })

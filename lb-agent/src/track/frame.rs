@@ -13,14 +13,11 @@ use std::net::SocketAddr;
 use lb_common::service;
 
 use crate::plan::PlannedService;
+use crate::plan::lists::{SYNTHETIC_V4, SYNTHETIC_V6};
 
 /// Services that are tried in one second: the first ones of the file.
 const SERVICES_MAX: usize = 32;
 
-/// "This network" (RFC 1122, 3.2.1.3): the source of no packet that a host may send on.
-const SOURCE_V4: [u8; 4] = [0; 4];
-/// Discard-only (RFC 6666).
-const SOURCE_V6: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const SOURCE_PORT: u16 = 9;
 const TTL: u8 = 1;
 const SYN_ACK: u8 = 0x12;
@@ -44,13 +41,13 @@ pub fn build(mac: [u8; 6], to: SocketAddr) -> Vec<u8> {
         SocketAddr::V4(to) => {
             frame.extend(0x0800u16.to_be_bytes());
             frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, TTL, PROTOCOL_TCP, 0, 0]);
-            frame.extend(SOURCE_V4);
+            frame.extend(SYNTHETIC_V4.octets());
             frame.extend(to.ip().octets());
         }
         SocketAddr::V6(to) => {
             frame.extend(0x86ddu16.to_be_bytes());
             frame.extend([0x60, 0, 0, 0, 0, 20, PROTOCOL_TCP, TTL]);
-            frame.extend(SOURCE_V6);
+            frame.extend(SYNTHETIC_V6.octets());
             frame.extend(to.ip().octets());
         }
     }
@@ -82,6 +79,7 @@ mod tests {
             seed: 1,
             flags: 0,
             table: Arc::new(SharedTable::of_buckets(Arc::from([]))),
+            protection: None,
             backends: Vec::new(),
         }
     }

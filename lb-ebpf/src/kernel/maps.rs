@@ -4,7 +4,10 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray,
+};
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
 use lb_common::answers::Answers;
@@ -19,8 +22,10 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::size;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{PrefixKey, Protection, SourceKey};
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 
 /// Of which a few elements are in use of many that there might be. They are added and removed, and
@@ -88,6 +93,22 @@ pub(crate) static RUNTIME: Array<Runtime, 1> = Array::new();
 pub(crate) static XDP_STAGES: Stages = ProgramArray::new();
 #[btf_map(name = "tc_stages")]
 pub(crate) static TC_STAGES: Stages = ProgramArray::new();
+
+#[btf_map(name = "protections")]
+pub(crate) static PROTECTIONS: Array<Protection, { size::PROTECTIONS }> = Array::new();
+/// A trie for each list, so that another one takes its place at once, and one that nobody names any
+/// more goes as a whole.
+#[btf_map(name = "lists")]
+static LISTS: ArrayOfMaps<LpmTrie<Address, u32, 1>, { size::LISTS }> = ArrayOfMaps::new();
+#[btf_map(name = "rates")]
+static RATES: LruHashMap<SourceKey, u64, { size::RATES }> = LruHashMap::new();
+
+#[btf_map(name = "syn_flood")]
+static SYN_FLOOD: Array<SynFlood, 1> = Array::new();
+#[btf_map(name = "syn_left")]
+static SYN_LEFT: Array<u64, { size::BACKENDS }> = Array::new();
+
+const _: () = assert!(size_of::<Key<Address>>() == size_of::<PrefixKey>());
 
 pub(crate) type Stages = ProgramArray<{ size::STAGES }>;
 
@@ -225,6 +246,63 @@ pub(crate) fn fragment(key: &FragmentKey) -> Option<&'static Fragment> {
 pub(crate) fn host_origin(key: &OriginKey) -> Option<&'static Endpoint> {
     // SAFETY: as in `udp_reply`.
     unsafe { HOST_ORIGINS.get(key) }
+}
+
+/// What the list's longest prefix that has the address says; 0 where none has it.
+#[inline(always)]
+pub(crate) fn listed(list: u32, address: &Address) -> u32 {
+    let key = Key::new(u128::BITS, *address);
+    match LISTS.get_value_ptr_mut(list, &key) {
+        // SAFETY: the trie and its elements outlive the program's run (RCU); nobody changes a value.
+        Some(value) => unsafe { *value },
+        None => 0,
+    }
+}
+
+/// Gives `decide` what is stored for a source, or 0, and stores its answer. Of two CPUs that do this for
+/// one source in the same moment, one's answer is lost: the source then has one connection more.
+#[inline(always)]
+pub(crate) fn spend(source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool {
+    let stored = RATES.get_ptr_mut(source);
+    // SAFETY: the kernel gave the element, which the program may read and write. It may be another
+    // source's by now, if the map turned over in this moment: that one's rate is then wrong once.
+    let answer = decide(stored.map_or(0, |value| unsafe { *value }));
+    let Some(answer) = answer else { return false };
+    match stored {
+        // SAFETY: as above.
+        Some(value) => unsafe { *value = answer },
+        // An LRU map makes room; under contention the source is not counted this time.
+        None => drop(RATES.insert(source, &answer, 0)),
+    }
+    true
+}
+
+/// Counts a SYN; whether it is one of a flood. CPUs that count in the same moment lose SYNs, of which a
+/// flood has more than enough.
+#[inline(always)]
+pub(crate) fn syn_flood(now_ns: u64, interval_ns: u64) -> bool {
+    let Some(state) = SYN_FLOOD.get_ptr_mut(0) else { return false };
+    // SAFETY: the kernel gave the element, of two aligned words that each make sense by themselves.
+    let (next, flood) = unsafe { *state }.note(now_ns, interval_ns);
+    if let Some(next) = next {
+        // SAFETY: as above.
+        unsafe { *state = next }
+    }
+    flood
+}
+
+/// Whether so much time went by since this was last true for the backend.
+#[inline(always)]
+pub(crate) fn leave_syn(index: u32, now_ns: u64, every_ns: u64) -> bool {
+    let Some(left_ns) = SYN_LEFT.get_ptr_mut(index) else { return false };
+    // SAFETY: one aligned word of the map's element.
+    unsafe {
+        let due = now_ns.wrapping_sub(*left_ns) >= every_ns;
+        if due {
+            *left_ns = now_ns;
+        }
+        due
+    }
 }
 
 #[inline(always)]

@@ -99,7 +99,7 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn cut(&mut self, length: usize) -> Option<()> {
+    fn end_at(&mut self, length: usize) -> Option<()> {
         // SAFETY: helpers on a valid context; the second checks what it is told.
         let result = unsafe {
             let whole = bpf_xdp_get_buff_len(self.context);
@@ -241,7 +241,7 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn cut(&mut self, length: usize) -> Option<()> {
+    fn end_at(&mut self, length: usize) -> Option<()> {
         // SAFETY: as in XDP's.
         let result = unsafe { bpf_skb_change_tail(self.context, length as u32, 0) };
         (result == 0).then_some(())

@@ -13,8 +13,10 @@ use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::nat::{NatEntry, SEEN_SYN};
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{COOKIE_WATCH_NS, PeerKey, Settings};
+use lb_common::syn_flood::LEAVE_EVERY_NS;
 use lb_common::vip::Vip;
 use lb_ebpf::environment::{Assign, InsertError, Node, Owner};
 use lb_ebpf::parse::Packet;
@@ -38,6 +40,13 @@ impl<'a, C: Context> Kernel<'a, C> {
     #[inline(always)]
     pub(crate) const fn new(context: &'a C) -> Self {
         Self { context }
+    }
+}
+
+impl Kernel<'_, *mut aya_ebpf::bindings::xdp_md> {
+    #[inline(always)]
+    pub(super) const fn context(&self) -> *mut aya_ebpf::bindings::xdp_md {
+        *self.context
     }
 }
 
@@ -123,6 +132,31 @@ impl<C: Context> Node for Kernel<'_, C> {
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         maps::BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn protection(&self, index: u32) -> Option<&Protection> {
+        maps::PROTECTIONS.get(index)
+    }
+
+    #[inline(always)]
+    fn listed(&self, list: u32, source: &Address) -> u32 {
+        maps::listed(list, source)
+    }
+
+    #[inline(always)]
+    fn spend(&self, source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool {
+        maps::spend(source, decide)
+    }
+
+    #[inline(always)]
+    fn syn_flood(&self, interval_ns: u32) -> bool {
+        maps::syn_flood(self.now_ns(), interval_ns as u64)
+    }
+
+    #[inline(always)]
+    fn leave_syn(&self, index: u32) -> bool {
+        maps::leave_syn(index, self.now_ns(), LEAVE_EVERY_NS)
     }
 
     #[inline(always)]

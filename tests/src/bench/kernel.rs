@@ -16,6 +16,7 @@ const ATTACH_TYPE_XDP: u32 = 37;
 const TAIL_CALL: i32 = 12;
 const RANDOM: i32 = 7;
 
+pub(super) const XDP_DROP: u32 = 1;
 pub(super) const XDP_PASS: u32 = 2;
 pub(super) const XDP_TX: u32 = 3;
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use lb_agent::dataplane::Pins;
 
 use super::frames::{Segment, tcp};
-use super::kernel::{Vary, Wrapper, XDP_PASS, XDP_TX, answer};
+use super::kernel::{Vary, Wrapper, XDP_DROP, XDP_PASS, XDP_TX, answer};
 use super::rig::{self, CLIENT_MAC, NODE_MAC, VIP};
 use crate::lab::Lab;
 use crate::scenario::stage::Stage;
@@ -64,7 +64,8 @@ fn measure(stage: &mut Stage, pins: Pins) -> Result<()> {
         Ok(Way { name, wrapper, frame, repeat: REPEAT, expected: action, nanoseconds: Vec::new() })
     };
     let direct = segment(any, rig::DIRECT, Segment::Ack);
-    let still = Vary::Nothing;
+    let (still, source) = (Vary::Nothing, Vary::Source);
+    let denied = (rig::denied(0), 40_000);
     let mut ways = vec![
         floor("floor_tx", &direct, XDP_TX)?,
         floor("floor_pass", &direct, XDP_PASS)?,
@@ -81,6 +82,17 @@ fn measure(stage: &mut Stage, pins: Pins) -> Result<()> {
         way("nat_established", segment(any, rig::NAT, Segment::Ack), still, REPEAT, XDP_TX)?,
         way("nat_new", segment(any, rig::NAT, Segment::Syn), Vary::Source, REPEAT_NEW, XDP_TX)?,
         way("not_ours", foreign, still, REPEAT, XDP_PASS)?,
+        // The same with each protection: `direct_established` and `direct_syn` are without. Where every
+        // run is another client the frame goes through memory that no cache has.
+        way("direct_any", segment(any, rig::DIRECT, Segment::Ack), source, REPEAT, XDP_TX)?,
+        way("listed", segment(any, rig::LISTED, Segment::Ack), still, REPEAT, XDP_TX)?,
+        way("million", segment(any, rig::MILLION, Segment::Ack), still, REPEAT, XDP_TX)?,
+        way("million_any", segment(any, rig::MILLION, Segment::Ack), source, REPEAT, XDP_TX)?,
+        way("denied", segment(denied, rig::MILLION, Segment::Ack), still, REPEAT, XDP_DROP)?,
+        way("rated_established", segment(any, rig::RATED, Segment::Ack), still, REPEAT, XDP_TX)?,
+        way("rated_syn", segment(any, rig::RATED, Segment::Syn), still, REPEAT, XDP_TX)?,
+        way("rated_syn_any", segment(any, rig::RATED, Segment::Syn), source, REPEAT, XDP_TX)?,
+        way("rate_refused", segment(any, rig::REFUSED, Segment::Syn), still, REPEAT, XDP_DROP)?,
     ];
     for run in 0..RUNS {
         for way in &mut ways {
@@ -120,7 +132,8 @@ fn tell(stage: &mut Stage, ways: &mut [Way]) {
     stage.figure("runs", RUNS);
     stage.figure("repeat", REPEAT);
     stage.figure("repeat_new", REPEAT_NEW);
-    stage.figure("flows", "one hot flow each; nat_new another client each time");
+    stage.figure("prefixes", rig::PREFIXES);
+    stage.figure("flows", "one hot flow each; nat_new and .._any another client each time");
     if let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") {
         stage.figure("kernel", release.trim());
     }

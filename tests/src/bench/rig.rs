@@ -1,17 +1,20 @@
 //! The load balancer's programs with maps for one node and two services, in a namespace.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use lb_agent::config::{Family, Prefix};
 use lb_agent::dataplane::{Capacity, DataPlane, Pins};
-use lb_agent::plan::{Plan, PlannedBackend, PlannedService, SharedTable};
+use lb_agent::plan::{List, Plan, PlannedBackend, PlannedProtection, PlannedService, SharedTable};
+use lb_common::Address;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::filter::AddressFilter;
 use lb_common::hash::service_seed;
 use lb_common::interface::Interface;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, ServiceKey, TCP};
+use lb_common::protection::{LISTED as LISTED_RULE, Protection, RATE_LIMITED};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, ServiceKey, TCP};
 use lb_common::settings::Settings;
 
 use super::frames::Mac;
@@ -28,20 +31,27 @@ const LOOPBACK: u32 = 1;
 pub(super) const DIRECT: u16 = 8443;
 pub(super) const LOCAL: u16 = 8444;
 pub(super) const NAT: u16 = 8445;
+/// As [`DIRECT`], with a list of ten prefixes, and of a million; with a rate that is never reached, and
+/// one that always is.
+pub(super) const LISTED: u16 = 8446;
+pub(super) const MILLION: u16 = 8447;
+pub(super) const RATED: u16 = 8448;
+pub(super) const REFUSED: u16 = 8449;
+pub(super) const PREFIXES: u32 = 1_000_000;
 const NAT_FLOWS: u32 = 262_144;
 
 pub(super) fn open(pins: Pins) -> Result<DataPlane> {
     let capacity = Capacity { nat_flows: NAT_FLOWS, ..Capacity::default() };
     let mut data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
-    data_path.apply(&plan()).context("filling the maps")?;
+    data_path.apply(&plan()?).context("filling the maps")?;
     Ok(data_path)
 }
 
-fn plan() -> Plan {
+fn plan() -> Result<Plan> {
     let vip = IpAddr::from(VIP);
     let mut filter = AddressFilter::EMPTY;
     filter.insert(&vip.into());
-    Plan {
+    Ok(Plan {
         settings: Settings {
             nat_key: 1,
             nat_port_first: 20_000,
@@ -56,9 +66,50 @@ fn plan() -> Plan {
             service(DIRECT, Delivery::Direct, [192, 168, 139, 134]),
             service(LOCAL, Delivery::Local, NODE),
             service(NAT, Delivery::Nat, [192, 168, 139, 9]),
+            protected(LISTED, listed(10)?),
+            protected(MILLION, listed(PREFIXES)?),
+            protected(RATED, rated(1, 1 << 40)),
+            protected(REFUSED, rated(1 << 40, 1)),
         ],
         unresolved: Vec::new(),
-    }
+    })
+}
+
+fn protected(port: u16, protection: PlannedProtection) -> PlannedService {
+    let mut service = service(port, Delivery::Direct, [192, 168, 139, 134]);
+    service.flags |= PROTECTED;
+    service.protection = Some(protection);
+    service
+}
+
+/// An address that the lists deny: they are spread over all of IPv4 (Knuth's multiplicative hash), so that
+/// any other source goes deep into the trie before nothing is found.
+pub(super) fn denied(number: u32) -> [u8; 4] {
+    (number + 1).wrapping_mul(0x9e37_79b1).to_be_bytes()
+}
+
+/// Denies so many addresses.
+fn listed(count: u32) -> Result<PlannedProtection> {
+    let prefix = |number| Ipv4Addr::from(denied(number)).to_string().parse();
+    let prefixes: Result<Vec<Prefix>, _> = (0..count).map(prefix).collect();
+    let prefixes = prefixes.map_err(|error| anyhow::anyhow!("no prefix: {error:?}"))?;
+    let list = List::new(Family::V4, false, &[], &prefixes)
+        .map_err(|conflict| anyhow::anyhow!("{conflict:?}"))?;
+    Ok(PlannedProtection {
+        rules: Protection { rules: LISTED_RULE, ..Protection::NONE },
+        list: Some(list),
+    })
+}
+
+fn rated(interval_ns: u64, allowance_ns: u64) -> PlannedProtection {
+    let rules = Protection {
+        rules: RATE_LIMITED,
+        interval_ns,
+        allowance_ns,
+        rate_mask: Address { words: [u32::MAX; 4] },
+        ..Protection::NONE
+    };
+    PlannedProtection { rules, list: None }
 }
 
 fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
@@ -90,6 +141,7 @@ fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
         seed: service_seed(&key.address, key.port_be, key.protocol),
         flags,
         table: Arc::new(SharedTable::of_buckets(Arc::from(vec![bucket; 65_537]))),
+        protection: None,
         backends: vec![PlannedBackend {
             address: at,
             weight: 1,

@@ -6,8 +6,10 @@ use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::filter::AddressFilter;
 use lb_common::interface::Interface;
+use lb_common::protection::Protection;
 use lb_common::service::{TCP, UDP};
 use lb_common::settings::{LOCAL_UDP, Runtime, Settings, peer_bit};
+use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 
 use crate::model::state::{Sockets, State};
@@ -45,6 +47,12 @@ pub(super) const TABLE_SLOTS: [u32; 2] = [1, 13];
 /// One that no service may name.
 pub(super) const MISSING_TABLE: u32 = 2 * SERVICES.len() as u32;
 
+/// Rules and lists: one for each service.
+pub(super) const PROTECTIONS: u32 = SERVICES.len() as u32;
+
+/// One that no service may name.
+pub(super) const MISSING_PROTECTION: u32 = PROTECTIONS;
+
 /// Entries for NAT: few, and an odd number, so that also the second of a flow meets a full map.
 pub(super) const NAT_CAPACITY: usize = 11;
 
@@ -78,11 +86,15 @@ pub(super) fn world() -> Result<State> {
         services: Default::default(),
         tables: Default::default(),
         backends: vec![Backend::EMPTY; BACKENDS as usize],
+        protections: (0..PROTECTIONS).map(|index| (index, Protection::NONE)).collect(),
+        lists: Default::default(),
         sockets: Sockets::default(),
         nat_flows: Default::default(),
         nat_capacity: NAT_CAPACITY,
         udp_replies: Default::default(),
         fragments: Default::default(),
+        rates: Default::default(),
+        syn_flood: SynFlood::default(),
         runtime: Runtime::default(),
         backend_counters: Default::default(),
     };

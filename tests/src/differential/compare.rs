@@ -141,7 +141,8 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     fragments.values_mut().for_each(|first| first.seen_ns = whole(first.seen_ns));
     let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?)
         .or(unlike("udp_replies", &state.udp_replies, &machine.udp_replies()?))
-        .or(unlike("fragments", &fragments, &machine.fragments(state)?));
+        .or(unlike("fragments", &fragments, &machine.fragments(state)?))
+        .or(unlike("rates", &state.rates, &machine.rates(state)?));
     if differs.is_some() {
         return Ok(differs);
     }
@@ -149,6 +150,11 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     if is != *wants {
         let text = format!(": {is:?}, the model says {wants:?}");
         return Ok(Some(Difference { kind: "the backends' counters".to_owned(), text }));
+    }
+    let (is, wants) = (machine.flooded_until_ns(state)?, whole(state.syn_flood.flooded_until_ns));
+    if is != wants {
+        let text = format!(": {is}, the model says {wants}");
+        return Ok(Some(Difference { kind: "syn_flood".to_owned(), text }));
     }
     let (is, wants) = (machine.runtime(state)?, whole(state.runtime.cookie_seen_ns));
     if is.cookie_seen_ns != wants {

@@ -1,10 +1,14 @@
 //! A sequence from a seed: a few services and sockets, then frames and changes.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
+use lb_common::protection::{ALLOWED, DENIED, UNLISTED};
 
 use super::cast::{CLIENT_PORTS, PEERS, Place, SERVICES, VIPS};
 use super::packets;
-use super::step::{Card, Forgotten, ServiceChange, Step, Unknown};
+use super::step::{Card, Forgotten, ProtectionChange, ServiceChange, Step, Unknown};
+use crate::packet::names;
 use crate::packet::scene::{INTERFACE, SceneBackend, State, Way};
 use crate::simulation::random::Random;
 
@@ -36,6 +40,8 @@ enum Theme {
     Nat,
     /// Packets in pieces.
     Fragments,
+    /// Lists and rates, which change while sources come back.
+    Protection,
 }
 
 pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
@@ -45,11 +51,12 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
         0..12 => Theme::Neighbours,
         12..30 => Theme::Nat,
         30..45 => Theme::Fragments,
+        45..60 => Theme::Protection,
         _ => Theme::Anything,
     };
     // One service for most frames, so that they meet.
     let focus = random.below(SERVICES.len());
-    let mut steps = setting(random, theme, focus);
+    let mut steps = setting(random, theme, focus)?;
     let mut waits = 0;
     for _ in 0..random.between(1, MOST_STEPS) {
         let of = if random.chance(85) { focus } else { random.below(SERVICES.len()) };
@@ -65,11 +72,14 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
                 Step::Reply(random.below(4), packets::pieces_replying(random)?)
             }
             (Theme::Fragments, 70..80) => Step::Leave(packets::pieces_leaving(random, place)?),
+            (Theme::Protection, 0..65) => Step::Arrive(packets::to_service(random, place)),
+            (Theme::Protection, 65..75) => Step::Protect(focus, protection(random, place)?),
+            (Theme::Protection, 75..82) => Step::Wait(random.pick(&WAITS_S)),
             (Theme::Nat, 50..75) => Step::Reply(random.below(16), packets::replying(random)?),
             (_, 0..68) => Step::Arrive(packets::arriving(random, place)?),
             (_, 68..75) => Step::Reply(random.below(16), packets::replying(random)?),
             (_, 75..80) => Step::Leave(packets::leaving(random, place)?),
-            _ => change(random, focus, &SERVICES[focus]),
+            _ => change(random, focus, &SERVICES[focus])?,
         };
         if matches!(step, Step::Wait(_)) {
             waits += 1;
@@ -83,7 +93,7 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
 }
 
 /// What is there before the first frame.
-fn setting(random: &mut Random, theme: Theme, focus: usize) -> Vec<Step> {
+fn setting(random: &mut Random, theme: Theme, focus: usize) -> Result<Vec<Step>> {
     let only = (theme == Theme::Nat && random.chance(70)).then_some(Way::Nat);
     let mut steps = vec![Step::Service(focus, Some(service(random, only)))];
     if random.chance(30) {
@@ -96,7 +106,13 @@ fn setting(random: &mut Random, theme: Theme, focus: usize) -> Vec<Step> {
     if random.chance(20) {
         steps.push(nat_ports(random));
     }
-    steps
+    if random.chance(12) {
+        steps.push(syn_guard(random));
+    }
+    if theme == Theme::Protection || random.chance(5) {
+        steps.push(Step::Protect(focus, protection(random, &SERVICES[focus])?));
+    }
+    Ok(steps)
 }
 
 fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
@@ -126,6 +142,51 @@ fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
     }
 }
 
+/// Rules about the clients that frames come from, and nearly so.
+fn protection(random: &mut Random, place: &Place) -> Result<Option<ProtectionChange>> {
+    if random.chance(10) {
+        return Ok(None);
+    }
+    let mut list = Vec::new();
+    if random.chance(70) {
+        for _ in 0..random.between(1, 5) {
+            let name = random.pick(&["client", "client2", "stranger", "vip"]);
+            let address = names::address(name, place.family)?;
+            let bits = if place.family == 4 { 32 } else { 128 };
+            let length = random.pick(&[bits, bits, bits - 1, bits - 4, bits - 8, 16, 0]);
+            let says = random.pick(&[ALLOWED, DENIED]);
+            list.push((cut(address, length), length, says));
+        }
+        if random.chance(40) {
+            list.push((cut(names::address("vip", 6)?, 0), 0, UNLISTED));
+        }
+        list.sort_unstable();
+        list.dedup_by_key(|(address, length, _)| (*address, *length));
+    }
+    let most = random.pick(&[1, 1, 2, 3]);
+    let seconds = random.pick(&[1, 2, 30]);
+    Ok(Some(ProtectionChange {
+        list,
+        rate: random.chance(70).then_some((seconds, most)),
+        mask: random.pick(&[128, 128, 127, 124, 120, 96]),
+        missing: random.chance(2),
+    }))
+}
+
+/// The address with only so many of its leading bits.
+fn cut(address: IpAddr, length: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
 fn health(random: &mut Random) -> State {
     random.pick(&[State::Up, State::Up, State::Up, State::Draining, State::Down])
 }
@@ -135,14 +196,19 @@ fn nat_ports(random: &mut Random) -> Step {
     Step::NatPorts(first, count)
 }
 
+/// A flood, or none: what is between them is the real clock's.
+fn syn_guard(random: &mut Random) -> Step {
+    Step::SynGuard(random.chance(75).then(|| random.chance(60)))
+}
+
 fn lease(random: &mut Random) -> Step {
     let seconds = random.chance(75).then(|| random.pick(&[0, 1, 5, 100]));
     Step::Lease(random.below(VIPS.len()), seconds)
 }
 
-fn change(random: &mut Random, focus: usize, place: &Place) -> Step {
+fn change(random: &mut Random, focus: usize, place: &Place) -> Result<Step> {
     let family = place.family;
-    match random.below(100) {
+    Ok(match random.below(100) {
         0..8 => Step::Service(focus, random.chance(85).then(|| service(random, None))),
         8..30 => Step::Health(focus, random.below(5), health(random)),
         30..38 => Step::Reach(
@@ -158,7 +224,9 @@ fn change(random: &mut Random, focus: usize, place: &Place) -> Step {
         67..74 => Step::Listener(family, random.chance(50)),
         74..80 => Step::Datagrams(family, random.chance(50)),
         80..90 => Step::Connection(family, random.pick(&CLIENT_PORTS[..2]), random.chance(75)),
-        90..95 => Step::Wait(random.pick(&WAITS_S)),
+        90..93 => Step::Wait(random.pick(&WAITS_S)),
+        93..94 => syn_guard(random),
+        94..96 => Step::Protect(focus, protection(random, place)?),
         _ => Step::Forget(random.below(16), random.pick(&[Forgotten::Both, Forgotten::This])),
-    }
+    })
 }

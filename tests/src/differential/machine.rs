@@ -4,9 +4,10 @@
 //! where time is to pass, and compared by the second.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -20,12 +21,14 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{PrefixKey, Protection, SourceKey};
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
+use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 use nix::time::{ClockId, clock_gettime};
 
-use super::cast::{self, BACKENDS, NAT_CAPACITY, SERVICES, TABLE_SLOTS};
+use super::cast::{self, BACKENDS, NAT_CAPACITY, PROTECTIONS, SERVICES, TABLE_SLOTS};
 use super::step::SECOND_NS;
 use crate::model::state::State;
 use crate::packet::kernel::{forget_answers, load};
@@ -35,10 +38,15 @@ use crate::packet::syscall::{self, Run};
 /// out.
 const UDP_REPLIES: u32 = 1024;
 const FRAGMENTS: u32 = 1024;
+/// Sources, likewise.
+const RATES: u32 = 1024;
+/// Prefixes in a list.
+const LIST_ENTRIES: u32 = 64;
 
 pub(super) struct Machine {
     object: Ebpf,
     tables: BTreeMap<u32, Array<MapData, Bucket>>,
+    lists: BTreeMap<u32, OwnedFd>,
     /// What the maps hold.
     held: Held,
     /// The real clock when the model's began.
@@ -59,6 +67,8 @@ struct Held {
     service_places: Vec<ServiceKey>,
     tables: BTreeMap<u32, Vec<Bucket>>,
     backends: Vec<Backend>,
+    protections: BTreeMap<u32, Protection>,
+    lists: BTreeMap<u32, HashMap<PrefixKey, u32>>,
 }
 
 /// The places of keys in an array. A key that was there before has the place that it had.
@@ -89,12 +99,17 @@ impl Machine {
                 .map_max_entries(map::NAT_FLOWS, NAT_CAPACITY as u32)
                 .map_max_entries(map::UDP_REPLIES, UDP_REPLIES)
                 .map_max_entries(map::FRAGMENTS, FRAGMENTS)
+                .map_max_entries(map::PROTECTIONS, PROTECTIONS)
+                .map_max_entries(map::LISTS, PROTECTIONS)
+                .map_max_entries(map::RATES, RATES)
                 .map_max_entries(map::BACKENDS, BACKENDS)
-                .map_max_entries(map::BACKEND_COUNTERS, BACKENDS),
+                .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
+                .map_max_entries(map::SYN_LEFT, BACKENDS),
         )?;
         let tables = Self::make_tables(&mut object)?;
-        let mut machine =
-            Self { object, tables, held: Held::default(), began_ns: 0, counted: BTreeMap::new() };
+        let lists = Self::make_lists(&mut object)?;
+        let (held, counted) = (Held::default(), BTreeMap::new());
+        let mut machine = Self { object, tables, lists, held, began_ns: 0, counted };
         machine.held.backends = vec![Backend::EMPTY; BACKENDS as usize];
         Ok(machine)
     }
@@ -117,6 +132,21 @@ impl Machine {
         Ok(tables)
     }
 
+    /// A list for each service.
+    fn make_lists(object: &mut Ebpf) -> Result<BTreeMap<u32, OwnedFd>> {
+        let mut lists = BTreeMap::new();
+        let outer = object.map_mut(map::LISTS).context("no map of lists")?;
+        let mut outer =
+            ArrayOfMaps::<&mut MapData, LpmTrie<MapData, Address, u32>>::try_from(outer)?;
+        for index in 0..PROTECTIONS {
+            let fd = syscall::list(LIST_ENTRIES)?;
+            let list = Map::from_map_data(MapData::from_fd(fd.try_clone()?)?)?;
+            outer.set(index, &LpmTrie::try_from(list)?, 0)?;
+            lists.insert(index, fd);
+        }
+        Ok(lists)
+    }
+
     /// Forgets what the programs wrote, and begins again with the model's state.
     pub(super) fn begin(&mut self, state: &State) -> Result<()> {
         for key in self.nat_flows(state)?.into_keys() {
@@ -129,7 +159,11 @@ impl Machine {
             self.remove(map::FRAGMENTS, &key)?;
         }
         forget_answers(&mut self.object)?;
+        for key in self.rates(state)?.into_keys() {
+            self.remove(map::RATES, &key)?;
+        }
         self.set(map::RUNTIME, 0, Runtime::default())?;
+        self.set(map::SYN_FLOOD, 0, SynFlood::default())?;
         self.counted = self.all_backend_counters()?;
         self.began_ns = now_ns()?;
         self.follow(state)
@@ -192,11 +226,34 @@ impl Machine {
             }
             self.held.tables.insert(*index, buckets.clone());
         }
+        self.follow_protections(state)?;
         for (index, backend) in state.backends.iter().enumerate() {
             if self.held.backends[index] != *backend {
                 self.set(map::BACKENDS, index as u32, *backend)?;
                 self.held.backends[index] = *backend;
             }
+        }
+        Ok(())
+    }
+
+    fn follow_protections(&mut self, state: &State) -> Result<()> {
+        for (index, protection) in &state.protections {
+            if self.held.protections.get(index) != Some(protection) {
+                self.set(map::PROTECTIONS, *index, *protection)?;
+                self.held.protections.insert(*index, *protection);
+            }
+        }
+        for (index, fd) in &self.lists {
+            let wanted: HashMap<PrefixKey, u32> =
+                state.lists.get(index).into_iter().flatten().copied().collect();
+            let held = self.held.lists.entry(*index).or_default();
+            for key in held.keys().filter(|key| !wanted.contains_key(key)) {
+                syscall::delete(fd.as_fd(), key).context("a list")?;
+            }
+            for (key, value) in wanted.iter().filter(|(key, value)| held.get(key) != Some(value)) {
+                syscall::update(fd.as_fd(), key, value).context("a list")?;
+            }
+            *held = wanted;
         }
         Ok(())
     }
@@ -233,6 +290,20 @@ impl Machine {
             first.seen_ns = first.seen_ns.saturating_sub(past_ns);
             syscall::update(self.map(map::FRAGMENTS)?, &key, &first)?;
         }
+        for (key, until_ns) in self.entries::<SourceKey, u64>(map::RATES, RATES as usize)? {
+            let until_ns = until_ns.checked_sub(past_ns);
+            let until_ns = until_ns.context("this machine was started too recently")?;
+            syscall::update(self.map(map::RATES)?, &key, &until_ns)?;
+        }
+        let flood = self.syn_flood_as_it_is()?;
+        self.set(
+            map::SYN_FLOOD,
+            0,
+            SynFlood {
+                paid_until_ns: flood.paid_until_ns.saturating_sub(past_ns),
+                flooded_until_ns: flood.flooded_until_ns.saturating_sub(past_ns),
+            },
+        )?;
         let mut runtime = self.runtime_as_it_is()?;
         if runtime.cookie_seen_ns != 0 {
             runtime.cookie_seen_ns = runtime.cookie_seen_ns.saturating_sub(past_ns).max(1);
@@ -321,11 +392,29 @@ impl Machine {
         Ok(firsts)
     }
 
+    /// Until when sources have paid, by the model's clock, in whole seconds.
+    pub(super) fn rates(&self, state: &State) -> Result<HashMap<SourceKey, u64>> {
+        let mut rates = self.entries::<SourceKey, u64>(map::RATES, RATES as usize)?;
+        rates.values_mut().for_each(|until_ns| *until_ns = self.model_ns(state, *until_ns));
+        Ok(rates)
+    }
+
     /// With its time by the model's clock, in whole seconds.
     pub(super) fn runtime(&self, state: &State) -> Result<Runtime> {
         let mut runtime = self.runtime_as_it_is()?;
         runtime.cookie_seen_ns = self.model_ns(state, runtime.cookie_seen_ns);
         Ok(runtime)
+    }
+
+    /// Until when a flood lasts, by the model's clock, in whole seconds; what was paid changes with each
+    /// nanosecond of the real one.
+    pub(super) fn flooded_until_ns(&self, state: &State) -> Result<u64> {
+        Ok(self.model_ns(state, self.syn_flood_as_it_is()?.flooded_until_ns))
+    }
+
+    fn syn_flood_as_it_is(&self) -> Result<SynFlood> {
+        let map = self.object.map(map::SYN_FLOOD).context("no map syn_flood")?;
+        Ok(Array::<&MapData, SynFlood>::try_from(map)?.get(&0, 0)?)
     }
 
     fn runtime_as_it_is(&self) -> Result<Runtime> {

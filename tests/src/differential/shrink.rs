@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::step::{ServiceChange, Step};
+use super::step::{ProtectionChange, ServiceChange, Step};
 use super::trial::{Benches, Failure};
 use crate::packet::frame::Frame;
 
@@ -107,6 +107,9 @@ fn plainer(step: &Step) -> Vec<Step> {
         Step::Service(number, Some(change)) => {
             services(change).into_iter().map(|it| Step::Service(*number, Some(it))).collect()
         }
+        Step::Protect(number, Some(change)) => {
+            protections(change).map(|it| Step::Protect(*number, Some(it))).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -141,6 +144,19 @@ fn frames(frame: &Frame) -> impl Iterator<Item = Frame> {
 
 fn frames_boxed(frame: &Frame) -> Vec<Frame> {
     Box::<dyn Iterator<Item = Frame>>::from(Box::new(frames(frame))).collect()
+}
+
+fn protections(change: &ProtectionChange) -> impl Iterator<Item = ProtectionChange> {
+    let mut plainer = Vec::new();
+    for at in 0..change.list.len() {
+        let mut fewer = change.clone();
+        fewer.list.remove(at);
+        plainer.push(fewer);
+    }
+    plainer.push(ProtectionChange { rate: None, ..change.clone() });
+    plainer.push(ProtectionChange { mask: 128, ..change.clone() });
+    let change = change.clone();
+    plainer.into_iter().filter(move |it| *it != change)
 }
 
 fn services(change: &ServiceChange) -> Vec<ServiceChange> {

@@ -1,6 +1,7 @@
 //! What can happen in a sequence, and what a change does to the maps.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use lb_common::Address;
@@ -8,10 +9,13 @@ use lb_common::backend::Backend;
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::flow::FlowKey;
 use lb_common::hash::{mix, service_seed};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey};
-use lb_common::settings::{DROP_UNKNOWN_PORTS, peer_bit};
+use lb_common::protection::{LISTED, PrefixKey, Protection, RATE_LIMITED};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey};
+use lb_common::settings::{DROP_UNKNOWN_PORTS, SYN_GUARD, peer_bit};
 
-use super::cast::{self, BACKENDS_PER_SERVICE, MISSING_TABLE, SERVICES, TABLE_SLOTS};
+use super::cast::{
+    self, BACKENDS_PER_SERVICE, MISSING_PROTECTION, MISSING_TABLE, SERVICES, TABLE_SLOTS,
+};
 use crate::model::state::State;
 use crate::packet::frame::Frame;
 use crate::packet::names;
@@ -31,11 +35,15 @@ pub(super) enum Step {
     Health(usize, usize, scene::State),
     /// It is reached in another way.
     Reach(usize, usize, Way),
+    /// What a service refuses from now on, or that it refuses nothing.
+    Protect(usize, Option<ProtectionChange>),
     /// The lease of a VIP, for so many seconds and a half.
     Lease(usize, Option<u64>),
     Peer(&'static str, bool),
     /// First, and how many.
     NatPorts(u16, u16),
+    /// Every SYN is one of a flood, or none, or none is looked at.
+    SynGuard(Option<bool>),
     UnknownPorts(Unknown),
     Interface(Card),
     Listener(u8, bool),
@@ -58,6 +66,19 @@ pub(super) struct ServiceChange {
     pub(super) hash_port: bool,
     /// It names a table that is not there.
     pub(super) no_table: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ProtectionChange {
+    /// Prefixes with what they say; no list where there is none.
+    pub(super) list: Vec<(IpAddr, u32, u32)>,
+    /// Seconds for a connection, and how many at once. Whole seconds, so that the real clock decides
+    /// nothing.
+    pub(super) rate: Option<(u64, u64)>,
+    /// Bits of an address by which sources are told apart.
+    pub(super) mask: u32,
+    /// It names rules that are not there.
+    pub(super) missing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +115,7 @@ impl Step {
                 backend(state, *number, *at).delivery = way.delivery() as u8;
                 mend_flags(state, *number)?;
             }
+            Self::Protect(number, change) => protect(state, *number, change.as_ref())?,
             Self::Lease(vip, seconds) => {
                 let (name, family) = cast::VIPS[*vip];
                 let address = Address::from(names::address(name, family)?);
@@ -114,6 +136,14 @@ impl Step {
             Self::NatPorts(first, count) => {
                 state.settings.nat_port_first = *first;
                 state.settings.nat_port_count = *count;
+            }
+            Self::SynGuard(floods) => {
+                state.settings.flags &= !SYN_GUARD;
+                if let Some(floods) = floods {
+                    state.settings.flags |= SYN_GUARD;
+                    // Both far from where the real clock would decide.
+                    state.settings.syn_interval_ns = if *floods { 4_000_000_000 } else { 1 };
+                }
             }
             Self::UnknownPorts(Unknown::Drop) => state.settings.flags |= DROP_UNKNOWN_PORTS,
             Self::UnknownPorts(Unknown::Pass) => state.settings.flags &= !DROP_UNKNOWN_PORTS,
@@ -215,10 +245,38 @@ fn set_service(state: &mut State, number: usize, change: Option<&ServiceChange>)
         backends: number as u32 * BACKENDS_PER_SERVICE,
         flags: if change.hash_port { HASH_PORT } else { 0 },
         backend_count: change.backends.len() as u32,
-        reserved: 0,
+        protection: 0,
     };
     state.services.insert(key, service);
     mend_flags(state, number)
+}
+
+fn protect(state: &mut State, number: usize, change: Option<&ProtectionChange>) -> Result<()> {
+    let key = key(number)?;
+    let Some(service) = state.services.get_mut(&key) else { return Ok(()) };
+    service.flags &= !PROTECTED;
+    let Some(change) = change else { return Ok(()) };
+    service.flags |= PROTECTED;
+    let index = number as u32;
+    service.protection = if change.missing { MISSING_PROTECTION } else { index };
+    let mut rules = Protection { list: index, ..Protection::NONE };
+    if !change.list.is_empty() {
+        rules.rules |= LISTED;
+        let entry = |(address, length, says): &(IpAddr, u32, u32)| {
+            let mapped = if address.is_ipv4() { 96 } else { 0 };
+            (PrefixKey { length: mapped + length, address: (*address).into() }, *says)
+        };
+        state.lists.insert(index, change.list.iter().map(entry).collect());
+    }
+    if let Some((interval_s, burst)) = change.rate {
+        rules.rules |= RATE_LIMITED;
+        rules.interval_ns = interval_s * SECOND_NS;
+        rules.allowance_ns = burst * rules.interval_ns;
+        let mask = u128::MAX.checked_shl(128 - change.mask).unwrap_or(0);
+        rules.rate_mask = Address::from_v6(mask.to_be_bytes());
+    }
+    state.protections.insert(index, rules);
+    Ok(())
 }
 
 /// What the agent says of a service follows from how its backends are reached.
@@ -229,7 +287,7 @@ fn mend_flags(state: &mut State, number: usize) -> Result<()> {
     let flag = |way, flag| if has(way) { flag } else { 0 };
     let flags = flag(Way::Local, HAS_LOCAL) | flag(Way::Nat, HAS_NAT);
     if let Some(service) = state.services.get_mut(&key(number)?) {
-        service.flags = service.flags & HASH_PORT | flags;
+        service.flags = service.flags & (HASH_PORT | PROTECTED) | flags;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod certificate;
 mod cgroup;
 mod fault;
+pub mod flood;
 pub mod forge;
 mod host;
 mod namespace;

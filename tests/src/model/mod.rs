@@ -13,6 +13,7 @@
 //! - `steer`: the table "Steering", the first row that fits
 //! - `choose`: "Choosing"
 //! - `carry`: carrying to another node
+//! - `protect`: "Refusing"
 //! - `nat`: "NAT"
 //! - `answer`: "Answers"
 //! - `neighbour`: ARP and neighbour discovery, on their way in and out
@@ -29,6 +30,7 @@ mod fragment;
 mod nat;
 mod neighbour;
 mod parse;
+mod protect;
 mod rewrite;
 pub mod state;
 mod steer;

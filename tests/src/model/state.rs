@@ -11,8 +11,10 @@ use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{PrefixKey, Protection, SourceKey};
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{Runtime, Settings, peer_bit};
+use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 
 /// A MAC as in a frame.
@@ -35,6 +37,10 @@ pub struct State {
     pub tables: BTreeMap<u32, Vec<Bucket>>,
     /// By index; an array, so that each index below its length has one.
     pub backends: Vec<Backend>,
+    /// By index, as far as a service may name it.
+    pub protections: BTreeMap<u32, Protection>,
+    /// By index; each prefix once.
+    pub lists: BTreeMap<u32, Vec<(PrefixKey, u32)>>,
     pub sockets: Sockets,
 
     // What the programs write.
@@ -43,6 +49,8 @@ pub struct State {
     pub nat_capacity: usize,
     pub udp_replies: HashMap<FlowKey, Endpoint>,
     pub fragments: HashMap<FragmentKey, Fragment>,
+    pub rates: HashMap<SourceKey, u64>,
+    pub syn_flood: SynFlood,
     pub runtime: Runtime,
     pub backend_counters: BTreeMap<u32, BackendCounters>,
 }

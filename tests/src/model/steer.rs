@@ -3,13 +3,13 @@
 
 use lb_common::Address;
 use lb_common::counter::Verdict;
-use lb_common::service::{HAS_NAT, Service, ServiceKey};
+use lb_common::service::{HAS_NAT, PROTECTED, Service, ServiceKey};
 use lb_common::settings::DROP_UNKNOWN_PORTS;
 
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, answer, carry, fragment, nat, neighbour};
+use super::{Outcome, answer, carry, fragment, nat, neighbour, protect};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -88,6 +88,15 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
     }
     // "To an address and port that no service has: no VIP / a VIP."
     let Some(service) = service else { return without_service(state, frame, packet) };
+    // "To a service that refuses it."
+    if service.flags & PROTECTED != 0
+        && let Some(verdict) = protect::refuse(state, &service, packet)
+    {
+        return match verdict {
+            Verdict::Inconsistent => Outcome::passed(verdict, frame),
+            _ => Outcome::dropped(verdict, frame),
+        };
+    }
     // "To a service with NAT backends, and the flow has an entry."
     if service.flags & HAS_NAT != 0
         && let Some(outcome) = nat::from_client(state, frame, packet)
@@ -99,6 +108,15 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
         Some(ranked) => choose::choose(state, packet, &ranked),
         None => return Outcome::passed(Verdict::Inconsistent, frame),
     };
+    // "In a flood": a SYN that is not carried.
+    let taken = matches!(choice, Choice::Here { .. } | Choice::Translate { .. });
+    if packet.kind == Kind::Syn
+        && taken
+        && protect::is_flood(state)
+        && matches!(choice, Choice::Translate { .. })
+    {
+        return Outcome::dropped(Verdict::SynDropped, frame);
+    }
     carry_out(state, frame, packet, interface, choice)
 }
 

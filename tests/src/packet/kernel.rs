@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::Program;
 use aya::util::nr_cpus;
@@ -20,12 +21,14 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
+use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Settings, peer_bit};
 use lb_common::vip::Vip;
 use lb_common::virtual_mac::{lease_key, virtual_mac};
 use nix::sched::{CloneFlags, unshare};
 
+use super::guard::Guard;
 use super::names;
 use super::scene::{INTERFACE, PROTOCOLS, ROUTER_ID, Scene, Sockets};
 use super::syscall::{self, Run};
@@ -136,6 +139,7 @@ impl Kernel {
     /// Where a map cannot be emptied.
     pub fn forget_flows(&mut self) -> Result<()> {
         self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
+        self.clear::<SourceKey, u64>(map::RATES)?;
         self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
         self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)?;
         forget_answers(&mut self.object)
@@ -153,6 +157,7 @@ impl Kernel {
             nat_port_first,
             nat_port_count,
             flags: scene.flags(),
+            syn_interval_ns: 0,
             reserved: 0,
         };
         let mut filter = AddressFilter::EMPTY;
@@ -222,7 +227,26 @@ impl Kernel {
                 place += 1;
             }
             base += entries.len() as u32;
+            if let Some(guard) = &scene.guard {
+                self.set_guard(guard, family)?;
+            }
         }
+        Ok(())
+    }
+
+    fn set_guard(&mut self, guard: &Guard, family: u8) -> Result<()> {
+        let index = u32::from(family);
+        self.array::<Protection>(map::PROTECTIONS)?.set(index, guard.rules(index), 0)?;
+        let entries = guard.list(family)?;
+        let fd = syscall::list(entries.len().max(1) as u32)?;
+        for (key, value) in &entries {
+            syscall::update(fd.as_fd(), key, value)?;
+        }
+        let list =
+            LpmTrie::<MapData, Address, u32>::try_from(Map::from_map_data(MapData::from_fd(fd)?)?)?;
+        let lists = self.object.map_mut(map::LISTS).context("no map of lists")?;
+        ArrayOfMaps::<&mut MapData, LpmTrie<MapData, Address, u32>>::try_from(lists)?
+            .set(index, &list, 0)?;
         Ok(())
     }
 

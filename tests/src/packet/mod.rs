@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod fixture;
 pub mod frame;
+pub mod guard;
 pub mod kernel;
 pub mod made_up;
 pub mod names;

@@ -9,11 +9,12 @@ use lb_common::Address;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::hash::service_seed;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, VIRTUAL_MAC};
 use nix::sys::socket;
 use serde::Deserialize;
 
+use super::guard::Guard;
 use super::names;
 
 /// The port that clients use, the port that backends listen on.
@@ -135,6 +136,8 @@ pub struct Scene {
     pub mtu: u16,
     /// And the one after it.
     pub next_mtu: u16,
+    /// What the services refuse.
+    pub guard: Option<Guard>,
 }
 
 impl Scene {
@@ -150,6 +153,9 @@ impl Scene {
         if has(Way::Nat) {
             flags |= HAS_NAT;
         }
+        if self.guard.is_some() {
+            flags |= PROTECTED;
+        }
         let service = Service {
             seed: service_seed(&address, port_be, protocol),
             table: 0,
@@ -157,7 +163,8 @@ impl Scene {
             backends: base,
             flags,
             backend_count: self.backends.len() as u32,
-            reserved: 0,
+            // One for each family.
+            protection: u32::from(family),
         };
         Ok((key, service))
     }

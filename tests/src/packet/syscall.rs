@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use aya::Pod;
+use lb_common::protection::PrefixKey;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -20,6 +21,9 @@ const LOG_BYTES: usize = 1 << 16;
 
 /// `BPF_MAP_TYPE_ARRAY`.
 pub const ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_LPM_TRIE`, and `BPF_F_NO_PREALLOC`, which it needs.
+const TRIE: u32 = 11;
+const NO_PREALLOC: u32 = 1;
 /// `BPF_MAP_TYPE_PROG_ARRAY`.
 pub const PROGRAM_ARRAY: u32 = 3;
 /// `BPF_F_XDP_HAS_FRAGS`: the program is aware of frames in several buffers.
@@ -178,6 +182,22 @@ pub fn load(program: &Instructed<'_>) -> io::Result<(OwnedFd, String)> {
 pub fn map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     let mut attributes =
         MapAttributes { map_type, key_size: 4, value_size, max_entries: entries, map_flags: flags };
+    // SAFETY: the kernel has just made this descriptor for us.
+    call(BPF_MAP_CREATE, &mut attributes).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a list of prefixes, as inner map of the map `lists`.
+///
+/// # Errors
+/// Where the kernel refuses it.
+pub fn list(entries: u32) -> io::Result<OwnedFd> {
+    let mut attributes = MapAttributes {
+        map_type: TRIE,
+        key_size: size_of::<PrefixKey>() as u32,
+        value_size: size_of::<u32>() as u32,
+        max_entries: entries,
+        map_flags: NO_PREALLOC,
+    };
     // SAFETY: the kernel has just made this descriptor for us.
     call(BPF_MAP_CREATE, &mut attributes).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -16,6 +16,7 @@ mod fragments;
 mod host_clients;
 mod icmp;
 mod kernels;
+mod limits;
 mod migrate;
 mod modes;
 mod mtu;
@@ -30,6 +31,7 @@ pub mod shape;
 mod split_brain;
 pub mod stage;
 mod stale_neighbour;
+mod syn_flood;
 pub(crate) mod tally;
 mod udp;
 mod vip_deleted;
@@ -253,6 +255,16 @@ pub static ALL: &[Scenario] = &[
         name: "vip-taken",
         about: "another machine has the VIP: a node that asks before it takes over leaves it there",
         run: vip_taken::run,
+    },
+    Scenario {
+        name: "limits",
+        about: "lists of a million prefixes and rates of new connections refuse who is meant",
+        run: limits::run,
+    },
+    Scenario {
+        name: "syn-flood",
+        about: "clients connect while spoofed SYNs take all that can be sent, beside nginx and haproxy",
+        run: syn_flood::run,
     },
     Scenario {
         name: "role-move",

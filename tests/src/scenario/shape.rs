@@ -76,6 +76,9 @@ pub struct Shape {
     pub virtual_mac: bool,
     /// `preempt` of it.
     pub preempt: bool,
+    /// Further keys of every service, and tables below it.
+    pub service_keys: String,
+    pub service_tables: String,
     /// Further tables, as they are to stand at the file's end.
     pub further: String,
 }
@@ -105,6 +108,8 @@ impl Shape {
             vrrp: None,
             virtual_mac: false,
             preempt: false,
+            service_keys: String::new(),
+            service_tables: String::new(),
             further: String::new(),
         }
     }
@@ -194,9 +199,11 @@ impl Shape {
         let suffix = family.name().to_lowercase();
         format!(
             "\n[[service]]\nname = \"{name}-{suffix}\"\nport = {}\nprotocol = \"{protocol}\"\n\
-             hash = \"{}\"\nbackends = {backends:?}\n[service.health]\n{health}",
+             hash = \"{}\"\nbackends = {backends:?}\n{}[service.health]\n{health}{}",
             ports(mode).0,
             self.hash,
+            self.service_keys,
+            self.service_tables,
         )
     }
 }

@@ -30,7 +30,7 @@ impl Program {
     }
 }
 
-pub(crate) const PROGRAMS: [Program; 11] = [
+pub(crate) const PROGRAMS: [Program; 12] = [
     Program::new("ip", "iproute2", "for the lab's namespaces"),
     Program::new("ethtool", "ethtool", "for the lab's offloads"),
     Program::new("nft", "nftables", "for the lab's faults and peers"),
@@ -41,6 +41,8 @@ pub(crate) const PROGRAMS: [Program; 11] = [
     Program::new("qemu-system-x86_64", "qemu-system-x86", "for the lab's other kernels"),
     Program::new("keepalived", "keepalived", "the lab's peer in VRRP").with_service("keepalived"),
     Program::new("/usr/lib/frr/vrrpd", "frr", "another peer in VRRP").with_service("frr"),
+    Program::new("haproxy", "haproxy", "a proxy that the lab measures beside")
+        .with_service("haproxy"),
     // The package brings nginx too.
     Program::new(NGINX_STREAM, "libnginx-mod-stream", "what clusters balance with today")
         .with_service("nginx"),

@@ -4,6 +4,7 @@
 pub mod frr;
 pub mod keepalived;
 pub mod nginx;
+pub mod proxy;
 pub mod today;
 
 use std::path::{Path, PathBuf};

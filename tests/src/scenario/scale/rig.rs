@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_agent::config::Config;
 use lb_agent::dataplane::{Capacity, DataPlane, Pins};
 use lb_agent::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Network, Route};
-use lb_agent::plan::{Inputs, Plan, Tables, Usable};
+use lb_agent::plan::{Inputs, Lists, Plan, Tables, Usable};
 
 use super::frames::{self, Seen};
 use super::reckon::Ranked;
@@ -146,6 +146,7 @@ impl Rig {
             services: read.config.limits.services,
             backends: read.config.limits.backends,
             nat_flows: read.config.nat.flows,
+            sources: read.config.limits.sources,
         };
         let data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
         Ok(Self { data_path, network: network(peers) })
@@ -161,6 +162,8 @@ impl Rig {
             config: &read.config,
             node: NODE,
             tables: &read.tables,
+            lists: &Lists::default(),
+            syn_cookies: false,
             network: &self.network,
             known_macs: &HashMap::new(),
             attached: &[LOOPBACK],

@@ -130,6 +130,10 @@ impl Maps {
 
     pub(super) fn apply(&mut self, plan: &Plan, capacity: &Capacity) -> Result<(), DataPlaneError> {
         within("services", plan.services.len() as u64, u64::from(capacity.services))?;
+        // There is room for the rules in use and as many more.
+        if self.protections.has_retired() {
+            self.await_readers()?;
+        }
         // What packets need to be recognised comes after what they need to be steered.
         self.apply_interfaces(plan)?;
         self.apply_peers(plan)?;
@@ -206,7 +210,7 @@ impl Maps {
         batch::update(&self.tables, &keys, &descriptors).map_err(failed)?;
         // This has waited for whatever read what was retired before.
         self.state.free_retired();
-        Ok(())
+        self.protections.free_retired()
     }
 
     fn apply_service(
@@ -256,10 +260,10 @@ impl Maps {
             None => self.add_service(&planned.key, &service, capacity)?,
         };
         self.state.set(planned.key, Applied { service, place, block, backends: entries.into() });
-        match rules_before.filter(|old| rules != Some(*old)) {
-            Some(old) => self.protections.release(old),
-            None => Ok(()),
+        if let Some(old) = rules_before.filter(|old| rules != Some(*old)) {
+            self.protections.retire(old);
         }
+        Ok(())
     }
 
     /// Replaces a service by another version, once nobody reads the one before the present one.
@@ -326,11 +330,12 @@ impl Maps {
 
     /// Frees what services no longer use, once no program reads it any more.
     fn await_readers(&mut self) -> Result<(), DataPlaneError> {
-        if self.state.has_retired() {
+        if self.state.has_retired() || self.protections.has_retired() {
             self.grace
                 .wait()
                 .map_err(|e| DataPlaneError::io("waiting for the readers of", map::TABLES, e))?;
             self.state.free_retired();
+            self.protections.free_retired()?;
         }
         Ok(())
     }
@@ -366,7 +371,7 @@ impl Maps {
             let rules = self.state.services.get(&key).and_then(|it| protection(&it.service));
             self.state.remove(&key);
             if let Some(rules) = rules {
-                self.protections.release(rules)?;
+                self.protections.retire(rules);
             }
         }
         Ok(())

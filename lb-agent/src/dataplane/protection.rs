@@ -38,6 +38,8 @@ pub(super) struct Protections {
     rules: Array<MapData, Protection>,
     lists: ArrayOfMaps<MapData, Trie>,
     held: BTreeMap<u32, Held>,
+    /// Of those that no service names any more, but a program may still read.
+    retired: Vec<u32>,
     /// Elements of both maps.
     limit: u32,
 }
@@ -48,6 +50,7 @@ impl Protections {
             rules: take(object, map::PROTECTIONS)?,
             lists: take(object, map::LISTS)?,
             held: BTreeMap::new(),
+            retired: Vec::new(),
             limit,
         })
     }
@@ -107,8 +110,24 @@ impl Protections {
         Ok(index)
     }
 
-    /// Forgets rules that no service names any more; the last one's list gives its memory back.
-    pub(super) fn release(&mut self, index: u32) -> Result<(), DataPlaneError> {
+    /// Notes that no service names these rules any more.
+    pub(super) fn retire(&mut self, index: u32) {
+        self.retired.push(index);
+    }
+
+    pub(super) fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Forgets what was retired, which no program reads any more; a last one's list gives its memory back.
+    pub(super) fn free_retired(&mut self) -> Result<(), DataPlaneError> {
+        for index in std::mem::take(&mut self.retired) {
+            self.release(index)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, index: u32) -> Result<(), DataPlaneError> {
         let Some(list) = self.held.remove(&index).and_then(|held| held.list()) else {
             return Ok(());
         };

@@ -178,6 +178,10 @@ verdicts! {
     SynCookie = "syn_cookie", Forward;
     /// In a flood, a SYN that cannot be answered by a SYN cookie.
     SynDropped = "syn_dropped", Drop;
+    /// With VLAN tags, and to leave by another interface; passed to the stack, which takes the tags off.
+    OtherVlan = "other_vlan", Pass;
+    /// A new connection of a source that has as many as it may.
+    ConnectionLimited = "connection_limited", Drop;
 }
 
 /// Elements of the map `counters`: room for verdicts to come without a new layout.

@@ -36,10 +36,12 @@ pub mod map {
     pub const PROTECTIONS: &str = "protections";
     pub const LISTS: &str = "lists";
     pub const RATES: &str = "rates";
+    pub const CONNECTIONS: &str = "connections";
+    pub const OPEN: &str = "open";
     pub const SYN_FLOOD: &str = "syn_flood";
     pub const SYN_LEFT: &str = "syn_left";
 
-    pub const ALL: [&str; 26] = [
+    pub const ALL: [&str; 28] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -64,6 +66,8 @@ pub mod map {
         PROTECTIONS,
         LISTS,
         RATES,
+        CONNECTIONS,
+        OPEN,
         SYN_FLOOD,
         SYN_LEFT,
     ];
@@ -107,6 +111,8 @@ pub mod size {
     pub const LISTS: usize = PROTECTIONS;
     /// Sources of new connections. Set by `limits.sources`.
     pub const RATES: usize = 65_536;
+    /// Raised by the agent with the configuration.
+    pub const CONNECTIONS: usize = 65_536;
     /// Room for programs to come.
     pub const STAGES: usize = 8;
 }

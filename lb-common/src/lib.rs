@@ -12,6 +12,7 @@ pub mod answers;
 pub mod backend;
 pub mod bucket;
 pub mod checksum;
+pub mod connection;
 pub mod counter;
 pub mod deep;
 pub mod filter;

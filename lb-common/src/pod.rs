@@ -18,6 +18,7 @@ pod!(
     crate::backend::Backend,
     crate::backend::BackendCounters,
     crate::bucket::Bucket,
+    crate::connection::Connection,
     crate::deep::DeepPacket,
     crate::filter::AddressFilter,
     crate::flow::Endpoint,

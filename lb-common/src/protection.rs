@@ -6,6 +6,8 @@ use crate::Address;
 pub const LISTED: u32 = 1 << 0;
 /// New connections of a source are limited in their rate.
 pub const RATE_LIMITED: u32 = 1 << 1;
+/// A source may have so many connections at one time.
+pub const CONNECTION_LIMITED: u32 = 1 << 2;
 
 /// The value of the map `protections`, at the index [`Service::protection`](crate::service::Service).
 ///
@@ -13,7 +15,7 @@ pub const RATE_LIMITED: u32 = 1 << 1;
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Protection {
-    /// [`LISTED`], [`RATE_LIMITED`].
+    /// [`LISTED`], [`RATE_LIMITED`], [`CONNECTION_LIMITED`].
     pub rules: u32,
     /// Index in the map `lists`.
     pub list: u32,
@@ -23,8 +25,10 @@ pub struct Protection {
     pub allowance_ns: u64,
     /// The bits of an address by which sources are told apart, in network order.
     pub rate_mask: Address,
-    /// Room (a limit of concurrent connections, and its mask); zero.
-    pub reserved: [u64; 3],
+    /// Connections that a source may have at one time.
+    pub connections: u64,
+    /// The bits of an address by which sources are told apart for that, in network order.
+    pub connection_mask: Address,
 }
 
 impl Protection {
@@ -35,7 +39,8 @@ impl Protection {
         interval_ns: 0,
         allowance_ns: 0,
         rate_mask: Address::UNSPECIFIED,
-        reserved: [0; 3],
+        connections: 0,
+        connection_mask: Address::UNSPECIFIED,
     };
 }
 

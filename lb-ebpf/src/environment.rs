@@ -7,6 +7,7 @@ use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::checksum::Difference;
+use lb_common::connection::Connection;
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
@@ -60,6 +61,12 @@ pub trait Frame {
         false
     }
 
+    /// Whether it has a VLAN tag that does not stand in its bytes. For XDP a card's is nowhere to be seen.
+    #[inline(always)]
+    fn has_tag_aside(&self) -> bool {
+        false
+    }
+
     /// Has the stack look at the destination MAC again, which was replaced by the interface's own.
     /// Behind XDP it looks by itself.
     #[inline(always)]
@@ -99,6 +106,19 @@ pub trait Node {
     fn listed(&self, list: u32, source: &Address) -> u32;
     /// Gives `decide` what is stored for a source, or 0, and stores its answer. Whether it had one.
     fn spend(&self, source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool;
+
+    /// A connection to a service that limits them.
+    fn connection(&self, flow: &FlowKey) -> Option<&Connection>;
+    /// Adds one, and counts it. Nothing happens where there is no room.
+    fn connection_begin(&self, flow: &FlowKey, connection: &Connection);
+    /// Notes a packet of one.
+    fn connection_touch(&self, flow: &FlowKey, connection: &Connection, stage: u32);
+    /// Ends one, which counts no more.
+    fn connection_close(&self, flow: &FlowKey, connection: &Connection);
+    /// Forgets one that was closed.
+    fn connection_forget(&self, flow: &FlowKey);
+    /// How many are open of a source that is counted there; perhaps more.
+    fn open_connections(&self, counted: [u32; 2]) -> u64;
 
     /// Counts a SYN that this node would take, and says whether it is one of a flood, in which more than
     /// one each `interval_ns` come.

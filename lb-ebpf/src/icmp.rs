@@ -13,7 +13,9 @@ use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
 use crate::nat::{difference, readdress};
 use crate::parse::{Outer, Packet, Quoted, addresses, quoted};
-use crate::steer::{Steered, addressed_to_us, forward, hash, is_from_peer, service_key};
+use crate::steer::{
+    Steered, addressed_to_us, forward, hash, is_from_peer, leaves_its_vlan, service_key,
+};
 use crate::wire::*;
 
 /// Decides on an error.
@@ -84,6 +86,9 @@ fn to_owner<F: Frame, N: Node>(
 fn translate<F: Frame>(frame: &mut F, outer: &Outer, quoted: &Quoted, entry: &NatEntry) -> Steered {
     if outer.ttl <= 1 {
         return Steered::here(Verdict::TtlExceeded);
+    }
+    if leaves_its_vlan(frame, outer.network, entry.ifindex) {
+        return Steered::here(Verdict::OtherVlan);
     }
     let done = translate_quoted(frame, outer, quoted, entry)
         .and_then(|change| readdress_error(frame, outer, &entry.source, &entry.destination, change))

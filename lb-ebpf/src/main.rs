@@ -1,7 +1,7 @@
 //! Entry points of the kernel programs. Each builds the frame and the node, asks the pure half and
 //! turns its verdict, counted once, into the kernel's answer.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, reason = "built for the kernel only"))]
 
 #[cfg(target_arch = "bpf")]

@@ -15,7 +15,7 @@ use crate::answer::too_large;
 use crate::carry::address;
 use crate::environment::{Frame, InsertError, Node};
 use crate::parse::Packet;
-use crate::steer::Steered;
+use crate::steer::{Steered, leaves_its_vlan};
 use crate::wire::*;
 
 /// Ports tried before the range counts as exhausted for this backend. With a range half full the
@@ -39,6 +39,9 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     if packet.ttl <= 1 {
         // Before it keeps the flow alive, or ends it.
         return Some(Steered::here(Verdict::TtlExceeded));
+    }
+    if leaves_its_vlan(frame, packet.network, entry.ifindex) {
+        return Some(Steered::here(Verdict::OtherVlan));
     }
     node.nat_touch(&packet.flow, entry, seen(packet), node.now_ns(), begins);
     if from_client {

@@ -130,7 +130,7 @@ pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &
     };
     if service.flags & PROTECTED != 0
         && !is_from_peer(node, settings, &ethernet)
-        && let Some(verdict) = protect::refuse(node, service, packet)
+        && let Some(verdict) = protect::refuse(node, settings, service, packet)
     {
         return Steered::here(verdict);
     }
@@ -198,6 +198,15 @@ pub const fn hash(service: &Service, packet: &Packet) -> u64 {
     } else {
         client_hash_v6(service.seed, &packet.flow.source, port)
     }
+}
+
+/// Whether a packet has the tags of its link, and is to leave by another. It cannot be sent on as it is:
+/// the interface of its VLAN would give it the tag once more, and one without a VLAN a tag that nobody there
+/// knows. The stack takes the tags off, and the VLAN's own interface steers it.
+#[inline(always)]
+pub(crate) fn leaves_its_vlan<F: Frame>(frame: &F, network: usize, interface: u32) -> bool {
+    let tagged = network != size_of::<Ethernet>() || frame.has_tag_aside();
+    tagged && interface != frame.interface_index()
 }
 
 #[inline(always)]
@@ -269,6 +278,9 @@ pub(crate) fn forward<F: Frame, N: Node>(
         let verdict = if from_peer { Verdict::Nobody } else { Verdict::TtlExceeded };
         return Steered::here(verdict);
     }
+    if leaves_its_vlan(frame, packet.network, backend.ifindex) {
+        return Steered::here(Verdict::OtherVlan);
+    }
     if let Some(mtu) = too_large(frame, node, packet, backend.ifindex) {
         return Steered { interface: mtu as u32, ..Steered::here(Verdict::TooBig) };
     }
@@ -291,6 +303,9 @@ fn translate_new<F: Frame, N: Node>(
     if packet.ttl <= 1 {
         // Before it takes a port for nothing.
         return Steered::here(Verdict::TtlExceeded);
+    }
+    if leaves_its_vlan(frame, packet.network, backend.ifindex) {
+        return Steered::here(Verdict::OtherVlan);
     }
     if let Err(verdict) = nat::open(node, packet, ethernet, frame.interface_index(), index, backend)
     {

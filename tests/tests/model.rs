@@ -12,12 +12,14 @@ const SEQUENCES: u64 = 10_000;
 const FEWER: u64 = 2_000;
 
 /// What the sequences come upon; with less they would prove little.
-const VERDICTS: [&str; 43] = [
+const VERDICTS: [&str; 48] = [
     "announce_no_lease",
     "arp_corrected",
     "arp_held",
     "arp_no_lease",
     "assign_failed",
+    "connection_limited",
+    "denied",
     "direct_established",
     "direct_last",
     "direct_new",
@@ -46,10 +48,13 @@ const VERDICTS: [&str; 43] = [
     "no_service",
     "no_service_dropped",
     "nobody",
+    "not_allowed",
     "not_ip",
     "not_ours",
     "other_host",
     "other_protocol",
+    "other_vlan",
+    "rate_limited",
     "too_big",
     "trial",
     "truncated",

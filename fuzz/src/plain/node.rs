@@ -14,6 +14,7 @@ use lb_common::hash::service_seed;
 use lb_common::interface::Interface;
 use lb_common::layout::stage;
 use lb_common::nat::NatEntry;
+use lb_common::connection::Connection;
 use lb_common::protection::{Protection, SourceKey};
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
@@ -276,6 +277,16 @@ impl<const TC: bool> Node for Plain<TC> {
     }
     fn spend(&self, _: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool {
         decide(0).is_some()
+    }
+    fn connection(&self, _: &FlowKey) -> Option<&Connection> {
+        None
+    }
+    fn connection_begin(&self, _: &FlowKey, _: &Connection) {}
+    fn connection_touch(&self, _: &FlowKey, _: &Connection, _: u32) {}
+    fn connection_close(&self, _: &FlowKey, _: &Connection) {}
+    fn connection_forget(&self, _: &FlowKey) {}
+    fn open_connections(&self, _: [u32; 2]) -> u64 {
+        0
     }
     fn syn_flood(&self, _: u32) -> bool {
         false

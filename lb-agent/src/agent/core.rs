@@ -22,7 +22,7 @@ use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
-use crate::dataplane::{DataPlane, DataPlaneError, NatSweeper, NatTimeouts, Sweep};
+use crate::dataplane::{DataPlane, DataPlaneError, NatTimeouts, Sweep, Sweeper};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
@@ -97,7 +97,7 @@ impl Agent {
     pub(super) async fn run(
         &mut self,
         mut events: Events,
-        sweeper: NatSweeper,
+        sweeper: Sweeper,
         mut stop: mpsc::Receiver<&'static str>,
     ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
         let sweeper = Arc::new(sweeper);
@@ -394,7 +394,7 @@ impl Agent {
     }
 
     /// Looks at the NAT flows, beside the loop.
-    fn begin_sweep(&self, sweeper: &Arc<NatSweeper>) -> Sweeping {
+    fn begin_sweep(&self, sweeper: &Arc<Sweeper>) -> Sweeping {
         let nat = &self.config.nat;
         let timeouts = NatTimeouts {
             tcp_opening: nat.tcp_opening_timeout,

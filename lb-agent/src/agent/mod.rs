@@ -165,6 +165,7 @@ async fn assemble(
         backends: config.limits.backends,
         nat_flows: config.nat.flows,
         sources: config.limits.sources,
+        connections: config.limits.connections,
     };
     let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;

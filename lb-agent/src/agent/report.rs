@@ -281,6 +281,8 @@ impl Agent {
             nat_flows: self.swept.flows,
             nat_sweep: self.swept.took,
             nat_flows_limit: u64::from(self.config.nat.flows),
+            connections: self.swept.connections,
+            connections_limit: u64::from(self.config.limits.connections),
             netlink_overruns: self.netlink_overruns,
             plans_failed: self.plans_failed,
         };

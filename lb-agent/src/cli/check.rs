@@ -15,8 +15,8 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, DeliverySetting, Health, Lists, Notify, NotifyWay, Protocol,
-    RateLimit, Service, Vrrp, Watched, duration_text,
+    Backend, Config, ConfigError, ConnectionLimit, DeliverySetting, Health, Lists, Notify,
+    NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
 };
 use crate::lists;
 use crate::script::trust::{self, Distrust};
@@ -316,6 +316,7 @@ fn protection(service: &Service) -> Vec<String> {
         lines.push("everybody else is denied".to_owned());
     }
     lines.extend(service.rate_limit.as_ref().map(|limit| rate(service, limit)));
+    lines.extend(service.connection_limit.as_ref().map(|limit| connections(service, limit)));
     lines
 }
 
@@ -327,6 +328,12 @@ fn rate(service: &Service, limit: &RateLimit) -> String {
     };
     let length = if v4 { limit.prefix_ipv4 } else { limit.prefix_ipv6 };
     format!("{} {what} a second from each /{length}, {} at once", limit.per_second, limit.burst)
+}
+
+fn connections(service: &Service, limit: &ConnectionLimit) -> String {
+    let v4 = service.addresses.iter().any(IpAddr::is_ipv4);
+    let length = if v4 { limit.prefix_ipv4 } else { limit.prefix_ipv6 };
+    format!("at most {} connections at one time from each /{length}", limit.per_source)
 }
 
 fn checks(health: &Health) -> String {

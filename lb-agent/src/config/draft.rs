@@ -18,8 +18,8 @@ use super::document::{Item, Placed, Section};
 use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
-    Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits, Metrics, Mode, Nat,
-    Node, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema, value,
+    ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
+    Metrics, Mode, Nat, Node, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -85,6 +85,7 @@ pub(super) struct DraftService {
     pub(super) health: Health,
     pub(super) lists: DraftLists,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) connection_limit: Option<ConnectionLimit>,
     /// All of it could be read: what seems to be missing is.
     pub(super) complete: bool,
 }
@@ -201,6 +202,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let health = health(section, protocol, faults);
     let lists = protection::lists(section, faults);
     let rate_limit = protection::rate_limit(section, faults);
+    let connection_limit = protection::connection_limit(section, protocol, faults);
     Some(DraftService {
         span: section.span.clone(),
         name: name?,
@@ -214,6 +216,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         health,
         lists,
         rate_limit,
+        connection_limit,
         complete: faults.count() == before,
     })
 }
@@ -387,6 +390,7 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
     const SERVICES: u32 = size::SERVICES as u32;
     const BACKENDS: u32 = size::BACKENDS as u32;
     const SOURCES: u32 = size::RATES as u32;
+    const CONNECTIONS: u32 = size::CONNECTIONS as u32;
     let section = root.section("limits", &schema::LIMITS, faults);
     Limits {
         services: section.or("services", SERVICES, faults, |item| item.number(1..=65_536)),
@@ -395,5 +399,7 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
             .or("table_slots", TABLE_SLOTS, faults, |item| item.number(1..=TABLE_SLOTS_MAX)),
         // Below that the kernel's map forgets before it is full: it keeps some free for each CPU.
         sources: section.or("sources", SOURCES, faults, |item| item.number(4096..=1 << 24)),
+        connections: section
+            .or("connections", CONNECTIONS, faults, |item| item.number(1..=1 << 24)),
     }
 }

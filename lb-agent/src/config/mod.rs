@@ -35,7 +35,7 @@ pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
-pub use protection::{Lists, NoPrefix, Prefix, RateLimit, SynFlood};
+pub use protection::{ConnectionLimit, Lists, NoPrefix, Prefix, RateLimit, SynFlood};
 pub use track::{BUILT_IN, Script, Track, Watched};
 pub use value::duration_text;
 pub(crate) use value::is_interface_name;
@@ -99,6 +99,8 @@ pub struct Service {
     pub health: Health,
     pub lists: Lists,
     pub rate_limit: Option<RateLimit>,
+    /// Of a service over TCP.
+    pub connection_limit: Option<ConnectionLimit>,
 }
 
 /// A server behind a service.
@@ -244,6 +246,8 @@ pub struct Limits {
     pub table_slots: u64,
     /// Sources of new connections that are remembered, where a service limits their rate.
     pub sources: u32,
+    /// Connections that are counted, where a service limits how many a source has.
+    pub connections: u32,
 }
 
 impl Node {

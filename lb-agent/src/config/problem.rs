@@ -81,6 +81,8 @@ pub enum Problem {
     PrefixOfOtherFamily { prefix: Prefix, service: Family },
     #[error("`burst` is {burst}, which cannot carry {per_second} connections per second")]
     BurstTooSmall { burst: u32, per_second: u32, least: u32 },
+    #[error("`connection_limit` of a service over UDP, which has no connections")]
+    NoConnections,
     #[error("`tcp = false`, but there is no other kind of check")]
     OnlyTcpChecks,
     #[error("`active` and [vrrp] both say who holds the virtual addresses")]
@@ -334,6 +336,9 @@ impl Problem {
             }
             Self::BurstTooSmall { least, .. } => {
                 format!("write {least} or more: the programs' clock has steps of up to 10ms")
+            }
+            Self::NoConnections => {
+                "remove it; `rate_limit` limits the datagrams of a source".to_owned()
             }
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
             other => {

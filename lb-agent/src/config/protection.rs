@@ -134,6 +134,17 @@ impl RateLimit {
     }
 }
 
+/// How many connections one source may have to a service at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimit {
+    /// 1 to 1,000,000.
+    pub per_source: u32,
+    /// The bits by which sources are told apart, 1 to 32.
+    pub prefix_ipv4: u8,
+    /// 1 to 128.
+    pub prefix_ipv6: u8,
+}
+
 /// When SYNs are a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynFlood {

@@ -54,6 +54,7 @@ pub(crate) static SERVICE: Table = Table {
         "deny",
         "deny_file",
         "rate_limit",
+        "connection_limit",
     ],
 };
 
@@ -68,6 +69,11 @@ pub(crate) static HEALTH: Table = Table {
 pub(crate) static RATE_LIMIT: Table = Table {
     heading: "[service.rate_limit]",
     keys: &["per_second", "burst", "prefix_ipv4", "prefix_ipv6"],
+};
+
+pub(crate) static CONNECTION_LIMIT: Table = Table {
+    heading: "[service.connection_limit]",
+    keys: &["per_source", "prefix_ipv4", "prefix_ipv6"],
 };
 
 pub(crate) static VRRP_ROUTER: Table =
@@ -147,8 +153,10 @@ pub(crate) static CONTROL: Table = Table { heading: "[control]", keys: &["socket
 
 pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "state"] };
 
-pub(crate) static LIMITS: Table =
-    Table { heading: "[limits]", keys: &["services", "backends", "table_slots", "sources"] };
+pub(crate) static LIMITS: Table = Table {
+    heading: "[limits]",
+    keys: &["services", "backends", "table_slots", "sources", "connections"],
+};
 
 pub(crate) static ALL: [&Table; 20] = [
     &ROOT,
@@ -220,6 +228,7 @@ mod tests {
                 "an element of `backends`" => "### Backends",
                 "[service.health]" => "### [service.health]",
                 "[service.rate_limit]" => "### [service.rate_limit]",
+                "[service.connection_limit]" => "### [service.connection_limit]",
                 "[[vrrp.router]]" => "### [[vrrp.router]]",
                 "an element of `priorities`" => "#### Priorities",
                 other => &format!("## {other}"),

@@ -253,6 +253,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         health: service.health.clone(),
         lists: lists(&service.lists),
         rate_limit: service.rate_limit,
+        connection_limit: service.connection_limit,
     }
 }
 

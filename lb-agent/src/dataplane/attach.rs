@@ -114,10 +114,7 @@ fn attach_all(
                 if mode != Mode::Tc
                     && matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) =>
             {
-                return Err(DataPlaneError::ForeignProgram {
-                    name: name.to_owned(),
-                    by: String::new(),
-                });
+                return Err(DataPlaneError::ForeignProgram { name: name.to_owned() });
             }
             Err(error) => tried.push(format!("{}: {}", pin_name(mode), explain(&error))),
         }

@@ -13,6 +13,7 @@ use lb_common::protection::PrefixKey;
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
@@ -185,6 +186,20 @@ pub(super) fn read<V: Pod>(
 
 /// The value of a key; none where there is none.
 pub(super) fn lookup<K: Pod, V: Pod>(map: impl AsFd, key: &K, empty: V) -> io::Result<Option<V>> {
+    value_of(BPF_MAP_LOOKUP_ELEM, map, key, empty)
+}
+
+/// Removes a key. Returns the value that went with it (Linux 5.14 for a hash map).
+pub(super) fn take<K: Pod, V: Pod>(map: impl AsFd, key: &K, empty: V) -> io::Result<Option<V>> {
+    value_of(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key, empty)
+}
+
+fn value_of<K: Pod, V: Pod>(
+    command: libc::c_long,
+    map: impl AsFd,
+    key: &K,
+    empty: V,
+) -> io::Result<Option<V>> {
     let mut value = empty;
     let mut attributes = ElementAttributes {
         map_fd: raw(&map),
@@ -193,7 +208,7 @@ pub(super) fn lookup<K: Pod, V: Pod>(map: impl AsFd, key: &K, empty: V) -> io::R
         value: std::ptr::from_mut(&mut value) as u64,
         flags: 0,
     };
-    found(call(BPF_MAP_LOOKUP_ELEM, &mut attributes)).map(|found| found.then_some(value))
+    found(call(command, &mut attributes)).map(|found| found.then_some(value))
 }
 
 /// Removes a key. Returns whether it was there.

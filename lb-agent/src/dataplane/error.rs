@@ -44,9 +44,9 @@ pub enum DataPlaneError {
     NoInterface { name: String },
 
     #[error(
-        "interface {name} has another XDP program{by}: detach it (ip link set dev {name} xdp off), or set data_path.modes to [\"tc\"]"
+        "interface {name} has another XDP program, or an interface above it has one (a VLAN's, a macvlan's), and the kernel takes no second: detach it (ip link set dev {name} xdp off), or set data_path.modes to [\"tc\"]"
     )]
-    ForeignProgram { name: String, by: String },
+    ForeignProgram { name: String },
 
     #[error("cannot attach to {name}: {tried}")]
     Attach { name: String, tried: String },

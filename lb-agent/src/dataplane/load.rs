@@ -8,6 +8,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::Address;
 use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
+use lb_common::connection::{self, Connection};
 use lb_common::counter::COUNTERS;
 use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
@@ -45,6 +46,8 @@ pub struct Capacity {
     pub nat_flows: u32,
     /// Sources of new connections, where their rate is limited.
     pub sources: u32,
+    /// Connections that are counted, where a service limits them.
+    pub connections: u32,
 }
 
 impl Capacity {
@@ -69,6 +72,7 @@ impl Default for Capacity {
             backends: size::BACKENDS as u32,
             nat_flows: size::NAT_FLOWS as u32 / 2,
             sources: size::RATES as u32,
+            connections: size::CONNECTIONS as u32,
         }
     }
 }
@@ -105,7 +109,8 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
         .map_max_entries(map::NAT_FLOWS, capacity.nat_entries())
         .map_max_entries(map::PROTECTIONS, capacity.protections())
         .map_max_entries(map::LISTS, capacity.protections())
-        .map_max_entries(map::RATES, capacity.sources);
+        .map_max_entries(map::RATES, capacity.sources)
+        .map_max_entries(map::CONNECTIONS, capacity.connections);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -193,7 +198,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 26] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 28] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -227,6 +232,8 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 26] {
         (map::PROTECTIONS, shape::<u32, Protection>(capacity.protections() as usize)),
         (map::LISTS, shape::<u32, u32>(capacity.protections() as usize)),
         (map::RATES, shape::<SourceKey, u64>(capacity.sources as usize)),
+        (map::CONNECTIONS, shape::<FlowKey, Connection>(capacity.connections as usize)),
+        (map::OPEN, shape::<u32, u64>(connection::OPEN as usize)),
         (map::SYN_FLOOD, shape::<u32, SynFlood>(1)),
         (map::SYN_LEFT, shape::<u32, u64>(backends)),
     ]

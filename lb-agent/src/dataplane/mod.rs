@@ -6,6 +6,7 @@
 mod attach;
 mod batch;
 mod clsact;
+mod connections;
 mod counters;
 mod error;
 mod grace;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use lb_common::backend::Backend;
+use lb_common::connection;
 use lb_common::layout::map;
 use nix::time::{ClockId, clock_gettime};
 
@@ -47,12 +49,14 @@ pub use nat::NatTimeouts;
 pub use pins::Pins;
 pub use stages::connect_stages;
 pub use state::TablesMemory;
-pub use sweep::{NatSweeper, Sweep, SweepStop};
+pub use sweep::{Sweep, SweepStop, Sweeper};
 pub use trial::TrialError;
 
 use crate::config::Mode;
 use crate::plan::Plan;
+use connections::Connections;
 use maps::Maps;
+use shared::SharedArray;
 
 /// The data path of this node.
 pub struct DataPlane {
@@ -238,11 +242,16 @@ impl DataPlane {
         counters::backends(&self.maps.backend_counters, applied.block.clone(), self.cpus)
     }
 
-    /// A handle of its own on the NAT flows, for a thread that may block, and what ends its work.
-    pub fn sweeper(&self) -> Result<(NatSweeper, SweepStop), DataPlaneError> {
+    /// A handle of its own on the NAT flows and the counted connections, for a thread that may block,
+    /// and what ends its work.
+    pub fn sweeper(&self) -> Result<(Sweeper, SweepStop), DataPlaneError> {
         let flows = self.maps.nat_flows.try_clone();
         let flows = flows.map_err(|e| DataPlaneError::io("duplicating", map::NAT_FLOWS, e))?;
-        Ok(NatSweeper::new(flows))
+        let known = self.maps.connections.try_clone();
+        let known = known.map_err(|e| DataPlaneError::io("duplicating", map::CONNECTIONS, e))?;
+        let open = SharedArray::of::<u64>(&self.maps.open, connection::OPEN)
+            .map_err(|e| DataPlaneError::io("mapping", map::OPEN, e))?;
+        Ok(Sweeper::new(flows, Connections { known, open }))
     }
 
     /// What the kernel takes for the maps, but for the tables.

@@ -1,4 +1,4 @@
-//! Removing the NAT flows that are over, on a thread of its own: a map of a million flows takes a good
+//! Removing the NAT flows and counted connections that are over, on a thread of its own: a map of a million flows takes a good
 //! part of a second, for which the agent's loop must not wait.
 
 use std::collections::HashSet;
@@ -11,6 +11,7 @@ use lb_common::flow::FlowKey;
 use lb_common::layout::map;
 use lb_common::nat::{FROM_CLIENT, NatEntry};
 
+use super::connections::Connections;
 use super::error::DataPlaneError;
 use super::nat::{Census, NatTimeouts, client_key, is_over, number};
 use super::{batch, monotonic_ns};
@@ -22,14 +23,17 @@ pub struct Sweep {
     pub flows: u64,
     /// Flows that were over.
     pub removed: u64,
+    /// Connections that are open, to services that limit them.
+    pub connections: u64,
     /// How long it took.
     pub took: Duration,
 }
 
-/// A handle of its own on the NAT flows.
+/// A handle of its own on the NAT flows and the counted connections.
 #[derive(Debug)]
-pub struct NatSweeper {
+pub struct Sweeper {
     flows: OwnedFd,
+    connections: Connections,
     stopped: Arc<AtomicBool>,
 }
 
@@ -43,10 +47,11 @@ impl Drop for SweepStop {
     }
 }
 
-impl NatSweeper {
-    pub(super) fn new(flows: OwnedFd) -> (Self, SweepStop) {
+impl Sweeper {
+    pub(super) fn new(flows: OwnedFd, connections: Connections) -> (Self, SweepStop) {
         let stopped = Arc::new(AtomicBool::new(false));
-        (Self { flows, stopped: Arc::clone(&stopped) }, SweepStop(stopped))
+        let sweeper = Self { flows, connections, stopped: Arc::clone(&stopped) };
+        (sweeper, SweepStop(stopped))
     }
 
     /// Looks at every flow and removes those that are over. Blocks for about half a microsecond an
@@ -67,7 +72,8 @@ impl NatSweeper {
             removed = gone;
             flows += stayed;
         }
-        Ok(Sweep { flows, removed, took: begun.elapsed() })
+        let connections = self.connections.sweep(timeouts, &self.stopped)?;
+        Ok(Sweep { flows, removed, connections, took: begun.elapsed() })
     }
 
     /// Removes flows of these numbers. Returns how many went, and how many have come to life again.

@@ -41,6 +41,8 @@ pub struct Snapshot<'a> {
     pub tracks: &'a [api::Track],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
+    pub connections: u64,
+    pub connections_limit: u64,
     /// How long counting them took.
     pub nat_sweep: Duration,
     pub netlink_overruns: u64,
@@ -129,6 +131,18 @@ fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "nat_flows_limit",
         "Flows that the NAT map has room for",
         snapshot.nat_flows_limit as f64,
+    );
+    gauge(
+        registry,
+        "connections",
+        "Open connections to services that limit them",
+        snapshot.connections as f64,
+    );
+    gauge(
+        registry,
+        "connections_limit",
+        "Connections that the map of those has room for",
+        snapshot.connections_limit as f64,
     );
     gauge(
         registry,

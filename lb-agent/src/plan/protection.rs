@@ -1,10 +1,10 @@
 //! What the maps are to hold of a service's protection.
 
 use lb_common::Address;
-use lb_common::protection::{LISTED, Protection, RATE_LIMITED};
+use lb_common::protection::{CONNECTION_LIMITED, LISTED, Protection, RATE_LIMITED};
 
 use super::lists::List;
-use crate::config::{RateLimit, Service};
+use crate::config::{ConnectionLimit, RateLimit, Service};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -22,6 +22,9 @@ impl PlannedProtection {
         let mut rules = Protection::NONE;
         if let Some(limit) = &service.rate_limit {
             limit_rate(&mut rules, limit, v4);
+        }
+        if let Some(limit) = &service.connection_limit {
+            limit_connections(&mut rules, limit, v4);
         }
         if list.is_some() {
             rules.rules |= LISTED;
@@ -45,6 +48,12 @@ fn limit_rate(rules: &mut Protection, limit: &RateLimit, v4: bool) {
     rules.interval_ns = SECOND_NS / u64::from(limit.per_second.max(1));
     rules.allowance_ns = rules.interval_ns * u64::from(limit.burst);
     rules.rate_mask = mask(if v4 { limit.prefix_ipv4 } else { limit.prefix_ipv6 }, v4);
+}
+
+fn limit_connections(rules: &mut Protection, limit: &ConnectionLimit, v4: bool) {
+    rules.rules |= CONNECTION_LIMITED;
+    rules.connections = u64::from(limit.per_source);
+    rules.connection_mask = mask(if v4 { limit.prefix_ipv4 } else { limit.prefix_ipv6 }, v4);
 }
 
 /// The bits of an address that a prefix of this length has; for IPv4, those of the mapped form.

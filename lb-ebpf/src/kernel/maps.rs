@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "references into maps")]
 
+use core::arch::asm;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -13,6 +15,7 @@ use lb_common::Address;
 use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
+use lb_common::connection::{self, CLOSED, Connection};
 use lb_common::counter::COUNTERS as COUNTER_COUNT;
 use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
@@ -102,6 +105,10 @@ pub(crate) static PROTECTIONS: Array<Protection, { size::PROTECTIONS }> = Array:
 static LISTS: ArrayOfMaps<LpmTrie<Address, u32, 1>, { size::LISTS }> = ArrayOfMaps::new();
 #[btf_map(name = "rates")]
 static RATES: LruHashMap<SourceKey, u64, { size::RATES }> = LruHashMap::new();
+#[btf_map(name = "connections")]
+static CONNECTIONS: HashMap<FlowKey, Connection, { size::CONNECTIONS }> = HashMap::new();
+#[btf_map(name = "open")]
+static OPEN: Array<u64, { connection::OPEN as usize }, IN_PLACE> = Array::new();
 
 #[btf_map(name = "syn_flood")]
 static SYN_FLOOD: Array<SynFlood, 1> = Array::new();
@@ -275,6 +282,78 @@ pub(crate) fn spend(source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> 
         None => drop(RATES.insert(source, &answer, 0)),
     }
     true
+}
+
+#[inline(always)]
+pub(crate) fn connection(flow: &FlowKey) -> Option<&'static Connection> {
+    // SAFETY: as in `nat_entry`: an element that is removed in this very moment may be another one's.
+    unsafe { CONNECTIONS.get(flow) }
+}
+
+#[inline(always)]
+pub(crate) fn connection_begin(flow: &FlowKey, connection: &Connection) {
+    if CONNECTIONS.insert(flow, connection, BPF_NOEXIST as u64).is_ok() {
+        count_open(connection.counted, 1);
+    }
+}
+
+/// Whoever removes the element takes it off the counts; of two CPUs, or a CPU and the agent, one.
+#[inline(always)]
+pub(crate) fn connection_close(flow: &FlowKey, connection: &Connection, now_ns: u64) {
+    let counted = connection.counted;
+    if CONNECTIONS.remove(flow).is_ok() {
+        count_open(counted, u64::MAX);
+        let closed = Connection { counted, last_seen_ns: now_ns, stage: CLOSED, padding: 0 };
+        // Without it a late acknowledgement is counted, and goes once it was silent.
+        let _ = CONNECTIONS.insert(flow, &closed, BPF_NOEXIST as u64);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn connection_forget(flow: &FlowKey) {
+    // Another CPU may have been faster.
+    let _ = CONNECTIONS.remove(flow);
+}
+
+/// Looked up once more, for writing: as in `nat_touch`.
+#[inline(always)]
+pub(crate) fn connection_touch(flow: &FlowKey, stage: u32, now_ns: u64) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(flow) {
+        // SAFETY: the kernel gave the element, which the program may write.
+        unsafe {
+            (*connection).stage = stage;
+            (*connection).last_seen_ns = now_ns;
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn open_connections(counted: [u32; 2]) -> u64 {
+    let of = |index: u32| OPEN.get(index).copied().unwrap_or(0);
+    let (one, other) = (of(counted[0]), of(counted[1]));
+    if one < other { one } else { other }
+}
+
+/// Adds to the two words of a source; `u64::MAX` takes one off.
+#[inline(always)]
+fn count_open(counted: [u32; 2], change: u64) {
+    for index in counted {
+        if let Some(word) = OPEN.get_ptr_mut(index) {
+            // SAFETY: an aligned word of the map's element.
+            unsafe { add(word, change) }
+        }
+    }
+}
+
+/// Adds to a word that other CPUs and the agent add to in the same moment. By the instruction itself
+/// (`BPF_ATOMIC`): for this target Rust has no atomic additions.
+///
+/// # Safety
+/// `word` can be written, and is aligned.
+#[inline(always)]
+unsafe fn add(word: *mut u64, change: u64) {
+    // SAFETY: as the caller says.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) change) }
 }
 
 /// Counts a SYN; whether it is one of a flood. CPUs that count in the same moment lose SYNs, of which a

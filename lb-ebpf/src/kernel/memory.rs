@@ -254,6 +254,12 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn has_tag_aside(&self) -> bool {
+        // SAFETY: as in `data`.
+        unsafe { (*self.context).vlan_present != 0 }
+    }
+
+    #[inline(always)]
     fn readdressed(&mut self) {
         // SAFETY: a helper on a valid context. It refuses what is no unicast frame, which stays as
         // it is.

@@ -8,6 +8,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
+use lb_common::connection::Connection;
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
@@ -147,6 +148,41 @@ impl<C: Context> Node for Kernel<'_, C> {
     #[inline(always)]
     fn spend(&self, source: &SourceKey, decide: impl Fn(u64) -> Option<u64>) -> bool {
         maps::spend(source, decide)
+    }
+
+    #[inline(always)]
+    fn connection(&self, flow: &FlowKey) -> Option<&Connection> {
+        maps::connection(flow)
+    }
+
+    #[inline(always)]
+    fn connection_begin(&self, flow: &FlowKey, connection: &Connection) {
+        maps::connection_begin(flow, connection);
+    }
+
+    #[inline(always)]
+    fn connection_touch(&self, flow: &FlowKey, connection: &Connection, stage: u32) {
+        let now_ns = self.now_ns();
+        // A SYN that is sent again does not take an established one back.
+        let stage = if stage > connection.stage { stage } else { connection.stage };
+        if stage != connection.stage || now_ns.wrapping_sub(connection.last_seen_ns) >= TOUCH_NS {
+            maps::connection_touch(flow, stage, now_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn connection_close(&self, flow: &FlowKey, connection: &Connection) {
+        maps::connection_close(flow, connection, self.now_ns());
+    }
+
+    #[inline(always)]
+    fn connection_forget(&self, flow: &FlowKey) {
+        maps::connection_forget(flow);
+    }
+
+    #[inline(always)]
+    fn open_connections(&self, counted: [u32; 2]) -> u64 {
+        maps::open_connections(counted)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use lb_common::Address;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::checksum::Difference;
+use lb_common::connection::Connection;
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
@@ -112,6 +113,16 @@ impl Node for Answering {
     }
     fn spend(&self, _: &SourceKey, _: impl Fn(u64) -> Option<u64>) -> bool {
         false
+    }
+    fn connection(&self, _: &FlowKey) -> Option<&Connection> {
+        unreachable!("nothing is protected here")
+    }
+    fn connection_begin(&self, _: &FlowKey, _: &Connection) {}
+    fn connection_touch(&self, _: &FlowKey, _: &Connection, _: u32) {}
+    fn connection_close(&self, _: &FlowKey, _: &Connection) {}
+    fn connection_forget(&self, _: &FlowKey) {}
+    fn open_connections(&self, _: [u32; 2]) -> u64 {
+        unreachable!("nothing is protected here")
     }
     fn syn_flood(&self, _: u32) -> bool {
         true

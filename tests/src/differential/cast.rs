@@ -94,6 +94,7 @@ pub(super) fn world() -> Result<State> {
         udp_replies: Default::default(),
         fragments: Default::default(),
         rates: Default::default(),
+        connections: Default::default(),
         syn_flood: SynFlood::default(),
         runtime: Runtime::default(),
         backend_counters: Default::default(),

@@ -5,12 +5,13 @@ use std::fmt::{self, Write as _};
 use std::hash::Hash;
 
 use anyhow::Result;
+use lb_common::connection::CLOSED;
 use lb_common::counter::{Outcome as Kind, Verdict};
 
 use super::cast;
 use super::machine::Machine;
 use super::step::SECOND_NS;
-use crate::model::state::State;
+use crate::model::state::{Open, State};
 use crate::model::{Action, Outcome};
 use crate::packet::checksum;
 use crate::packet::scene::INTERFACE;
@@ -129,6 +130,38 @@ fn moved(before: &[u64], after: &[u64]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(" and ") }
 }
 
+/// The connections to services that limit them, and how many of each source are open.
+fn connections(
+    state: &State,
+    machine: &Machine,
+    whole: impl Fn(u64) -> u64,
+) -> Result<Option<Difference>> {
+    let found = machine.connections(state)?;
+    let is = found.iter().map(|(key, it)| (*key, (it.stage, it.last_seen_ns))).collect();
+    let wants: HashMap<_, _> = state
+        .connections
+        .iter()
+        .map(|(key, it)| (*key, (it.stage, whole(it.last_seen_ns))))
+        .collect();
+    let differs = unlike("connections", &wants, &is);
+    if differs.is_some() {
+        return Ok(differs);
+    }
+    for (key, connection) in &found {
+        let source = state.connections[key].source;
+        let of_source = |it: &&Open| it.source == source && it.stage != CLOSED;
+        let wants = state.connections.values().filter(of_source).count() as u64;
+        for index in connection.counted {
+            let is = machine.open(index)?;
+            if is != wants {
+                let text = format!(" of {source:?}: {is}, the model says {wants}");
+                return Ok(Some(Difference { kind: "open connections".to_owned(), text }));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// The state after a frame.
 pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Difference>> {
     let whole = |time_ns: u64| match time_ns {
@@ -142,7 +175,8 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?)
         .or(unlike("udp_replies", &state.udp_replies, &machine.udp_replies()?))
         .or(unlike("fragments", &fragments, &machine.fragments(state)?))
-        .or(unlike("rates", &state.rates, &machine.rates(state)?));
+        .or(unlike("rates", &state.rates, &machine.rates(state)?))
+        .or(connections(state, machine, whole)?);
     if differs.is_some() {
         return Ok(differs);
     }

@@ -169,6 +169,7 @@ fn protection(random: &mut Random, place: &Place) -> Result<Option<ProtectionCha
         list,
         rate: random.chance(70).then_some((seconds, most)),
         mask: random.pick(&[128, 128, 127, 124, 120, 96]),
+        connections: random.chance(60).then(|| random.pick(&[0, 1, 1, 2, 3])),
         missing: random.chance(2),
     }))
 }

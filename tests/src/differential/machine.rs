@@ -14,6 +14,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::Address;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
+use lb_common::connection::Connection;
 use lb_common::counter::COUNTERS;
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
@@ -40,6 +41,7 @@ const UDP_REPLIES: u32 = 1024;
 const FRAGMENTS: u32 = 1024;
 /// Sources, likewise.
 const RATES: u32 = 1024;
+const CONNECTIONS: u32 = 1024;
 /// Prefixes in a list.
 const LIST_ENTRIES: u32 = 64;
 
@@ -102,6 +104,7 @@ impl Machine {
                 .map_max_entries(map::PROTECTIONS, PROTECTIONS)
                 .map_max_entries(map::LISTS, PROTECTIONS)
                 .map_max_entries(map::RATES, RATES)
+                .map_max_entries(map::CONNECTIONS, CONNECTIONS)
                 .map_max_entries(map::BACKENDS, BACKENDS)
                 .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
                 .map_max_entries(map::SYN_LEFT, BACKENDS),
@@ -161,6 +164,12 @@ impl Machine {
         forget_answers(&mut self.object)?;
         for key in self.rates(state)?.into_keys() {
             self.remove(map::RATES, &key)?;
+        }
+        for (key, connection) in self.connections(state)? {
+            self.remove(map::CONNECTIONS, &key)?;
+            for index in connection.counted {
+                self.set(map::OPEN, index, 0u64)?;
+            }
         }
         self.set(map::RUNTIME, 0, Runtime::default())?;
         self.set(map::SYN_FLOOD, 0, SynFlood::default())?;
@@ -295,6 +304,13 @@ impl Machine {
             let until_ns = until_ns.context("this machine was started too recently")?;
             syscall::update(self.map(map::RATES)?, &key, &until_ns)?;
         }
+        let connections =
+            self.entries::<FlowKey, Connection>(map::CONNECTIONS, CONNECTIONS as usize)?;
+        for (key, mut connection) in connections {
+            let last_ns = connection.last_seen_ns.checked_sub(past_ns);
+            connection.last_seen_ns = last_ns.context("this machine was started too recently")?;
+            syscall::update(self.map(map::CONNECTIONS)?, &key, &connection)?;
+        }
         let flood = self.syn_flood_as_it_is()?;
         self.set(
             map::SYN_FLOOD,
@@ -397,6 +413,22 @@ impl Machine {
         let mut rates = self.entries::<SourceKey, u64>(map::RATES, RATES as usize)?;
         rates.values_mut().for_each(|until_ns| *until_ns = self.model_ns(state, *until_ns));
         Ok(rates)
+    }
+
+    /// With their times by the model's clock, in whole seconds.
+    pub(super) fn connections(&self, state: &State) -> Result<HashMap<FlowKey, Connection>> {
+        let mut connections =
+            self.entries::<FlowKey, Connection>(map::CONNECTIONS, CONNECTIONS as usize)?;
+        for connection in connections.values_mut() {
+            connection.last_seen_ns = self.model_ns(state, connection.last_seen_ns);
+        }
+        Ok(connections)
+    }
+
+    /// How many connections are open by one of the words in which they are counted.
+    pub(super) fn open(&self, index: u32) -> Result<u64> {
+        let map = self.object.map(map::OPEN).context("no map open")?;
+        Ok(Array::<&MapData, u64>::try_from(map)?.get(&index, 0)?)
     }
 
     /// With its time by the model's clock, in whole seconds.

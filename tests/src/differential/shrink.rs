@@ -155,6 +155,7 @@ fn protections(change: &ProtectionChange) -> impl Iterator<Item = ProtectionChan
     }
     plainer.push(ProtectionChange { rate: None, ..change.clone() });
     plainer.push(ProtectionChange { mask: 128, ..change.clone() });
+    plainer.push(ProtectionChange { connections: None, ..change.clone() });
     let change = change.clone();
     plainer.into_iter().filter(move |it| *it != change)
 }

@@ -9,7 +9,7 @@ use lb_common::backend::Backend;
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::flow::FlowKey;
 use lb_common::hash::{mix, service_seed};
-use lb_common::protection::{LISTED, PrefixKey, Protection, RATE_LIMITED};
+use lb_common::protection::{CONNECTION_LIMITED, LISTED, PrefixKey, Protection, RATE_LIMITED};
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, SYN_GUARD, peer_bit};
 
@@ -77,6 +77,8 @@ pub(super) struct ProtectionChange {
     pub(super) rate: Option<(u64, u64)>,
     /// Bits of an address by which sources are told apart.
     pub(super) mask: u32,
+    /// Connections that a source may have at one time.
+    pub(super) connections: Option<u64>,
     /// It names rules that are not there.
     pub(super) missing: bool,
 }
@@ -274,6 +276,12 @@ fn protect(state: &mut State, number: usize, change: Option<&ProtectionChange>) 
         rules.allowance_ns = burst * rules.interval_ns;
         let mask = u128::MAX.checked_shl(128 - change.mask).unwrap_or(0);
         rules.rate_mask = Address::from_v6(mask.to_be_bytes());
+    }
+    if let Some(most) = change.connections {
+        rules.rules |= CONNECTION_LIMITED;
+        rules.connections = most;
+        let mask = u128::MAX.checked_shl(128 - change.mask).unwrap_or(0);
+        rules.connection_mask = Address::from_v6(mask.to_be_bytes());
     }
     state.protections.insert(index, rules);
     Ok(())

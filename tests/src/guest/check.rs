@@ -9,11 +9,12 @@ use serde_json::Value;
 use super::report::Check;
 
 /// The checks' names and commands. `FIXTURES` stands for their directory.
-const CHECKS: [(&str, &[&str]); 5] = [
+const CHECKS: [(&str, &[&str]); 6] = [
     ("doctor", &["lbctl", "doctor", "--output", "json"]),
     ("verifier", &["lb-lab", "verifier", "--json"]),
     ("fixtures", &["lb-lab", "fixtures", "FIXTURES", "--json"]),
     ("attach", &["lb-lab", "run", "attach", "--json"]),
+    ("vlan", &["lb-lab", "run", "vlan", "--json"]),
     ("vrrp-vlan", &["lb-lab", "run", "vrrp-vlan", "--json"]),
 ];
 

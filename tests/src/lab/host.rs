@@ -23,7 +23,7 @@ pub type Mac = [u8; 6];
 /// What the host's network cards do by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offloads {
-    /// No checksum, segmentation or receive offload: what native XDP on a veth needs, since a local
+    /// No checksum, segmentation, receive or VLAN offload: what native XDP on a veth needs, since a local
     /// stack otherwise sends frames whose checksum a real card would fill in.
     Off,
     /// As the kernel makes a veth: frames up to 64 KiB, checksums left open.
@@ -351,8 +351,11 @@ fn has(interface: &str, address: IpAddr) -> Result<bool> {
 
 /// Runs in the interface's namespace.
 fn switch_off_offloads(interface: &str) -> Result<()> {
-    let features = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
-    let arguments: Vec<&str> = ["-K", interface].into_iter().chain(features).collect();
+    // The last three leave VLAN tags in the frames.
+    let features = ["tx", "tso", "gso", "gro", "txvlan", "rxvlan", "tx-vlan-stag-hw-insert"]
+        .map(|it| [it, "off"]);
+    let arguments: Vec<&str> =
+        ["-K", interface].into_iter().chain(features.iter().flatten().copied()).collect();
     tool::run("ethtool", &arguments).map(drop)
 }
 

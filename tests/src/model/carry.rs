@@ -19,6 +19,9 @@ pub(super) fn carry(
         return no_hop_left(state, frame, packet);
     }
     let backend = state.backends[index as usize];
+    if leaves_its_vlan(packet, backend.ifindex) {
+        return Outcome::passed(Verdict::OtherVlan, frame);
+    }
     if let Some(mtu) = answer::too_large(state, frame, packet, backend.ifindex) {
         return Outcome::too_large(mtu, frame);
     }
@@ -27,6 +30,11 @@ pub(super) fn carry(
     rewrite::macs(&mut out, backend.mac, backend.source_mac);
     rewrite::ttl(&mut out, &packet.ip, (packet.ip.ttl - 1).min(ttl_limit));
     Outcome::sent(verdict, backend.ifindex, out)
+}
+
+/// "A packet with VLAN tags that is to leave by another interface than it came in by."
+pub(super) const fn leaves_its_vlan(packet: &Packet, interface: u32) -> bool {
+    packet.ip.at > 14 && packet.interface != interface
 }
 
 /// "A frame whose TTL does not allow it is dropped (`ttl_exceeded`); one from a peer ends in this

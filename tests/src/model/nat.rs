@@ -9,6 +9,7 @@ use lb_common::nat::{
     FROM_BACKEND, FROM_CLIENT, NatEntry, SEEN_DATA, SEEN_FIN, SEEN_RST, SEEN_SYN,
 };
 
+use super::carry::leaves_its_vlan;
 use super::parse::{Kind, Packet};
 use super::state::{NotMade, State};
 use super::{Outcome, answer, parse, rewrite};
@@ -61,6 +62,9 @@ pub(super) fn error(
     if packet.ip.ttl <= 1 {
         return Some(Outcome::dropped(Verdict::TtlExceeded, frame));
     }
+    if leaves_its_vlan(packet, entry.ifindex) {
+        return Some(Outcome::passed(Verdict::OtherVlan, frame));
+    }
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, entry.mac, entry.source_mac);
     // What lies behind the packet is the link's padding, and no part of the quotation.
@@ -98,6 +102,9 @@ pub(super) fn open(
     // "Its TTL or hop limit is at most 1 [..]. It takes no port."
     if packet.ip.ttl <= 1 {
         return Outcome::dropped(Verdict::TtlExceeded, frame);
+    }
+    if leaves_its_vlan(packet, state.backends[index as usize].ifindex) {
+        return Outcome::passed(Verdict::OtherVlan, frame);
     }
     let ports = u32::from(state.settings.nat_port_count);
     if ports == 0 {
@@ -185,6 +192,9 @@ fn translate(
     // "Its TTL or hop limit is at most 1 [..], and an entry does not notice it."
     if packet.ip.ttl <= 1 {
         return Outcome::dropped(Verdict::TtlExceeded, frame);
+    }
+    if leaves_its_vlan(packet, entry.ifindex) {
+        return Outcome::passed(Verdict::OtherVlan, frame);
     }
     let now_ns = state.now_ns;
     if let Some(entry) = state.nat_flows.get_mut(&packet.tuple) {

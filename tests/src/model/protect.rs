@@ -2,15 +2,16 @@
 //! is.
 
 use lb_common::Address;
+use lb_common::connection::{CLOSED, ESTABLISHED, OPENING};
 use lb_common::counter::Verdict;
 use lb_common::protection::{
-    DENIED, LISTED, PrefixKey, Protection, RATE_LIMITED, SourceKey, UNLISTED,
+    CONNECTION_LIMITED, DENIED, LISTED, PrefixKey, Protection, RATE_LIMITED, SourceKey, UNLISTED,
 };
-use lb_common::service::Service;
+use lb_common::service::{Service, TCP};
 use lb_common::settings::SYN_GUARD;
 
 use super::parse::Packet;
-use super::state::State;
+use super::state::{Open, State};
 
 /// Why the packet is refused; nothing where it is not.
 pub(super) fn refuse(state: &mut State, service: &Service, packet: &Packet) -> Option<Verdict> {
@@ -33,8 +34,52 @@ pub(super) fn refuse(state: &mut State, service: &Service, packet: &Packet) -> O
     // "A SYN without ACK or a datagram, the service limits the rate of a source, and the source has
     // spent it."
     let limited = protection.rules & RATE_LIMITED != 0 && packet.is_new();
-    let refused = limited && !pays(state, &protection, service.seed, &packet.tuple.source);
-    refused.then_some(Verdict::RateLimited)
+    if limited && !pays(state, &protection, service.seed, &packet.tuple.source) {
+        return Some(Verdict::RateLimited);
+    }
+    let limited = protection.rules & CONNECTION_LIMITED != 0 && packet.tuple.protocol == TCP;
+    let refused = limited && !may_go_on(state, &protection, service.seed, packet);
+    refused.then_some(Verdict::ConnectionLimited)
+}
+
+/// "A SYN without ACK that begins a connection, and the source has as many" may not.
+fn may_go_on(state: &mut State, protection: &Protection, service: u64, packet: &Packet) -> bool {
+    let (now_ns, ends) = (state.now_ns, packet.fin || packet.rst);
+    let known = state.connections.get_mut(&packet.tuple);
+    if let Some(open) = known {
+        if open.stage != CLOSED {
+            // "CLOSED at a FIN or RST of its client."
+            if ends {
+                (open.stage, open.last_seen_ns) = (CLOSED, now_ns);
+                return true;
+            }
+            // "ESTABLISHED at the first without a SYN after that." "A packet notes its time once a second."
+            let stage = if packet.is_new() { open.stage } else { ESTABLISHED };
+            if stage != open.stage || now_ns - open.last_seen_ns >= 1_000_000_000 {
+                (open.stage, open.last_seen_ns) = (stage, now_ns);
+            }
+            return true;
+        }
+        // "What comes after that begins nothing, but for a SYN."
+        if !packet.is_new() {
+            return true;
+        }
+    }
+    // "A FIN or RST of one that is not there is nothing."
+    if ends {
+        return true;
+    }
+    // "A source is the address with the mask `connection_mask`."
+    let masked = number(&packet.tuple.source) & number(&protection.connection_mask);
+    let source = SourceKey { service, source: Address::from_v6(masked.to_be_bytes()) };
+    let of_source = |open: &&Open| open.source == source && open.stage != CLOSED;
+    let open = state.connections.values().filter(of_source).count() as u64;
+    if packet.is_new() && open >= protection.connections {
+        return false;
+    }
+    let open = Open { source, stage: OPENING, last_seen_ns: now_ns };
+    state.connections.insert(packet.tuple, open);
+    true
 }
 
 fn longest(state: &State, list: u32, source: &Address) -> Option<u32> {

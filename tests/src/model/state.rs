@@ -50,9 +50,19 @@ pub struct State {
     pub udp_replies: HashMap<FlowKey, Endpoint>,
     pub fragments: HashMap<FragmentKey, Fragment>,
     pub rates: HashMap<SourceKey, u64>,
+    pub connections: HashMap<FlowKey, Open>,
     pub syn_flood: SynFlood,
     pub runtime: Runtime,
     pub backend_counters: BTreeMap<u32, BackendCounters>,
+}
+
+/// A connection to a service that limits them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Open {
+    pub source: SourceKey,
+    /// As in the map.
+    pub stage: u32,
+    pub last_seen_ns: u64,
 }
 
 /// The sockets of this node, as far as they matter.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use lb_common::Address;
 use lb_common::protection::{
-    ALLOWED, DENIED, LISTED, PrefixKey, Protection, RATE_LIMITED, UNLISTED,
+    ALLOWED, CONNECTION_LIMITED, DENIED, LISTED, PrefixKey, Protection, RATE_LIMITED, UNLISTED,
 };
 use serde::Deserialize;
 
@@ -24,6 +24,8 @@ pub struct Guard {
     pub burst: Option<u64>,
     /// Bits of a source's address that count, IPv4 addresses being mapped ones.
     pub bits: Option<u32>,
+    /// Connections that a source may have at one time.
+    pub connections: Option<u64>,
 }
 
 impl Guard {
@@ -39,6 +41,12 @@ impl Guard {
             protection.allowance_ns = burst * INTERVAL_NS;
             let mask = u128::MAX.checked_shl(128 - self.bits.unwrap_or(128)).unwrap_or(0);
             protection.rate_mask = Address::from_v6(mask.to_be_bytes());
+        }
+        if let Some(connections) = self.connections {
+            protection.rules |= CONNECTION_LIMITED;
+            protection.connections = connections;
+            let mask = u128::MAX.checked_shl(128 - self.bits.unwrap_or(128)).unwrap_or(0);
+            protection.connection_mask = Address::from_v6(mask.to_be_bytes());
         }
         protection
     }

@@ -14,6 +14,7 @@ use lb_common::Address;
 use lb_common::answers::Answers;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
+use lb_common::connection::Connection;
 use lb_common::counter::{COUNTERS, Verdict};
 use lb_common::filter::AddressFilter;
 use lb_common::flow::{Endpoint, FlowKey};
@@ -140,9 +141,22 @@ impl Kernel {
     pub fn forget_flows(&mut self) -> Result<()> {
         self.clear::<FlowKey, NatEntry>(map::NAT_FLOWS)?;
         self.clear::<SourceKey, u64>(map::RATES)?;
+        self.forget_connections()?;
         self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
         self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)?;
         forget_answers(&mut self.object)
+    }
+
+    fn forget_connections(&mut self) -> Result<()> {
+        let map = self.hash::<FlowKey, Connection>(map::CONNECTIONS)?;
+        let known = map.iter().collect::<Result<Vec<_>, MapError>>()?;
+        for (flow, connection) in known {
+            self.hash::<FlowKey, Connection>(map::CONNECTIONS)?.remove(&flow)?;
+            for index in connection.counted {
+                self.array::<u64>(map::OPEN)?.set(index, 0, 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_globals(&mut self, scene: &Scene) -> Result<()> {

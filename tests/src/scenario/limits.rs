@@ -1,5 +1,5 @@
-//! `limits`: what a service refuses by who asks: lists with a million prefixes, and rates of new
-//! connections. Who is meant is refused, and nobody else.
+//! `limits`: what a service refuses by who asks: lists with a million prefixes, rates of new connections,
+//! and how many a source has at one time. Who is meant is refused, and nobody else.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -32,6 +32,9 @@ const PER_SECOND: u64 = 20;
 const BURST: u64 = 40;
 const RATED_MS: u64 = 5000;
 
+/// Connections of a source at one time.
+const AT_ONCE: u32 = 10;
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
@@ -40,6 +43,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     cut_off(stage, &mut cluster)?;
     allowed_only(stage, &mut cluster)?;
     rated(stage, &mut cluster)?;
+    concurrent(stage, &mut cluster)?;
     Ok(())
 }
 
@@ -224,6 +228,44 @@ fn rated(stage: &mut Stage, cluster: &mut Cluster) -> Result<()> {
         stage.claim(&text, dropped >= report.connect_errors && dropped > 0, dropped);
         stage.figure(&format!("rate_limited_{}", name.to_lowercase()), dropped);
         claim_served(stage, &format!("slow {name} sources beside it"), &slow);
+    }
+    Ok(())
+}
+
+fn concurrent(stage: &mut Stage, cluster: &mut Cluster) -> Result<()> {
+    let table = format!("[service.connection_limit]\nper_source = {AT_ONCE}\nprefix_ipv6 = 124\n");
+    reconfigure(cluster, String::new(), table)?;
+    for family in Family::BOTH {
+        let name = family.name();
+        stage.step(&format!("a source that has as many connections as it may ({name})"));
+        let one = || sources("client1", family)[..1].to_vec();
+        let kept = Arguments {
+            concurrency: AT_ONCE,
+            pause_ms: 50,
+            source: one(),
+            ..cluster.arguments(Mode::Tcp, family)
+        };
+        let mut kept = cluster.load("client1", &kept)?;
+        let all = u64::from(AT_ONCE);
+        kept.wait_until("as many connections as it may", LIMIT, |r| r.connections == all)?;
+        let before = counter(cluster, "connection_limited")?;
+        let report = cluster.complete("client1", &tries(one(), cluster, family))?;
+        claim_refused(stage, &format!("further {name} connections of that source"), &report);
+        let dropped = counter(cluster, "connection_limited")? - before;
+        let text = format!("every SYN of theirs is counted as connection_limited ({name})");
+        stage.claim(&text, dropped >= report.failed, dropped);
+        stage.figure(&format!("connection_limited_{}", name.to_lowercase()), dropped);
+        let other = tries(sources("client2", family), cluster, family);
+        let report = cluster.complete("client2", &other)?;
+        claim_served(stage, &format!("other {name} sources beside it"), &report);
+        kept.run_for_requests(all, LIMIT)?;
+        let kept = kept.stop()?;
+        let stayed = kept.failed == 0 && kept.connections == all;
+        let text = format!("the connections that it has go on ({name})");
+        stage.claim(&text, stayed, kept.summary());
+        stage.step(&format!("the source again, once it has closed them ({name})"));
+        let report = cluster.complete("client1", &tries(one(), cluster, family))?;
+        claim_served(stage, &format!("new {name} connections of the source"), &report);
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ mod udp;
 mod vip_deleted;
 mod vip_taken;
 mod virtio;
+mod vlan;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_routers;
@@ -205,6 +206,11 @@ pub static ALL: &[Scenario] = &[
         name: "vrrp-routers",
         about: "several virtual routers on several links, each on its own node",
         run: vrrp_routers::run,
+    },
+    Scenario {
+        name: "vlan",
+        about: "services in a VLAN and in one within another, by carrying and by NAT",
+        run: vlan::run,
     },
     Scenario {
         name: "vrrp-vlan",

@@ -9,9 +9,9 @@ use lb_agent::control::api::VrrpState;
 
 use super::stage::Stage;
 use super::tally::Tally;
+use super::vlan;
 use crate::backend::{Backend, Mode};
 use crate::client::{Arguments, Connections, Load};
-use crate::guest;
 use crate::lab::agent::Agent;
 use crate::lab::{Host, Lab};
 
@@ -29,15 +29,9 @@ const NAMES: [&str; 2] = ["master1", "master2"];
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let lab = Lab::new(stage.tool())?;
-    let probe = lab.host("probe").interface::<&str>(WIRE, "trunk", &[]).start()?;
-    let vlan = format!("link add link {WIRE} name {WIRE}.7 type vlan id 7");
-    if let Err(error) = probe.namespace().ip(&vlan) {
-        // Guests have it: there it would be our fault.
-        let text = "this kernel has no 8021q: nothing is tried here, see `kernels`";
-        stage.claim(text, !guest::is_here(), format!("{error:#}").replace('\n', " "));
+    if !vlan::can_be_tried(stage, &lab)? {
         return Ok(());
     }
-    drop(probe);
     let nodes = [host(&lab, NAMES[0], 133)?, host(&lab, NAMES[1], 134)?];
     let client = host(&lab, "client1", 20)?;
     let mut backends = Vec::new();

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::super::document::{Item, Placed, Section};
 use super::super::error::Faults;
 use super::super::problem::Problem;
-use super::super::protection::{Prefix, RateLimit, SynFlood};
-use super::super::{schema, value};
+use super::super::protection::{ConnectionLimit, Prefix, RateLimit, SynFlood};
+use super::super::{Protocol, schema, value};
 
 const PER_SECOND_MAX: u32 = 1_000_000;
+const PER_SOURCE_MAX: u32 = 1_000_000;
 
 /// Below, the first tenth of a second's burst would be a handful; above, no step of the clock is between.
 const SYNS_PER_SECOND: std::ops::RangeInclusive<u32> = 100..=10_000_000;
@@ -51,6 +52,23 @@ pub(super) fn rate_limit(service: &Section<'_>, faults: &mut Faults<'_>) -> Opti
     }
     let burst = burst.map_or(per_second, |placed| placed.value);
     Some(RateLimit { per_second, burst, prefix_ipv4, prefix_ipv6 })
+}
+
+pub(super) fn connection_limit(
+    service: &Section<'_>,
+    protocol: Protocol,
+    faults: &mut Faults<'_>,
+) -> Option<ConnectionLimit> {
+    let section =
+        service.optional_section("connection_limit", &schema::CONNECTION_LIMIT, faults)?;
+    if protocol != Protocol::Tcp {
+        faults.add(&section.span, Problem::NoConnections);
+    }
+    let per_source = section
+        .required("per_source", "per_source = 100", faults, |item| item.number(1..=PER_SOURCE_MAX));
+    let prefix_ipv4 = section.or("prefix_ipv4", 32, faults, |item| item.number(1..=32));
+    let prefix_ipv6 = section.or("prefix_ipv6", 64, faults, |item| item.number(1..=128));
+    Some(ConnectionLimit { per_source: per_source?.value, prefix_ipv4, prefix_ipv6 })
 }
 
 pub(super) fn syn_flood(root: &Section<'_>, faults: &mut Faults<'_>) -> Option<SynFlood> {

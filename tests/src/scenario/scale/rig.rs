@@ -147,6 +147,7 @@ impl Rig {
             backends: read.config.limits.backends,
             nat_flows: read.config.nat.flows,
             sources: read.config.limits.sources,
+            connections: read.config.limits.connections,
         };
         let data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
         Ok(Self { data_path, network: network(peers) })

@@ -269,22 +269,21 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip, interface: u32) -> Result
     let Place { protocol, transport, fragment, follows } = place(frame, &ip, end)?;
     let ip = Ip { protocol, ..ip };
     let plain = fragment.is_none() && transport == end;
+    let following = Packet {
+        link,
+        ip,
+        kind: Kind::Following,
+        tuple: FlowKey::default(),
+        transport,
+        fragment,
+        plain,
+        interface,
+        fin: false,
+        rst: false,
+        may_be_cookie: false,
+    };
     if follows {
-        let (kind, tuple) = (Kind::Following, FlowKey::default());
-        let (fin, rst, may_be_cookie) = (false, false, false);
-        return Ok(Packet {
-            link,
-            ip,
-            kind,
-            tuple,
-            transport,
-            fragment,
-            plain,
-            interface,
-            fin,
-            rst,
-            may_be_cookie,
-        });
+        return Ok(following);
     }
     let frame = inside;
     let needs = match (ip.protocol, ip.family) {
@@ -315,19 +314,7 @@ pub(super) fn packet(frame: &[u8], link: Link, ip: Ip, interface: u32) -> Result
     };
     let (fin, rst) = (has(FIN), has(RST));
     let may_be_cookie = has(ACK) && !has(SYN) && !rst;
-    Ok(Packet {
-        link,
-        ip,
-        kind,
-        tuple,
-        transport,
-        fragment,
-        plain,
-        interface,
-        fin,
-        rst,
-        may_be_cookie,
-    })
+    Ok(Packet { kind, tuple, fin, rst, may_be_cookie, ..following })
 }
 
 /// Addresses, and the ports at `transport`.

@@ -1,5 +1,5 @@
-//! Spoofed SYNs as fast as one thread can send them, from a host's interface: for scenarios about what a
-//! flood does to others.
+//! Spoofed SYNs as fast as this machine can send them, by a thread on each CPU, from a host's interface: for
+//! scenarios about what a flood does to others.
 //!
 //! Each frame has another source address and port, and right checksums, so that no stack discards it for
 //! another reason. It ends by itself after its time, whoever forgets it.
@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::net::if_::if_nametoindex;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
-use super::{Host, Mac};
+use super::{Host, Mac, queues};
 
 /// Frames that one call sends.
 const BATCH: usize = 64;
@@ -41,7 +43,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Sent>>>,
+    threads: Vec<JoinHandle<Result<Sent>>>,
 }
 
 /// What was sent.
@@ -64,45 +66,62 @@ impl Flood {
     /// Where there is no such interface, or no packet socket can be opened.
     pub fn start(host: &Host, interface: &str, target: Target, longest: Duration) -> Result<Self> {
         let own = host.mac(interface)?;
-        let socket = host.namespace().within(|| {
-            let index = if_nametoindex(interface).context("an interface to send on")?;
-            sender(index).context("a packet socket")
-        })?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let began = Instant::now();
-            let mut frames = Frames::new(own, &target);
-            let mut sent = 0;
-            while !stopped.load(Ordering::Relaxed) && began.elapsed() < longest {
-                frames.vary();
-                sent += frames.send(&socket)?;
-            }
-            Ok(Sent { frames: sent, elapsed: began.elapsed() })
-        });
-        Ok(Self { stop, thread: Some(thread) })
+        let mut flood = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
+        for cpu in queues::cpus()? {
+            let socket = host.namespace().within(|| {
+                let index = if_nametoindex(interface).context("an interface to send on")?;
+                sender(index).context("a packet socket")
+            })?;
+            let stopped = Arc::clone(&flood.stop);
+            flood.threads.push(std::thread::spawn(move || {
+                stay(cpu)?;
+                let began = Instant::now();
+                let mut frames = Frames::new(own, &target, cpu);
+                let mut sent = 0;
+                while !stopped.load(Ordering::Relaxed) && began.elapsed() < longest {
+                    frames.vary();
+                    sent += frames.send(&socket)?;
+                }
+                Ok(Sent { frames: sent, elapsed: began.elapsed() })
+            }));
+        }
+        Ok(flood)
     }
 
+    /// What all threads sent.
+    ///
     /// # Errors
-    /// Where it could not send.
+    /// Where one could not send.
     pub fn stop(mut self) -> Result<Sent> {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("a flood that has ended")?;
-        match thread.join() {
-            Ok(sent) => sent,
-            Err(panic) => std::panic::resume_unwind(panic),
+        let mut all = Sent { frames: 0, elapsed: Duration::ZERO };
+        for thread in self.threads.drain(..) {
+            let sent = match thread.join() {
+                Ok(sent) => sent?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            all.frames += sent.frames;
+            all.elapsed = all.elapsed.max(sent.elapsed);
         }
+        Ok(all)
     }
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // What it would have told is nobody's concern any more.
             drop(thread.join());
         }
     }
+}
+
+/// Keeps the calling thread on one CPU, so that it fills that CPU's queue.
+fn stay(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).context("a CPU")?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("a thread's CPU")
 }
 
 /// A socket that sends whole frames past the queueing discipline.
@@ -145,7 +164,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(own: Mac, target: &Target) -> Self {
+    fn new(own: Mac, target: &Target, thread: usize) -> Self {
         let mut frame = [0u8; FRAME];
         frame[..6].copy_from_slice(&target.mac);
         frame[6..12].copy_from_slice(&own);
@@ -157,8 +176,8 @@ impl Frames {
         tcp[2..4].copy_from_slice(&target.port.to_be_bytes());
         tcp[12..16].copy_from_slice(&[0xa0, 0x02, 0xfa, 0xf0]);
         tcp[20..].copy_from_slice(&OPTIONS);
-        let seed = std::process::id();
-        let random = u64::from(seed) << 32 | 0x9e37_79b9;
+        let seed = u64::from(std::process::id()) + thread as u64;
+        let random = seed << 32 | 0x9e37_79b9;
         Self { bytes: Box::new([frame; BATCH]), network: target.network, random }
     }
 
@@ -232,7 +251,7 @@ mod tests {
     fn every_frame_is_a_syn_of_another_source_with_right_checksums() {
         let address = Ipv4Addr::new(192, 168, 139, 150);
         let target = Target { mac: [2, 0, 0, 0, 0, 1], address, port: 8443, network: 10 };
-        let mut frames = Frames::new([2, 0, 0, 0, 0, 2], &target);
+        let mut frames = Frames::new([2, 0, 0, 0, 0, 2], &target, 0);
         frames.vary();
         frames.vary();
         let mut sources = std::collections::BTreeSet::new();

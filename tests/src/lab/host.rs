@@ -15,7 +15,7 @@ use nix::net::if_::if_nameindex;
 use super::namespace::Namespace;
 use super::process::{Place, Process};
 use super::xdp_pass::Pass;
-use super::{Inner, capture, cgroup, tool};
+use super::{Inner, capture, cgroup, queues, tool};
 
 /// A MAC as in a frame.
 pub type Mac = [u8; 6];
@@ -305,8 +305,10 @@ impl Host {
         self.lab.segment(segment)?;
         let port = self.lab.next_port();
         let here = self.namespace.name();
+        let cpus = queues::cpus()?;
+        let options = queues::options(&cpus);
         self.lab.switch.ip(&format!(
-            "link add {port} type veth peer name {interface} netns {here}\n\
+            "link add {port} {options} type veth peer name {interface} {options} netns {here}\n\
              link set {port} master {segment} up"
         ))?;
         let mut batch = format!("link set {interface} up\n");
@@ -315,6 +317,8 @@ impl Host {
             batch.push_str(&format!("addr add {address} dev {interface}{flag}\n"));
         }
         self.namespace.ip(&batch)?;
+        queues::share_out(&self.namespace, interface, &cpus)?;
+        queues::share_out(&self.lab.switch, &port, &cpus)?;
         if offloads == Offloads::Off {
             self.namespace.within(|| switch_off_offloads(interface))?;
             self.lab.switch.within(|| switch_off_offloads(&port))?;

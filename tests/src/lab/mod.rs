@@ -16,6 +16,7 @@ mod namespace;
 pub mod peer;
 mod ping;
 mod process;
+mod queues;
 mod run;
 pub mod tool;
 mod xdp_pass;

@@ -12,7 +12,7 @@ use crate::{build, fuzz, setup, tidy, workspace};
 
 /// How long one scenario may take, in seconds; they are made to take less than one minute.
 const SCENARIO_LIMIT: u32 = 360;
-/// Scenarios that mostly wait, at the same time.
+/// Fuzzers, and scenarios that mostly wait, at the same time.
 const AT_ONCE: usize = 2;
 /// How long the tests that need root may take, in seconds, with their build.
 const LAB_TESTS_LIMIT: u32 = 1500;
@@ -78,11 +78,10 @@ fn fuzzers(tally: &mut Tally) {
         Ok(())
     });
     let Some(built) = built else { return };
-    for target in fuzz::TARGETS {
-        tally.check(&format!("fuzzing {target}"), || {
-            quiet_unless_bad(&mut fuzz::fuzzer(&built, target, fuzz::SHORT_SECONDS)?)
-        });
-    }
+    let title = |target: &&str| format!("fuzzing {target}");
+    tally.beside(AT_ONCE, &fuzz::TARGETS, title, |target| {
+        quiet_unless_bad(&mut fuzz::fuzzer(&built, target, fuzz::SHORT_SECONDS)?)
+    });
 }
 
 /// What runs in namespaces: the tests of lb-tests, then every scenario and the demo. All optimised:

@@ -84,7 +84,7 @@ fn fuzzers(tally: &mut Tally) {
     });
 }
 
-/// What runs in namespaces: the tests of lb-tests, then every scenario and the demo. All optimised:
+/// What runs in namespaces: the tests of lb-tests, then every scenario and the demo. In the release profile:
 /// it is what a user runs, and the tests start the same binaries.
 fn lab(tally: &mut Tally) {
     let mut program = None;

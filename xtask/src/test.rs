@@ -12,8 +12,10 @@ use crate::{build, fuzz, setup, tidy, workspace};
 
 /// How long one scenario may take, in seconds; they are made to take less than one minute.
 const SCENARIO_LIMIT: u32 = 360;
-/// Fuzzers, and scenarios that mostly wait, at the same time.
-const AT_ONCE: usize = 2;
+/// Fuzzers at the same time, each of which fills a CPU.
+const FUZZERS_AT_ONCE: usize = 2;
+/// Scenarios at the same time that mostly wait.
+const PATIENT_AT_ONCE: usize = 3;
 /// How long the tests that need root may take, in seconds, with their build.
 const LAB_TESTS_LIMIT: u32 = 1500;
 
@@ -79,7 +81,7 @@ fn fuzzers(tally: &mut Tally) {
     });
     let Some(built) = built else { return };
     let title = |target: &&str| format!("fuzzing {target}");
-    tally.beside(AT_ONCE, &fuzz::TARGETS, title, |target| {
+    tally.beside(FUZZERS_AT_ONCE, &fuzz::TARGETS, title, |target| {
         quiet_unless_bad(&mut fuzz::fuzzer(&built, target, fuzz::SHORT_SECONDS)?)
     });
 }
@@ -109,7 +111,7 @@ fn lab(tally: &mut Tally) {
         tally.check(&format!("scenario {name}"), || scenario(&program, &["run", &name]));
     }
     let title = |name: &String| format!("scenario {name}");
-    tally.beside(AT_ONCE, &patient, title, |name| scenario(&program, &["run", name]));
+    tally.beside(PATIENT_AT_ONCE, &patient, title, |name| scenario(&program, &["run", name]));
     tally.check("demo", || scenario(&program, &["demo"]));
 }
 

@@ -25,7 +25,7 @@ use crate::control::server::{Command, Refusal};
 use crate::dataplane::{DataPlane, DataPlaneError, NatTimeouts, Sweep, Sweeper};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
-use crate::netlink::{Link, Mac, Monitor, Netlink, Network, ProbePace};
+use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
 use crate::notify::Hooks;
 use crate::plan::{Inputs, Lists, Plan, PlannedService, Tables, Usable};
 use crate::role::{Claim, Placement, Role};
@@ -39,6 +39,10 @@ const NAT_SWEEP_SHARE: u32 = 20;
 
 /// How often unresolved neighbours are asked for again, at the soonest.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a node that starts waits for its neighbours' answers. Those who are there answer within a
+/// millisecond; one that is not must not keep the node from its work.
+const RESOLUTION: Duration = Duration::from_secs(1);
 
 /// What is known of a backend's health.
 #[derive(Clone, Debug)]
@@ -199,15 +203,8 @@ impl Agent {
 
     /// Reads the network anew and brings the maps up to date with it.
     pub(super) async fn network_changed(&mut self) {
-        match self.netlink.snapshot().await {
-            Ok(network) => {
-                self.network = network;
-                self.failures.remove("network");
-            }
-            Err(error) => {
-                self.failures.insert("network".to_owned(), error.to_string());
-                return;
-            }
+        if !self.read_network().await {
+            return;
         }
         self.remember_macs();
         self.follow_links();
@@ -221,21 +218,67 @@ impl Agent {
         self.probe().await;
     }
 
+    /// Whether it could be read.
+    async fn read_network(&mut self) -> bool {
+        match self.netlink.snapshot().await {
+            Ok(network) => {
+                self.network = network;
+                self.failures.remove("network");
+                true
+            }
+            Err(error) => {
+                self.failures.insert("network".to_owned(), error.to_string());
+                false
+            }
+        }
+    }
+
     /// A neighbour that stops to answer keeps its last MAC: a node that is only thought dead must
     /// stay reachable, and a flow's frames still get to one whose entry the kernel dropped.
     fn remember_macs(&mut self) {
-        let configured = &self.config;
-        let addresses =
-            configured.nodes.iter().flat_map(|node| node.addresses.iter().copied()).chain(
-                configured.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address.ip())),
-            );
-        // Each once, of however many services it is.
-        for address in addresses.collect::<HashSet<IpAddr>>() {
-            if let Ok(hop) = self.network.resolve(address)
-                && let Some(mac) = hop.mac
-            {
+        for hop in self.next_hops() {
+            if let Some(mac) = hop.mac {
                 self.known_macs.insert((hop.ifindex, hop.neighbour), mac);
             }
+        }
+    }
+
+    /// Whom frames for the other nodes and the backends go to, as far as there is a way that is up.
+    fn next_hops(&self) -> Vec<NextHop> {
+        let nodes = self.config.nodes.iter().flat_map(|node| node.addresses.iter().copied());
+        let services = self.config.services.iter();
+        let backends = services.flat_map(|s| s.backends.iter().map(|b| b.address.ip()));
+        // Each once, of however many services it is.
+        let addresses: HashSet<IpAddr> = nodes.chain(backends).collect();
+        addresses.into_iter().filter_map(|address| self.network.resolve(address).ok()).collect()
+    }
+
+    /// Waits until every next hop's MAC is known, or [`RESOLUTION`] is over: a node that attracts
+    /// connections before it has a way for them refuses them. Whoever has a lease does not wait, since
+    /// it is asked for its VIPs, and knows the MACs of the agent before.
+    pub(super) async fn resolve_neighbours(&mut self, monitor: &mut Monitor) {
+        if self.dataplane.holds_lease() {
+            return;
+        }
+        let until = tokio::time::Instant::now() + RESOLUTION;
+        loop {
+            let silent = self.next_hops().into_iter().filter(|hop| hop.mac.is_none());
+            self.unresolved = silent
+                .map(|hop| (hop.ifindex, hop.neighbour))
+                .filter(|neighbour| !self.known_macs.contains_key(neighbour))
+                .collect();
+            if self.unresolved.is_empty() {
+                return;
+            }
+            self.probe().await;
+            if tokio::time::timeout_at(until, monitor.changed()).await.is_err() {
+                info!(
+                    neighbours = self.unresolved.len(),
+                    "begins before all neighbours have answered"
+                );
+                return;
+            }
+            self.read_network().await;
         }
     }
 

@@ -94,7 +94,7 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
 
     let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
     let found = Found { node, netlink, network, tables, lists, vrrp_events };
-    let (mut agent, holders) = assemble(options, config, found).await?;
+    let (mut agent, holders) = assemble(options, config, found, &mut monitor).await?;
     let (checker, health) = Checker::start();
     agent.set_targets(&checker);
     let (watcher, tracks) = Watcher::start(agent.board.tracked());
@@ -158,6 +158,7 @@ async fn assemble(
     options: &Options,
     config: Config,
     found: Found,
+    monitor: &mut Monitor,
 ) -> Result<(Agent, Tasks), AgentError> {
     let Found { node, netlink, network, tables, lists, vrrp_events } = found;
     let capacity = Capacity {
@@ -206,7 +207,7 @@ async fn assemble(
         pace: ProbePace::default(),
         unresolved: Vec::new(),
     };
-    agent.begin().await?;
+    agent.begin(monitor).await?;
     // Only now: nothing is held before it is served.
     let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run()));
     Ok((agent, tasks.chain(followers).collect()))
@@ -269,9 +270,10 @@ fn seat(
 
 impl Agent {
     /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
-    async fn begin(&mut self) -> Result<(), AgentError> {
+    async fn begin(&mut self, monitor: &mut Monitor) -> Result<(), AgentError> {
         virtual_links::remove_stale(&self.netlink, &self.network).await;
         self.recall_macs();
+        self.resolve_neighbours(monitor).await;
         self.replan();
         let config = Arc::clone(&self.config);
         let wanted = self.attachments.wanted(&config.interfaces);

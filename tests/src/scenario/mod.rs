@@ -4,6 +4,7 @@
 mod agent_kill;
 mod attach;
 pub mod cluster;
+mod cold_start;
 pub mod demo;
 mod direct;
 mod duet;
@@ -65,6 +66,7 @@ pub const PATIENT: &[&str] = &[
     "vrrp-keepalived-vmac",
     "vrrp-frr-v3",
     "vrrp-track",
+    "vip-taken",
     "migrate",
 ];
 
@@ -126,6 +128,11 @@ pub static ALL: &[Scenario] = &[
         name: "attach",
         about: "native XDP, generic XDP and tc, each on its own node and on the Active one",
         run: attach::run,
+    },
+    Scenario {
+        name: "cold-start",
+        about: "a node that starts attracts nobody before it knows its backends' MACs",
+        run: cold_start::run,
     },
     Scenario {
         name: "kernels",

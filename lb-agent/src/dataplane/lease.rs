@@ -1,6 +1,6 @@
 //! Writing leases: until when this node answers ARP and ND for a VIP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,9 @@ use super::shared::SharedArray;
 /// The map of VIPs, and the leases that it leads to.
 #[derive(Debug)]
 pub(super) struct Vips {
-    places: HashMap<MapData, Address, u32>,
+    map: HashMap<MapData, Address, u32>,
+    /// What the map holds. Nobody else writes it, and a lease is renewed with each advertisement.
+    places: BTreeMap<Address, u32>,
     leases: SharedArray,
 }
 
@@ -29,45 +31,50 @@ impl Vips {
         let leases = descriptor(object, map::LEASES)?;
         let leases = SharedArray::of::<Vip>(leases, size::VIPS as u32)
             .map_err(|e| DataPlaneError::io("mapping", map::LEASES, e))?;
-        Ok(Self { places: take(object, map::VIPS)?, leases })
+        let map: HashMap<MapData, Address, u32> = take(object, map::VIPS)?;
+        let places = map.iter().collect::<Result<_, _>>();
+        let places = places.map_err(|e| DataPlaneError::map("reading", map::VIPS, e))?;
+        Ok(Self { map, places, leases })
     }
 
-    /// Those that the map holds, and their places.
-    pub(super) fn held(&self) -> Result<Vec<(Address, u32)>, DataPlaneError> {
-        let held = self.places.iter().collect::<Result<_, _>>();
-        held.map_err(|e| DataPlaneError::map("reading", map::VIPS, e))
+    /// Those that the map holds.
+    pub(super) fn held(&self) -> impl Iterator<Item = Address> {
+        self.places.keys().copied()
     }
 
     /// Ends a VIP's lease and removes it.
-    pub(super) fn remove(&mut self, vip: &Address, place: u32) -> Result<(), DataPlaneError> {
-        if let Some(lease) = self.lease(place) {
+    pub(super) fn remove(&mut self, vip: &Address) -> Result<(), DataPlaneError> {
+        if let Some(lease) = self.lease(vip) {
             lease.store(0, Ordering::Release);
         }
-        ignore_missing(self.places.remove(vip))
-            .map_err(|e| DataPlaneError::map("removing from", map::VIPS, e))
+        ignore_missing(self.map.remove(vip))
+            .map_err(|e| DataPlaneError::map("removing from", map::VIPS, e))?;
+        self.places.remove(vip);
+        Ok(())
     }
 
     /// Adds a VIP without a lease. Of those that were removed before no program reads any more.
     pub(super) fn add(&mut self, vip: Address) -> Result<(), DataPlaneError> {
-        let used: BTreeSet<u32> = self.held()?.into_iter().map(|(_, place)| place).collect();
+        let used: BTreeSet<u32> = self.places.values().copied().collect();
         let mut all = 0..self.leases.len();
         let free = all.find(|place| !used.contains(place));
-        let free = free.and_then(|place| Some((place, self.lease(place)?)));
+        let free = free.and_then(|place| Some((place, self.leases.get(place)?.first()?)));
         let (place, lease) =
             free.ok_or(DataPlaneError::Inconsistent("more VIPs than there are leases"))?;
         lease.store(0, Ordering::Release);
-        self.places.insert(vip, place, 0).map_err(|e| DataPlaneError::map("writing", map::VIPS, e))
+        self.map.insert(vip, place, 0).map_err(|e| DataPlaneError::map("writing", map::VIPS, e))?;
+        self.places.insert(vip, place);
+        Ok(())
     }
 
-    pub(super) fn holds_lease(&self, now_ns: u64) -> Result<bool, DataPlaneError> {
-        let held = self.held()?;
-        let mut leases = held.iter().filter_map(|&(_, place)| self.lease(place));
-        Ok(leases.any(|lease| lease.load(Ordering::Acquire) > now_ns))
+    pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
+        let mut leases = self.places.keys().filter_map(|vip| self.lease(vip));
+        leases.any(|lease| lease.load(Ordering::Acquire) > now_ns)
     }
 
-    /// The one word of a lease.
-    fn lease(&self, place: u32) -> Option<&AtomicU64> {
-        self.leases.get(place)?.first()
+    /// The one word of a VIP's lease.
+    fn lease(&self, vip: &Address) -> Option<&AtomicU64> {
+        self.leases.get(*self.places.get(vip)?)?.first()
     }
 }
 
@@ -78,7 +85,7 @@ pub struct Leases {
     pub(super) tables_written: Arc<AtomicBool>,
 }
 
-/// Locks the VIPs: for a few system calls at most, since the Active node renews its lease behind it. A
+/// Locks the VIPs: for a few instructions or one system call, since the Active node renews its lease behind it. A
 /// panic in between leaves them as they were.
 pub(super) fn lock(vips: &Mutex<Vips>) -> MutexGuard<'_, Vips> {
     vips.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,16 +104,10 @@ impl Leases {
     /// Where the maps do not hold the VIP (yet), and there is something to begin.
     pub fn set(&self, vip: IpAddr, until_ns: Option<u64>) -> Result<(), DataPlaneError> {
         let vips = lock(&self.vips);
-        let place = match vips.places.get(&Address::from(vip), 0) {
-            Ok(place) => place,
-            Err(error) => {
-                ignore_missing(Err(error))
-                    .map_err(|e| DataPlaneError::map("reading", map::VIPS, e))?;
-                let begins = until_ns.is_some_and(|until_ns| until_ns > monotonic_ns());
-                return if begins { Err(DataPlaneError::NoVip { vip }) } else { Ok(()) };
-            }
+        let Some(lease) = vips.lease(&Address::from(vip)) else {
+            let begins = until_ns.is_some_and(|until_ns| until_ns > monotonic_ns());
+            return if begins { Err(DataPlaneError::NoVip { vip }) } else { Ok(()) };
         };
-        let lease = vips.lease(place).ok_or(DataPlaneError::NoVip { vip })?;
         lease.store(until_ns.unwrap_or(0), Ordering::Release);
         Ok(())
     }

@@ -383,11 +383,10 @@ impl Maps {
 
     fn apply_vips(&mut self, plan: &Plan) -> Result<(), DataPlaneError> {
         let planned: HashSet<Address> = plan.vips.iter().map(|&vip| vip.into()).collect();
-        let held = lease::lock(&self.vips).held()?;
-        let new: Vec<Address> =
-            planned.iter().filter(|vip| held.iter().all(|(it, _)| it != *vip)).copied().collect();
-        for (vip, place) in held.iter().filter(|(vip, _)| !planned.contains(vip)) {
-            lease::lock(&self.vips).remove(vip, *place)?;
+        let held: HashSet<Address> = lease::lock(&self.vips).held().collect();
+        let new: Vec<Address> = planned.difference(&held).copied().collect();
+        for vip in held.difference(&planned) {
+            lease::lock(&self.vips).remove(vip)?;
             self.state.note_removal();
         }
         if !new.is_empty() {
@@ -430,7 +429,7 @@ impl Maps {
     }
 
     pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
-        lease::lock(&self.vips).holds_lease(now_ns).unwrap_or(false)
+        lease::lock(&self.vips).holds_lease(now_ns)
     }
 }
 

@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// What is told is at most this much older than the last turn, changes of state apart: at short
 /// intervals telling would cost more than the protocol itself.
-const TELL: Duration = Duration::from_millis(50);
+const TELL: Duration = Duration::from_millis(200);
 
 /// Whom a command is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,11 +132,12 @@ impl Thread {
         if let Err(error) = realtime::request(realtime::PRIORITY) {
             tracing::info!(%error, "vrrp runs without real-time priority");
         }
+        let mut woken = false;
         while !(self.stopping && self.running.iter().all(Running::has_handed_over)) {
             let now = now();
-            self.turn(now);
+            self.turn(now, woken);
             self.publish_if_due(now);
-            self.wait();
+            woken = self.wait();
         }
         for router in &mut self.running {
             router.shut_down(now());
@@ -146,13 +147,15 @@ impl Thread {
 
     /// Everything that arrived comes before any timer: what lay in a queue while this thread did
     /// not run may be what the timer waits for.
-    fn turn(&mut self, now: Moment) {
+    fn turn(&mut self, now: Moment, woken: bool) {
         for router in &mut self.running {
             router.open_if_due(now);
             router.listen(now);
             router.tell_waiting();
         }
-        self.obey(now);
+        if woken {
+            self.obey(now);
+        }
         for router in &mut self.running {
             router.serve_timer(now);
         }
@@ -197,8 +200,8 @@ impl Thread {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Until something arrives, or the next timer is due.
-    fn wait(&mut self) {
+    /// Until something arrives, or the next timer is due. Returns whether there may be commands.
+    fn wait(&mut self) -> bool {
         let due = self.running.iter().filter_map(Running::due).min();
         let timeout = due.map_or(IDLE, |due| due.since(now()).min(IDLE));
         let mut sockets = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
@@ -207,9 +210,11 @@ impl Thread {
         }
         // Interrupted or failed: the turn that follows finds nothing, and the next wait goes on.
         let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
-        if sockets[0].any() == Some(true) {
+        let woken = sockets[0].any() == Some(true);
+        if woken {
             let mut words = [0; QUEUE];
             let _ = self.woken.read(&mut words);
         }
+        woken
     }
 }

@@ -38,8 +38,22 @@ pub(super) fn share_out(namespace: &Namespace, interface: &str, cpus: &[usize]) 
         let mask = mask(cpu);
         format!("echo {mask} > /sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
     };
-    let lines: Vec<String> = cpus.iter().copied().enumerate().map(line).collect();
-    // `ip netns exec` mounts the namespace's own /sys.
+    in_sysfs(namespace, cpus.iter().copied().enumerate().map(line))
+}
+
+/// Takes what arrives at the interfaces on kernel threads from now on, and not in the time of whoever sends
+/// it ("threaded NAPI", the kernel's Documentation/networking/napi.rst).
+///
+/// # Errors
+/// Where an interface does not poll, as a veth whose other end has neither a program nor GRO.
+pub(super) fn poll_on_threads(namespace: &Namespace, interfaces: &[String]) -> Result<()> {
+    let line = |name: &String| format!("echo 1 > /sys/class/net/{name}/threaded");
+    in_sysfs(namespace, interfaces.iter().map(line))
+}
+
+/// Runs lines of a shell with the namespace's own /sys, which `ip netns exec` mounts.
+fn in_sysfs(namespace: &Namespace, lines: impl Iterator<Item = String>) -> Result<()> {
+    let lines: Vec<String> = lines.collect();
     let arguments = ["netns", "exec", namespace.name(), "sh", "-ec", &lines.join("\n")];
     tool::run("ip", &arguments).map(drop)
 }

@@ -100,6 +100,7 @@ fn network(config: &Config, own: &[IpAddr]) -> Network {
         up: true,
         running: true,
         loopback: false,
+        veth: false,
         mtu: 1500,
     };
     let address = |address: &IpAddr| InterfaceAddress {

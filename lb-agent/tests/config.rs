@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_agent::config::{
-    Backend, Config, ConfigError, DeliverySetting, Hash, Mode, NodeError, Notify, NotifyEvent,
+    Backend, Config, ConfigError, DeliverySetting, Hash, NodeError, Notify, NotifyEvent,
     NotifyWay, Protocol, Script, Track, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum,
     VrrpVersion, Watched,
 };
@@ -108,7 +108,7 @@ fn ten_lines_are_a_whole_configuration() {
     assert_eq!(config.lease.duration, Duration::from_secs(2));
     assert_eq!(config.nat.ports, 61000..=64999);
     assert_eq!(config.nat.tcp_established_timeout, Duration::from_secs(2 * 3600 + 4 * 60));
-    assert_eq!(config.data_path.modes, [Mode::Native, Mode::Generic, Mode::Tc]);
+    assert_eq!(config.data_path.modes, None);
     assert_eq!(config.metrics.listen.map(|l| l.to_string()).as_deref(), Some("127.0.0.1:9633"));
     assert_eq!(config.control.socket, Path::new("/run/lb/lb.sock"));
     assert_eq!(config.remarks(), [""; 0]);

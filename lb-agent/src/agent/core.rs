@@ -22,7 +22,7 @@ use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
-use crate::dataplane::{DataPlane, DataPlaneError, NatTimeouts, Sweep, Sweeper};
+use crate::dataplane::{DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, Sweeper};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
@@ -330,7 +330,8 @@ impl Agent {
         };
         let index = link.index;
         let known = self.dataplane.attached().iter().any(|attached| attached.index == index);
-        let attached = self.dataplane.attach(index, name, &self.config.data_path.modes)?.clone();
+        let ladder = Ladder::of(self.config.data_path.modes.as_deref(), link.veth);
+        let attached = self.dataplane.attach(index, name, ladder)?.clone();
         if !known {
             info!(interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
         }

@@ -112,7 +112,16 @@ mod tests {
 
     fn link(name: &str, mac: Mac, up: bool) -> Link {
         let name = name.to_owned();
-        Link { index: 7, name, mac: Some(mac), up, running: up, loopback: false, mtu: 1500 }
+        Link {
+            index: 7,
+            name,
+            mac: Some(mac),
+            up,
+            running: up,
+            loopback: false,
+            veth: false,
+            mtu: 1500,
+        }
     }
 
     fn network(link: Link) -> Network {

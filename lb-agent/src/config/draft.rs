@@ -346,11 +346,7 @@ fn data_path(root: &Section<'_>, faults: &mut Faults<'_>) -> (DataPath, Vec<Plac
         [("native", Mode::Native), ("generic", Mode::Generic), ("tc", Mode::Tc)];
     let section = root.section("data_path", &schema::DATA_PATH, faults);
     let placed = section.list("modes", EXAMPLE, faults, |item| item.choice(&CHOICES));
-    let modes = if section.has("modes") {
-        placed.iter().map(|mode| mode.value).collect()
-    } else {
-        CHOICES.map(|(_, mode)| mode).to_vec()
-    };
+    let modes = section.has("modes").then(|| placed.iter().map(|mode| mode.value).collect());
     let unknown_ports = section.or("unknown_ports", UnknownPorts::Pass, faults, |item| {
         item.choice(&[("pass", UnknownPorts::Pass), ("drop", UnknownPorts::Drop)])
     });

@@ -187,8 +187,8 @@ pub struct Host {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataPath {
-    /// In the order in which they are tried; at least one, each once.
-    pub modes: Vec<Mode>,
+    /// In the order in which they are tried; at least one, each once. Without them the interface decides.
+    pub modes: Option<Vec<Mode>>,
     pub unknown_ports: UnknownPorts,
 }
 

@@ -46,6 +46,35 @@ pub struct Attached {
     pub reason: String,
 }
 
+/// The modes that are tried, the first first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ladder<'a> {
+    modes: &'a [Mode],
+    /// Why the first is the first.
+    reason: &'static str,
+}
+
+impl<'a> Ladder<'a> {
+    /// What is configured, or else what suits the interface.
+    ///
+    /// A stack at the other end of a veth leaves checksums open, for a card to fill in. Native XDP sees
+    /// bytes alone and would send them on open, to be discarded; generic XDP and tc have the kernel's
+    /// notes of them.
+    pub fn of(configured: Option<&'a [Mode]>, veth: bool) -> Self {
+        match configured {
+            Some(modes) => Self { modes, reason: "first in data_path.modes" },
+            None if veth => Self {
+                modes: &[Mode::Generic, Mode::Tc, Mode::Native],
+                reason: "the other end of a veth leaves checksums open, which native XDP cannot tell",
+            },
+            None => Self {
+                modes: &[Mode::Native, Mode::Generic, Mode::Tc],
+                reason: "the driver runs XDP",
+            },
+        }
+    }
+}
+
 /// A failure on the way from a program to a pinned link.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkFailure {
@@ -61,17 +90,17 @@ pub(super) enum LinkFailure {
     Io(#[from] std::io::Error),
 }
 
-/// Attaches to the interface in the first of `modes` that it takes.
+/// Attaches to the interface in the first of the ladder's modes that it takes.
 pub(super) fn attach(
     object: &mut Ebpf,
     pins: &Pins,
     index: u32,
     name: &str,
-    modes: &[Mode],
+    ladder: Ladder<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let folder = pins.interface(index);
     fs::create_dir_all(&folder).map_err(|e| DataPlaneError::file("making", &folder, e))?;
-    let result = attach_all(object, &folder, index, name, modes);
+    let result = attach_all(object, &folder, index, name, ladder);
     if result.is_err() {
         // Nothing half attached. The error that matters is the first.
         let _ = detach(pins, index);
@@ -84,7 +113,7 @@ fn attach_all(
     folder: &Path,
     index: u32,
     name: &str,
-    modes: &[Mode],
+    ladder: Ladder<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let failed = |what: &str, error: &LinkFailure| DataPlaneError::Attach {
         name: name.to_owned(),
@@ -96,7 +125,7 @@ fn attach_all(
     tc(object, EGRESS, name, Filter::EGRESS, &folder.join("egress"))
         .map_err(|e| failed("tc egress", &e))?;
     let mut tried = Vec::new();
-    for &mode in modes {
+    for &mode in ladder.modes {
         let pin = folder.join(pin_name(mode));
         let result = match mode {
             Mode::Native => xdp(object, index, XdpMode::Driver, &pin),
@@ -107,8 +136,9 @@ fn attach_all(
             Ok(()) => {
                 put(object, deliver_program(mode), name, Filter::DELIVER, &deliver)
                     .map_err(|e| failed("tc ingress", &e))?;
-                let reason = reason(mode, &tried);
-                return Ok(Attached { index, name: name.to_owned(), mode, reason });
+                let why =
+                    if tried.is_empty() { ladder.reason.to_owned() } else { tried.join("; ") };
+                return Ok(Attached { index, name: name.to_owned(), mode, reason: why });
             }
             Err(error)
                 if mode != Mode::Tc
@@ -120,16 +150,6 @@ fn attach_all(
         }
     }
     Err(DataPlaneError::Attach { name: name.to_owned(), tried: tried.join("; ") })
-}
-
-fn reason(mode: Mode, tried: &[String]) -> String {
-    if !tried.is_empty() {
-        return tried.join("; ");
-    }
-    match mode {
-        Mode::Native => "the driver runs XDP".to_owned(),
-        Mode::Generic | Mode::Tc => "first in data_path.modes".to_owned(),
-    }
 }
 
 fn xdp(object: &mut Ebpf, index: u32, mode: XdpMode, pin: &Path) -> Result<(), LinkFailure> {
@@ -275,5 +295,18 @@ pub(super) fn explain(error: &LinkFailure) -> String {
         Some(libc::EEXIST) => "another XDP program is attached in another mode".to_owned(),
         Some(errno) => format!("{error} ({})", std::io::Error::from_raw_os_error(errno)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_veth_is_not_given_native_xdp_unless_the_file_says_so() {
+        assert_eq!(Ladder::of(None, true).modes[0], Mode::Generic);
+        assert_eq!(Ladder::of(None, false).modes[0], Mode::Native);
+        let configured = [Mode::Native];
+        assert_eq!(Ladder::of(Some(&configured), true).modes, configured);
     }
 }

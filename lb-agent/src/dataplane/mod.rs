@@ -39,7 +39,7 @@ use lb_common::connection;
 use lb_common::layout::map;
 use nix::time::{ClockId, clock_gettime};
 
-pub use attach::Attached;
+pub use attach::{Attached, Ladder};
 pub use counters::BackendTotals;
 pub use error::DataPlaneError;
 pub use lease::Leases;
@@ -52,7 +52,6 @@ pub use state::TablesMemory;
 pub use sweep::{Sweep, SweepStop, Sweeper};
 pub use trial::TrialError;
 
-use crate::config::Mode;
 use crate::plan::Plan;
 use connections::Connections;
 use maps::Maps;
@@ -127,7 +126,7 @@ impl DataPlane {
         &mut self,
         index: u32,
         name: &str,
-        modes: &[Mode],
+        ladder: Ladder<'_>,
     ) -> Result<&Attached, DataPlaneError> {
         if let Some(at) = self.attached.iter().position(|attached| attached.index == index) {
             return Ok(&self.attached[at]);
@@ -141,7 +140,7 @@ impl DataPlane {
                 other: other.name.clone(),
             });
         }
-        let attached = attach::attach(&mut self.object, &self.pins, index, name, modes)?;
+        let attached = attach::attach(&mut self.object, &self.pins, index, name, ladder)?;
         let at = self.attached.len();
         self.attached.push(attached);
         Ok(&self.attached[at])

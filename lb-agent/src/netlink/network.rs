@@ -22,6 +22,8 @@ pub struct Link {
     /// Operational: it has a carrier and its queue works (IFF_RUNNING).
     pub running: bool,
     pub loopback: bool,
+    /// One of a pair: what is sent at the other end, by a stack of this machine, comes in here.
+    pub veth: bool,
     pub mtu: u32,
 }
 
@@ -288,6 +290,7 @@ mod tests {
             up: true,
             running: true,
             loopback: false,
+            veth: false,
             mtu: 1500,
         }
     }

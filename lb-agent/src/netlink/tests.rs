@@ -26,7 +26,8 @@ fn a_snapshot_holds_links_addresses_routes_and_neighbours() {
         let network = netlink.snapshot().await.unwrap();
         assert_eq!(network.link_by_name("left"), Some(&left));
         assert!(left.up && left.running && left.mac.is_some() && left.mtu == 1500);
-        assert!(network.link_by_name("lo").unwrap().loopback);
+        let lo = network.link_by_name("lo").unwrap();
+        assert!(lo.loopback && !lo.veth && left.veth);
         assert!(network.is_own(ip("192.0.2.5")) && network.is_own(ip("2001:db8::5")));
         assert!(network.addresses_of(left.index).any(|a| a.prefix_len == 24 && a.permanent));
         for (destination, other) in [("192.0.2.9", "192.0.2.5"), ("2001:db8::9", "2001:db8::5")] {

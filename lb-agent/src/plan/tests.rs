@@ -43,6 +43,7 @@ fn network_on(running: bool, neighbours: &[(&str, Mac)]) -> Network {
         up: true,
         running,
         loopback: false,
+        veth: false,
         mtu: 1500,
     };
     let address = InterfaceAddress {

@@ -116,7 +116,7 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "generic",
-        about: "generic XDP, with the cards' offloads as they come",
+        about: "a veth, for which the agent takes generic XDP, with the offloads as they come",
         run: modes::generic,
     },
     Scenario {

@@ -65,7 +65,7 @@ pub struct Shape {
     pub checks: &'static str,
     /// `hash` of every service.
     pub hash: &'static str,
-    /// `data_path.modes`; the default ladder where empty.
+    /// `data_path.modes`; where empty the agent chooses, for the lab's veths generic XDP.
     pub modes: &'static [&'static str],
     pub offloads: Offloads,
     /// Names of machines whose backends are configured; all where empty.
@@ -102,7 +102,7 @@ impl Shape {
             families: &Family::BOTH,
             checks: QUICK,
             hash: "source",
-            modes: &[],
+            modes: &["native"],
             offloads: Offloads::Off,
             members: Vec::new(),
             vrrp: None,

@@ -76,6 +76,7 @@ fn network(peers: u8) -> Network {
         up: true,
         running: true,
         loopback: false,
+        veth: false,
         mtu: 1500,
     };
     let ip = |text: &str| text.parse::<IpAddr>().unwrap_or(IpAddr::from([0; 4]));

@@ -131,7 +131,8 @@ impl Hosts {
 /// weights.
 fn configuration(backends: u16) -> String {
     let mut text = format!(
-        "interface = \"{NIC}\"\nvirtual_addresses = {VIPS:?}\nactive = \"{NODE}\"\n\n[[node]]\n\
+        "interface = \"{NIC}\"\nvirtual_addresses = {VIPS:?}\nactive = \"{NODE}\"\n\n\
+         [data_path]\nmodes = [\"native\"]\n\n[[node]]\n\
          name = \"{NODE}\"\naddress = \"192.168.139.133\"\naddresses = [\"fd00:139::133\"]\n\n\
          [limits]\nservices = 1024\nbackends = 1048576\n"
     );

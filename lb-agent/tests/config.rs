@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_agent::config::{
-    Backend, Config, ConfigError, DeliverySetting, Hash, NodeError, Notify, NotifyEvent,
-    NotifyWay, Protocol, Script, Track, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum,
-    VrrpVersion, Watched,
+    Backend, Config, ConfigError, DeliverySetting, Hash, NodeError, Notify, NotifyEvent, NotifyWay,
+    Protocol, Script, Track, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
+    Watched,
 };
 use proptest::prelude::*;
 

@@ -3,15 +3,12 @@
 //! does.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
@@ -20,6 +17,7 @@ use super::moment::Moment;
 use super::realtime;
 use super::router::{Router, Running};
 use super::status::RouterStatus;
+use super::waiter::{Waiter, What};
 
 /// Commands that wait for the thread; it serves them within microseconds.
 const QUEUE: usize = 64;
@@ -74,6 +72,8 @@ impl Vrrp {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
+        let waiter = Waiter::new()?;
+        waiter.add(&woken, What::Commands)?;
         let status = Arc::new(Mutex::new(Vec::new()));
         let running = routers
             .into_iter()
@@ -81,8 +81,16 @@ impl Vrrp {
             .collect();
         let shared = Arc::clone(&status);
         let told = (Moment::default(), u64::MAX);
-        let mut thread =
-            Thread { running, inbox, woken, status: shared, stopping: false, told, commands: 0 };
+        let mut thread = Thread {
+            running,
+            inbox,
+            woken,
+            waiter,
+            status: shared,
+            stopping: false,
+            told,
+            commands: 0,
+        };
         let thread =
             std::thread::Builder::new().name("vrrp".to_owned()).spawn(move || thread.run())?;
         Ok(Self { commands, wake, status, thread })
@@ -120,6 +128,7 @@ struct Thread {
     running: Vec<Running>,
     inbox: Receiver<(Target, Command)>,
     woken: UnixStream,
+    waiter: Waiter,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     stopping: bool,
     /// When the status was told last, and after how many changes of state and commands.
@@ -149,7 +158,7 @@ impl Thread {
     /// not run may be what the timer waits for.
     fn turn(&mut self, now: Moment, woken: bool) {
         for router in &mut self.running {
-            router.open_if_due(now);
+            router.open_if_due(now, &self.waiter);
             router.listen(now);
             router.tell_waiting();
         }
@@ -204,13 +213,7 @@ impl Thread {
     fn wait(&mut self) -> bool {
         let due = self.running.iter().filter_map(Running::due).min();
         let timeout = due.map_or(IDLE, |due| due.since(now()).min(IDLE));
-        let mut sockets = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
-        for link in self.running.iter().filter_map(Running::link) {
-            sockets.push(PollFd::new(link.as_fd(), PollFlags::POLLIN));
-        }
-        // Interrupted or failed: the turn that follows finds nothing, and the next wait goes on.
-        let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
-        let woken = sockets[0].any() == Some(true);
+        let woken = self.waiter.wait(timeout);
         if woken {
             let mut words = [0; QUEUE];
             let _ = self.woken.read(&mut words);

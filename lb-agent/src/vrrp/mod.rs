@@ -15,6 +15,7 @@ pub mod realtime;
 mod router;
 mod status;
 mod trouble;
+mod waiter;
 
 pub use driver::{Command, Target, Vrrp};
 pub use event::{Event, Happening, QUEUE};

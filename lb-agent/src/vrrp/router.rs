@@ -16,6 +16,7 @@ use super::moment::Moment;
 use super::packet::{Advertisement, Checksum};
 use super::status::{Figures, Heard, RouterStatus};
 use super::trouble::Troubles;
+use super::waiter::Waiter;
 
 /// An interface that cannot be opened is tried again this often.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -117,10 +118,6 @@ impl Running {
         self.figures.transitions
     }
 
-    pub(super) const fn link(&self) -> Option<&Link> {
-        self.link.as_ref()
-    }
-
     /// When it wants to be served next.
     pub(super) fn due(&self) -> Option<Moment> {
         if self.link.is_none() { Some(self.open_at) } else { self.machine.deadline() }
@@ -132,12 +129,12 @@ impl Running {
     }
 
     /// Opens the link, and takes part from then on.
-    pub(super) fn open_if_due(&mut self, now: Moment) {
+    pub(super) fn open_if_due(&mut self, now: Moment, waiter: &Waiter) {
         if self.link.is_some() || now < self.open_at {
             return;
         }
         let address = self.machine.parameters().address;
-        match self.open(address) {
+        match self.open(address, waiter) {
             Ok(link) => {
                 self.link = Some(link);
                 self.obstacle = None;
@@ -151,10 +148,11 @@ impl Running {
         }
     }
 
-    /// By name: an interface that was deleted and made again has another index.
-    fn open(&self, address: IpAddr) -> Result<Link, LinkError> {
+    /// By name: an interface that was deleted and made again has another index. Its packets wake the thread.
+    fn open(&self, address: IpAddr, waiter: &Waiter) -> Result<Link, LinkError> {
         let index = |name: &str| if_nametoindex(name).unwrap_or(0);
         let link = Link::open(&self.interface, index(&self.interface), address, &self.reach)?;
+        link.wake(waiter)?;
         match &self.sender {
             None => Ok(link),
             Some(sender) => link.send_from(sender, index(sender), address, &self.reach),

@@ -22,6 +22,8 @@ pub(super) struct Wire {
     socket: Socket,
     ifindex: u32,
     ends: Ends<Ipv4Addr>,
+    /// What is heard. Kept, since most looks find nothing, and a fresh one would have to be cleared.
+    buffer: Vec<u8>,
 }
 
 impl Wire {
@@ -31,7 +33,8 @@ impl Wire {
             let interface = InterfaceIndexOrAddress::Index(place.ifindex);
             place.done("join 224.0.0.18", socket.join_multicast_v4_n(&group, &interface))?;
         }
-        let wire = Self { socket, ifindex: place.ifindex, ends };
+        let buffer = vec![0; BUFFER_BYTES];
+        let wire = Self { socket, ifindex: place.ifindex, ends, buffer };
         wire.bind(place)?;
         Ok(wire)
     }
@@ -40,7 +43,7 @@ impl Wire {
     pub(super) fn outlet(place: &Place, ends: Ends<Ipv4Addr>) -> Result<Self, LinkError> {
         let socket = Self::socket(place)?;
         place.deafen(&socket)?;
-        Ok(Self { socket, ifindex: place.ifindex, ends })
+        Ok(Self { socket, ifindex: place.ifindex, ends, buffer: Vec::new() })
     }
 
     fn socket(place: &Place) -> Result<Socket, LinkError> {
@@ -82,10 +85,9 @@ impl Wire {
     }
 
     /// The next packet, or EAGAIN; `None` for one that cannot be read.
-    pub(super) fn receive(&self) -> nix::Result<Option<Received>> {
-        let mut buffer = [0; BUFFER_BYTES];
-        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        Ok(buffer.get(..length).and_then(read))
+    pub(super) fn receive(&mut self) -> nix::Result<Option<Received>> {
+        let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+        Ok(self.buffer.get(..length).and_then(read))
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) struct Wire {
     socket: Socket,
     ifindex: u32,
     ends: Ends<Ipv6Addr>,
+    /// What is heard. Kept, since most looks find nothing, and fresh ones would have to be cleared.
+    buffer: Vec<u8>,
+    control: Vec<u8>,
 }
 
 impl Wire {
@@ -36,7 +39,9 @@ impl Wire {
         if let Some(group) = ends.group {
             place.done("join ff02::12", socket.join_multicast_v6(&group, place.ifindex))?;
         }
-        let wire = Self { socket, ifindex: place.ifindex, ends };
+        let (buffer, control) =
+            (vec![0; BUFFER_BYTES], cmsg_space!(libc::in6_pktinfo, libc::c_int));
+        let wire = Self { socket, ifindex: place.ifindex, ends, buffer, control };
         wire.bind(place)?;
         Ok(wire)
     }
@@ -46,7 +51,8 @@ impl Wire {
         let socket = Self::socket(place)?;
         place.deafen(&socket)?;
         place.done("send from another's address", socket.set_freebind_v6(true))?;
-        Ok(Self { socket, ifindex: place.ifindex, ends })
+        let (buffer, control) = (Vec::new(), Vec::new());
+        Ok(Self { socket, ifindex: place.ifindex, ends, buffer, control })
     }
 
     fn socket(place: &Place) -> Result<Socket, LinkError> {
@@ -86,13 +92,10 @@ impl Wire {
     }
 
     /// The next packet, or EAGAIN; `None` for one whose control messages are not there.
-    pub(super) fn receive(&self) -> nix::Result<Option<Received>> {
-        let mut buffer = [0; BUFFER_BYTES];
-        let mut control = cmsg_space!(libc::in6_pktinfo, libc::c_int);
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        let fd = self.socket.as_raw_fd();
-        let message =
-            recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
+    pub(super) fn receive(&mut self) -> nix::Result<Option<Received>> {
+        let mut parts = [IoSliceMut::new(&mut self.buffer)];
+        let (fd, control) = (self.socket.as_raw_fd(), Some(&mut self.control[..]));
+        let message = recvmsg::<SockaddrIn6>(fd, &mut parts, control, MsgFlags::empty())?;
         let (mut destination, mut hop_limit) = (None, None);
         for control in message.cmsgs()? {
             match control {
@@ -110,7 +113,7 @@ impl Wire {
                 destination: destination.into(),
                 ttl,
             });
-        let payload = buffer.get(..length);
+        let payload = self.buffer.get(..length);
         Ok(envelope
             .zip(payload)
             .map(|(envelope, payload)| Received { envelope, payload: payload.to_vec() }))

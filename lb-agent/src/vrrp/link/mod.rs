@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::packet::Envelope;
+use super::waiter::{Waiter, What};
 use crate::netlink::Mac;
 use ends::Ends;
 use origin::Origins;
@@ -88,7 +89,7 @@ impl Link {
             IpAddr::V4(source) => Wire::V4(ipv4::Wire::open(&place, Ends::v4(source, reach)?)?),
             IpAddr::V6(source) => Wire::V6(ipv6::Wire::open(&place, Ends::v6(source, reach)?)?),
         };
-        let link = Self { place, wire, outlet: None, origins: Origins::open(ifindex).ok() };
+        let mut link = Self { place, wire, outlet: None, origins: Origins::open(ifindex).ok() };
         link.discard_early()?;
         Ok(link)
     }
@@ -110,6 +111,11 @@ impl Link {
         Ok(Self { outlet: Some(outlet), ..self })
     }
 
+    /// Has its packets waited for, too.
+    pub(in crate::vrrp) fn wake(&self, waiter: &Waiter) -> Result<(), LinkError> {
+        self.place.done("wait for packets", waiter.add(self, What::Packets))
+    }
+
     /// Sends to the group, or to each peer. `payload` makes the bytes for a destination, which is a
     /// part of what version 3's checksum covers.
     ///
@@ -127,7 +133,7 @@ impl Link {
 
     /// The next packet, without waiting: `None` where there is none. After a failure there may be more
     /// packets.
-    pub fn receive(&self) -> Result<Option<Received>, LinkError> {
+    pub fn receive(&mut self) -> Result<Option<Received>, LinkError> {
         match self.receive_raw() {
             Ok(Some(packet)) => packet.map(Some).ok_or_else(|| self.place.unreadable()),
             Ok(None) => Ok(None),
@@ -172,8 +178,8 @@ impl Link {
     }
 
     /// The next packet, if there is one, and if it can be read.
-    fn receive_raw(&self) -> nix::Result<Option<Option<Received>>> {
-        let received = match &self.wire {
+    fn receive_raw(&mut self) -> nix::Result<Option<Option<Received>>> {
+        let received = match &mut self.wire {
             Wire::V4(wire) => wire.receive(),
             Wire::V6(wire) => wire.receive(),
         };
@@ -185,7 +191,7 @@ impl Link {
     }
 
     /// Throws away what the socket got before it was bound: it may be of another interface.
-    fn discard_early(&self) -> Result<(), LinkError> {
+    fn discard_early(&mut self) -> Result<(), LinkError> {
         for _ in 0..EARLY_PACKETS {
             match self.receive_raw() {
                 Ok(Some(_)) => {}

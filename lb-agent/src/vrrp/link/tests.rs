@@ -34,10 +34,10 @@ fn multicast_reaches_the_other_node_from_the_source_that_was_asked_for() {
     between_nodes(|lab| {
         for [near, far, group] in GROUPS {
             let speaker = lab.near.multicast("near", near);
-            let listener = lab.far.multicast("far", far);
+            let mut listener = lab.far.multicast("far", far);
             assert_eq!(listener.receive().unwrap(), None);
             speaker.send(saying("hello")).unwrap();
-            assert_eq!(heard(&listener), packet("hello", near, group));
+            assert_eq!(heard(&mut listener), packet("hello", near, group));
             assert_eq!(listener.receive().unwrap(), None);
         }
     });
@@ -51,7 +51,7 @@ fn a_sender_is_known_by_the_mac_of_its_frames() {
             let mut listener = lab.far.multicast("far", far);
             assert_eq!(listener.origin(ip(near)), None);
             speaker.send(saying("hello")).unwrap();
-            heard(&listener);
+            heard(&mut listener);
             assert_eq!(listener.origin(ip(near)), Some(lab.near.mac("near")));
             // Its own frames are not looked at.
             listener.send(saying("answer")).unwrap();
@@ -73,16 +73,16 @@ fn advertisements_leave_with_the_virtual_mac_from_the_node_s_own_address() {
             });
             let ifindex = lab.near.ifindex(name);
             let speaker = lab.near.multicast("near", near);
-            let speaker = lab
+            let mut speaker = lab
                 .near
                 .run(|| speaker.send_from(name, ifindex, ip(near), &Reach::Multicast).unwrap());
             let mut listener = lab.far.multicast("far", far);
             speaker.send(saying("hello")).unwrap();
-            assert_eq!(heard(&listener), packet("hello", near, group));
+            assert_eq!(heard(&mut listener), packet("hello", near, group));
             assert_eq!(listener.origin(ip(near)), Some(mac));
             // It still hears where it is, also what has the MAC of its own virtual router.
             listener.send(saying("answer")).unwrap();
-            assert_eq!(heard(&speaker), packet("answer", far, group));
+            assert_eq!(heard(&mut speaker), packet("answer", far, group));
         }
     });
 }
@@ -92,9 +92,9 @@ fn unicast_reaches_the_peer() {
     between_nodes(|lab| {
         for [near, far] in PAIRS {
             let speaker = lab.near.unicast("near", near, &[far]);
-            let listener = lab.far.unicast("far", far, &[near]);
+            let mut listener = lab.far.unicast("far", far, &[near]);
             speaker.send(saying("hello")).unwrap();
-            assert_eq!(heard(&listener), packet("hello", near, far));
+            assert_eq!(heard(&mut listener), packet("hello", near, far));
         }
     });
 }
@@ -104,9 +104,9 @@ fn each_peer_gets_its_own_payload() {
     between_nodes(|lab| {
         let peers = ["192.0.2.2", "192.0.2.3"];
         let speaker = lab.near.unicast("near", "192.0.2.1", &peers);
-        let listeners = peers.map(|peer| lab.far.unicast("far", peer, &[]));
+        let mut listeners = peers.map(|peer| lab.far.unicast("far", peer, &[]));
         speaker.send(saying("hello")).unwrap();
-        for (listener, peer) in listeners.iter().zip(peers) {
+        for (listener, peer) in listeners.iter_mut().zip(peers) {
             assert_eq!(heard(listener), packet("hello", "192.0.2.1", peer));
             assert_eq!(listener.receive().unwrap(), None);
         }
@@ -118,13 +118,13 @@ fn a_peer_that_cannot_be_reached_is_named_and_costs_the_others_nothing() {
     between_nodes(|lab| {
         let peers = ["2001:db8:dead::1", "2001:db8::2", "2001:db8:dead::2"];
         let speaker = lab.near.unicast("near", "2001:db8::1", &peers);
-        let listener = lab.far.unicast("far", "2001:db8::2", &[]);
+        let mut listener = lab.far.unicast("far", "2001:db8::2", &[]);
         let error = speaker.send(saying("hello")).unwrap_err();
         assert!(
             matches!(error, LinkError::NotSent { destination, .. } if destination == ip(peers[0])),
             "{error}"
         );
-        assert_eq!(heard(&listener), packet("hello", "2001:db8::1", "2001:db8::2"));
+        assert_eq!(heard(&mut listener), packet("hello", "2001:db8::1", "2001:db8::2"));
     });
 }
 
@@ -132,15 +132,15 @@ fn a_peer_that_cannot_be_reached_is_named_and_costs_the_others_nothing() {
 fn a_node_does_not_hear_itself() {
     between_nodes(|lab| {
         for [near, far, group] in GROUPS {
-            let speaker = lab.near.multicast("near", near);
-            let other_router = lab.near.multicast("near", near);
-            let answerer = lab.far.multicast("far", far);
+            let mut speaker = lab.near.multicast("near", near);
+            let mut other_router = lab.near.multicast("near", near);
+            let mut answerer = lab.far.multicast("far", far);
             speaker.send(saying("hello")).unwrap();
-            heard(&answerer);
+            heard(&mut answerer);
             answerer.send(saying("answer")).unwrap();
             // The first that they hear.
-            assert_eq!(heard(&speaker), packet("answer", far, group));
-            assert_eq!(heard(&other_router), packet("answer", far, group));
+            assert_eq!(heard(&mut speaker), packet("answer", far, group));
+            assert_eq!(heard(&mut other_router), packet("answer", far, group));
         }
     });
 }
@@ -149,13 +149,13 @@ fn a_node_does_not_hear_itself() {
 fn another_protocol_is_not_heard() {
     const OTHER: i32 = 113;
     between_nodes(|lab| {
-        let listener = lab.far.unicast("far", "192.0.2.2", &[]);
+        let mut listener = lab.far.unicast("far", "192.0.2.2", &[]);
         let ear = lab.far.ear(OTHER);
         let stranger = lab.near.ear(OTHER);
         stranger.send_to(b"other", &SocketAddr::new(ip("192.0.2.2"), 0).into()).unwrap();
         wait_readable(&ear);
         lab.near.unicast("near", "192.0.2.1", &["192.0.2.2"]).send(saying("hello")).unwrap();
-        assert_eq!(heard(&listener), packet("hello", "192.0.2.1", "192.0.2.2"));
+        assert_eq!(heard(&mut listener), packet("hello", "192.0.2.1", "192.0.2.2"));
     });
 }
 
@@ -164,12 +164,12 @@ fn what_comes_to_the_group_on_another_interface_is_not_heard() {
     let others = ["198.51.100.1", "fe80::a1"].into_iter().zip(["198.51.100.2", "fe80::a2"]);
     between_nodes(move |lab| {
         for ([near, far, group], (near_other, far_other)) in GROUPS.into_iter().zip(others) {
-            let listener = lab.far.multicast("far", far);
-            let other = lab.far.multicast("far-other", far_other);
+            let mut listener = lab.far.multicast("far", far);
+            let mut other = lab.far.multicast("far-other", far_other);
             lab.near.multicast("near-other", near_other).send(saying("astray")).unwrap();
-            assert_eq!(heard(&other), packet("astray", near_other, group));
+            assert_eq!(heard(&mut other), packet("astray", near_other, group));
             lab.near.multicast("near", near).send(saying("hello")).unwrap();
-            assert_eq!(heard(&listener), packet("hello", near, group));
+            assert_eq!(heard(&mut listener), packet("hello", near, group));
             assert_eq!(other.receive().unwrap(), None);
         }
     });
@@ -179,13 +179,13 @@ fn what_comes_to_the_group_on_another_interface_is_not_heard() {
 #[test]
 fn what_comes_to_the_address_on_another_interface_is_not_heard() {
     between_nodes(|lab| {
-        let listener = lab.far.unicast("far", "192.0.2.2", &[]);
+        let mut listener = lab.far.unicast("far", "192.0.2.2", &[]);
         let ear = lab.far.ear(PROTOCOL.into());
         let stray = lab.near.unicast("near-other", "198.51.100.1", &["192.0.2.2"]);
         stray.send(saying("astray")).unwrap();
         wait_readable(&ear);
         lab.near.unicast("near", "192.0.2.1", &["192.0.2.2"]).send(saying("hello")).unwrap();
-        assert_eq!(heard(&listener), packet("hello", "192.0.2.1", "192.0.2.2"));
+        assert_eq!(heard(&mut listener), packet("hello", "192.0.2.1", "192.0.2.2"));
     });
 }
 
@@ -193,16 +193,16 @@ fn what_comes_to_the_address_on_another_interface_is_not_heard() {
 fn a_link_hears_what_was_sent_in_its_own_way_only() {
     between_nodes(|lab| {
         for [near, far, group] in GROUPS {
-            let group_listener = lab.far.multicast("far", far);
-            let unicast_listener = lab.far.unicast("far", far, &[]);
+            let mut group_listener = lab.far.multicast("far", far);
+            let mut unicast_listener = lab.far.unicast("far", far, &[]);
             let to_group = lab.near.multicast("near", near);
             let to_peer = lab.near.unicast("near", near, &[far]);
             to_group.send(saying("all")).unwrap();
-            assert_eq!(heard(&group_listener), packet("all", near, group));
+            assert_eq!(heard(&mut group_listener), packet("all", near, group));
             to_peer.send(saying("you")).unwrap();
-            assert_eq!(heard(&unicast_listener), packet("you", near, far));
+            assert_eq!(heard(&mut unicast_listener), packet("you", near, far));
             to_group.send(saying("all again")).unwrap();
-            assert_eq!(heard(&group_listener), packet("all again", near, group));
+            assert_eq!(heard(&mut group_listener), packet("all again", near, group));
             assert_eq!(unicast_listener.receive().unwrap(), None);
         }
     });
@@ -214,7 +214,7 @@ fn advertisements_are_marked_as_network_control() {
         let ear = lab.far.ear(PROTOCOL.into());
         for reach in [Reach::Multicast, Reach::Unicast(vec![ip("192.0.2.2")])] {
             // The ear hears groups that somebody on its node is in.
-            let _member = lab.far.multicast("far", "192.0.2.2");
+            let mut _member = lab.far.multicast("far", "192.0.2.2");
             let speaker = lab.near.try_open("near", "192.0.2.1", &reach).unwrap();
             speaker.send(saying("hello")).unwrap();
             wait_readable(&ear);
@@ -236,10 +236,10 @@ fn a_long_packet_is_cut_behind_any_length_that_vrrp_has() {
     between_nodes(|lab| {
         for [near, far, group] in GROUPS {
             let speaker = lab.near.multicast("near", near);
-            let listener = lab.far.multicast("far", far);
+            let mut listener = lab.far.multicast("far", far);
             for (length, at_least) in [(0, 0), (4088, 4088), (6000, 4089)] {
                 speaker.send(|_| vec![7; length]).unwrap();
-                let received = heard(&listener);
+                let received = heard(&mut listener);
                 assert_eq!(received.envelope, packet("", near, group).envelope);
                 assert!((at_least..=length).contains(&received.payload.len()), "{length}");
             }
@@ -299,11 +299,11 @@ fn a_source_that_vanishes_is_told_and_may_come_back() {
     between_nodes(|lab| {
         let ifindex = lab.near.ifindex("near");
         for [near, far, group] in GROUPS {
-            let group_speaker = lab.near.multicast("near", near);
-            let peer_speaker = lab.near.unicast("near", near, &[far]);
-            let listener = lab.far.multicast("far", far);
+            let mut group_speaker = lab.near.multicast("near", near);
+            let mut peer_speaker = lab.near.unicast("near", near, &[far]);
+            let mut listener = lab.far.multicast("far", far);
             lab.near.remove_address("near", near);
-            for speaker in [&group_speaker, &peer_speaker] {
+            for speaker in [&mut group_speaker, &mut peer_speaker] {
                 let error = speaker.send(saying("lost")).unwrap_err();
                 assert!(matches!(error, LinkError::NoSuchSource { .. }), "{error}");
             }
@@ -311,7 +311,7 @@ fn a_source_that_vanishes_is_told_and_may_come_back() {
                 address(&netlink, ifindex, near, 24).await;
             });
             group_speaker.send(saying("back")).unwrap();
-            assert_eq!(heard(&listener), packet("back", near, group));
+            assert_eq!(heard(&mut listener), packet("back", near, group));
         }
     });
 }
@@ -321,7 +321,7 @@ fn a_link_goes_on_after_its_interface_was_down() {
     between_nodes(|lab| {
         let [near, far, group] = GROUPS[0];
         let speaker = lab.near.multicast("near", near);
-        let listener = lab.far.multicast("far", far);
+        let mut listener = lab.far.multicast("far", far);
         let ifindex = lab.far.ifindex("far");
         lab.far.configure(|netlink| async move {
             down(&netlink, ifindex).await;
@@ -331,6 +331,6 @@ fn a_link_goes_on_after_its_interface_was_down() {
         assert!(matches!(error, LinkError::NotSent { .. }), "{error}");
         lab.restore(0);
         speaker.send(saying("hello")).unwrap();
-        assert_eq!(heard(&listener), packet("hello", near, group));
+        assert_eq!(heard(&mut listener), packet("hello", near, group));
     });
 }

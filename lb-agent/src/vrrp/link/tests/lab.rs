@@ -211,7 +211,7 @@ pub(super) fn wait_readable(socket: &impl AsFd) {
 }
 
 /// The next packet that comes.
-pub(super) fn heard(link: &Link) -> Received {
+pub(super) fn heard(link: &mut Link) -> Received {
     wait_readable(link);
     link.receive().unwrap().expect("it was readable")
 }

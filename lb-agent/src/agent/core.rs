@@ -209,10 +209,7 @@ impl Agent {
         self.remember_macs();
         self.follow_links();
         self.replan();
-        if self.follow_virtual_links().await
-            && let Ok(network) = self.netlink.snapshot().await
-        {
-            self.network = network;
+        if self.follow_virtual_links().await && self.read_network().await {
             self.seats.place(&self.placements, &self.network);
         }
         self.probe().await;

@@ -9,7 +9,8 @@ use crate::control::client::Client;
 /// Attach the program to an interface
 ///
 /// Native XDP is tried first, then generic XDP, then tc, and on a veth generic XDP first (or what
-/// `modes` in [data_path] says). The interface stays attached when the agent is restarted. Doing it twice does no harm.
+/// `modes` in [data_path] says). The interface stays attached when the agent is restarted. Doing it
+/// twice does no harm.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(after_help = "Example:\n  lbctl attach ens33\n\nThe names: ip -brief link")]
 pub struct Arguments {

@@ -2,9 +2,11 @@
 //! the same frame.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use lb_agent::dataplane::DataPlane;
 
 use super::frames::{Segment, tcp};
 use super::kernel::{Vary, Wrapper, XDP_DROP, XDP_PASS, XDP_TX, answer};
@@ -34,6 +36,18 @@ struct Way {
 }
 
 impl Way {
+    fn new(
+        name: &'static str,
+        program: impl AsFd,
+        frame: Vec<u8>,
+        vary: Vary,
+        repeat: u32,
+        expected: u32,
+    ) -> Result<Self> {
+        let wrapper = Wrapper::new(&frame, program, vary)?;
+        Ok(Self { name, wrapper, frame, repeat, expected, nanoseconds: Vec::new() })
+    }
+
     /// Of sorted runs.
     fn median(&self) -> u32 {
         self.nanoseconds[self.nanoseconds.len() / 2]
@@ -70,61 +84,56 @@ fn measure(stage: &mut Stage, directory: &Path) -> Result<()> {
     // Whom delivery gives SYNs to.
     let _backend = TcpListener::bind(SocketAddr::from((rig::NODE, rig::BACKEND_PORT)))?;
 
-    let none = "no program lb_xdp";
-    let [bare, protected, flooded] = [&bare, &protected, &flooded].map(|it| it.program("lb_xdp"));
-    let (bare, protected, flooded) =
-        (bare.context(none)?, protected.context(none)?, flooded.context(none)?);
+    let (bare, protected, flooded) = (xdp(&bare)?, xdp(&protected)?, xdp(&flooded)?);
     let segment = |from, port, kind| tcp([CLIENT_MAC, NODE_MAC], from, (VIP, port), kind);
     let (any, local) = ((CLIENT, 40_000), (own.ip().octets(), own.port()));
     let foreign = tcp([CLIENT_MAC, NODE_MAC], any, (rig::NODE, 22), Segment::Ack);
-    let way = |name, program, frame: Vec<u8>, vary, repeat, expected| -> Result<Way> {
-        let wrapper = Wrapper::new(&frame, program, vary)?;
-        Ok(Way { name, wrapper, frame, repeat, expected, nanoseconds: Vec::new() })
-    };
-    let floor = |name, frame: &[u8], action| -> Result<Way> {
-        let wrapper = Wrapper::new(frame, answer(action)?, Vary::Nothing)?;
-        let frame = frame.to_vec();
-        Ok(Way { name, wrapper, frame, repeat: REPEAT, expected: action, nanoseconds: Vec::new() })
-    };
     let ack = |port| segment(any, port, Segment::Ack);
     let syn = |port| segment(any, port, Segment::Syn);
     let own_ack = segment(local, rig::LOCAL, Segment::Ack);
     let denied_ack = segment((rig::denied(0), 40_000), rig::MILLION, Segment::Ack);
+    // The same packet again and again; one of another client each time; and few of these, each kept.
     let (still, source) = (Vary::Nothing, Vary::Source);
+    let hot =
+        |name, program, frame, expected| Way::new(name, program, frame, still, REPEAT, expected);
+    let varied = |name, program, frame| Way::new(name, program, frame, source, REPEAT, XDP_TX);
+    let fresh = |name, program, frame| Way::new(name, program, frame, source, REPEAT_NEW, XDP_TX);
+    let floor =
+        |name, action| Way::new(name, answer(action)?, ack(rig::DIRECT), still, REPEAT, action);
     let mut ways = vec![
-        floor("floor_tx", &ack(rig::DIRECT), XDP_TX)?,
-        floor("floor_pass", &ack(rig::DIRECT), XDP_PASS)?,
-        way("direct_established", bare, ack(rig::DIRECT), still, REPEAT, XDP_TX)?,
+        floor("floor_tx", XDP_TX)?,
+        floor("floor_pass", XDP_PASS)?,
+        hot("direct_established", bare, ack(rig::DIRECT), XDP_TX)?,
         // Where other services are protected, and the node is.
-        way("off_established", protected, ack(rig::DIRECT), still, REPEAT, XDP_TX)?,
-        way("flood_established", flooded, ack(rig::DIRECT), still, REPEAT, XDP_TX)?,
-        way("direct_syn", bare, syn(rig::DIRECT), still, REPEAT, XDP_TX)?,
-        way("off_syn", protected, syn(rig::DIRECT), still, REPEAT, XDP_TX)?,
-        way("local_established", bare, own_ack, still, REPEAT, XDP_PASS)?,
-        way("local_syn", bare, syn(rig::LOCAL), still, REPEAT, XDP_PASS)?,
-        way("guarded_syn", protected, syn(rig::LOCAL), still, REPEAT, XDP_PASS)?,
+        hot("off_established", protected, ack(rig::DIRECT), XDP_TX)?,
+        hot("flood_established", flooded, ack(rig::DIRECT), XDP_TX)?,
+        hot("direct_syn", bare, syn(rig::DIRECT), XDP_TX)?,
+        hot("off_syn", protected, syn(rig::DIRECT), XDP_TX)?,
+        hot("local_established", bare, own_ack, XDP_PASS)?,
+        hot("local_syn", bare, syn(rig::LOCAL), XDP_PASS)?,
+        hot("guarded_syn", protected, syn(rig::LOCAL), XDP_PASS)?,
         // The first repeat makes the entry.
-        way("nat_established", bare, ack(rig::NAT), still, REPEAT, XDP_TX)?,
-        way("nat_new", bare, syn(rig::NAT), source, REPEAT_NEW, XDP_TX)?,
-        way("not_ours", bare, foreign, still, REPEAT, XDP_PASS)?,
+        hot("nat_established", bare, ack(rig::NAT), XDP_TX)?,
+        fresh("nat_new", bare, syn(rig::NAT))?,
+        hot("not_ours", bare, foreign, XDP_PASS)?,
         // Where every run is another client the frame goes through memory that no cache has.
-        way("direct_any", bare, ack(rig::DIRECT), source, REPEAT, XDP_TX)?,
-        way("direct_new_any", bare, syn(rig::DIRECT), source, REPEAT_NEW, XDP_TX)?,
+        varied("direct_any", bare, ack(rig::DIRECT))?,
+        fresh("direct_new_any", bare, syn(rig::DIRECT))?,
         // With each protection, in turn with what is without.
-        way("listed", protected, ack(rig::LISTED), still, REPEAT, XDP_TX)?,
-        way("million", protected, ack(rig::MILLION), still, REPEAT, XDP_TX)?,
-        way("million_any", protected, ack(rig::MILLION), source, REPEAT, XDP_TX)?,
-        way("denied", protected, denied_ack, still, REPEAT, XDP_DROP)?,
-        way("rated_established", protected, ack(rig::RATED), still, REPEAT, XDP_TX)?,
-        way("rated_syn", protected, syn(rig::RATED), still, REPEAT, XDP_TX)?,
-        way("rated_syn_any", protected, syn(rig::RATED), source, REPEAT, XDP_TX)?,
-        way("rate_refused", protected, syn(rig::REFUSED), still, REPEAT, XDP_DROP)?,
-        way("limited_established", protected, ack(rig::LIMITED), still, REPEAT, XDP_TX)?,
-        way("limited_syn", protected, syn(rig::LIMITED), still, REPEAT, XDP_TX)?,
-        way("limited_new_any", protected, syn(rig::LIMITED), source, REPEAT_NEW, XDP_TX)?,
-        way("connection_refused", protected, syn(rig::FULL), still, REPEAT, XDP_DROP)?,
-        way("syn_cookie", flooded, syn(rig::LOCAL), still, REPEAT, XDP_TX)?,
-        way("flood_dropped", flooded, syn(rig::NAT), still, REPEAT, XDP_DROP)?,
+        hot("listed", protected, ack(rig::LISTED), XDP_TX)?,
+        hot("million", protected, ack(rig::MILLION), XDP_TX)?,
+        varied("million_any", protected, ack(rig::MILLION))?,
+        hot("denied", protected, denied_ack, XDP_DROP)?,
+        hot("rated_established", protected, ack(rig::RATED), XDP_TX)?,
+        hot("rated_syn", protected, syn(rig::RATED), XDP_TX)?,
+        varied("rated_syn_any", protected, syn(rig::RATED))?,
+        hot("rate_refused", protected, syn(rig::REFUSED), XDP_DROP)?,
+        hot("limited_established", protected, ack(rig::LIMITED), XDP_TX)?,
+        hot("limited_syn", protected, syn(rig::LIMITED), XDP_TX)?,
+        fresh("limited_new_any", protected, syn(rig::LIMITED))?,
+        hot("connection_refused", protected, syn(rig::FULL), XDP_DROP)?,
+        hot("syn_cookie", flooded, syn(rig::LOCAL), XDP_TX)?,
+        hot("flood_dropped", flooded, syn(rig::NAT), XDP_DROP)?,
     ];
     for run in 0..RUNS {
         for way in &mut ways {
@@ -139,6 +148,10 @@ fn measure(stage: &mut Stage, directory: &Path) -> Result<()> {
     }
     tell(stage, &mut ways);
     Ok(())
+}
+
+fn xdp(path: &DataPlane) -> Result<BorrowedFd<'_>> {
+    path.program("lb_xdp").context("no program lb_xdp")
 }
 
 /// What a protection adds to the same packet without it: its way, and the one without.

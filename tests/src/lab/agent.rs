@@ -144,6 +144,16 @@ impl Agent {
         })
     }
 
+    /// Waits until it is Active and holds every VIP.
+    ///
+    /// # Errors
+    /// Where it has ended, or does not in time.
+    pub fn wait_until_active(&mut self, limit: Duration) -> Result<Status> {
+        self.wait_until("it is Active and holds every VIP", limit, |status| {
+            status.role == Role::Active && status.virtual_addresses.iter().all(|vip| vip.held)
+        })
+    }
+
     /// Waits until all its backends satisfy the condition.
     ///
     /// # Errors

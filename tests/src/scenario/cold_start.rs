@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use lb_agent::control::api::{Role, Status};
 
 use super::shape::{Family, NIC, address, vip};
 use super::stage::Stage;
@@ -38,7 +37,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
 
     stage.step("a backend that is slow to say where it is");
     let begun = Instant::now();
-    let (agent, load) = thread::scope(|scope| -> Result<(Agent, Load)> {
+    let (mut agent, mut load) = thread::scope(|scope| -> Result<(Agent, Load)> {
         let starting = scope.spawn(|| Agent::start(&node, &configuration()));
         await_question(&node)?;
         let target = (vip(Family::V4), 8443).into();
@@ -55,8 +54,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         Ok((agent, load))
     })?;
     stage.figure("slow_backend_start_ms", begun.elapsed().as_millis() as u64);
-    let (mut agent, mut load) = (agent, load);
-    agent.wait_until("it holds the VIP", LIMIT, holds)?;
+    agent.wait_until_active(LIMIT)?;
     load.run_for_requests(REQUESTS, LIMIT)?;
     let report = load.stop()?;
     let text = "the first connections of all are served, none is refused";
@@ -69,17 +67,13 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     }
     let begun = Instant::now();
     let mut agent = Agent::start(&node, &configuration())?;
-    agent.wait_until("it holds the VIP", LIMIT, holds)?;
+    agent.wait_until_active(LIMIT)?;
     stage.figure("silent_backend_start_ms", begun.elapsed().as_millis() as u64);
     let reasons: Vec<String> =
         agent.backends()?.into_iter().map(|backend| backend.reason).collect();
     let said = reasons.iter().any(|reason| reason.contains("does not answer"));
     stage.claim("the node begins without it, and says so", said, format!("{reasons:?}"));
     agent.stop()
-}
-
-fn holds(status: &Status) -> bool {
-    status.role == Role::Active && status.virtual_addresses.iter().all(|vip| vip.held)
 }
 
 /// Waits until the node asks for the backend's MAC.

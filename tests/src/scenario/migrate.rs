@@ -18,7 +18,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lb_agent::control::api::Role;
 
 use super::cluster::{Cluster, SETTLE};
 use super::owner::{await_owner, one_answers};
@@ -171,11 +170,7 @@ impl Replaced<'_> {
     }
 
     fn await_active(&self, cluster: &mut Cluster, master: u8) -> Result<()> {
-        let agent = cluster.nodes[usize::from(master) - 1].agent_mut()?;
-        agent.wait_until("the agent has the VIP", SETTLE, |status| {
-            status.role == Role::Active && status.virtual_addresses.iter().all(|vip| vip.held)
-        })?;
-        Ok(())
+        cluster.nodes[usize::from(master) - 1].agent_mut()?.wait_until_active(SETTLE).map(drop)
     }
 
     /// What keepalived's and nginx's files say, in ours, with the weight of master1's backend.

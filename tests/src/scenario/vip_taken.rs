@@ -43,19 +43,14 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
 
     stage.step("the VIP becomes free");
     squatter.namespace().ip(&format!("address del {vip}/32 dev {NIC}"))?;
-    let held = |agent: &mut Agent| {
-        agent.wait_until("it holds the VIP", LIMIT, |status| {
-            status.role == Role::Active && status.virtual_addresses.iter().all(|vip| vip.held)
-        })
-    };
-    let status = held(&mut agent)?;
+    let status = agent.wait_until_active(LIMIT)?;
     stage.claim("it takes the VIP", node.holds(NIC, vip)?, status.role_reason);
     agent.stop()?;
 
     stage.step("a node that does not ask");
     squatter.namespace().ip(&format!("address add {vip}/32 dev {NIC}"))?;
     let mut agent = Agent::start(&node, &configuration(false))?;
-    let status = held(&mut agent)?;
+    let status = agent.wait_until_active(LIMIT)?;
     stage.claim("it takes the VIP in spite of it", node.holds(NIC, vip)?, status.role_reason);
     agent.stop()
 }

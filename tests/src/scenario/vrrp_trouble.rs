@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_agent::control::api::{Role, Trouble, VirtualRouter, VrrpState};
+use lb_agent::control::api::{Trouble, VirtualRouter, VrrpState};
 use lb_agent::vrrp::identity::{Priority, RouterId, Version};
 use lb_agent::vrrp::packet::{Advertisement, Authentication, Checksum};
 
@@ -42,7 +42,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     )?;
     let mut agent = Agent::start(&scene.node, &scene.configuration("version = 3", "100ms"))?;
     scene.repeat(&other_group, || Ok(scene.find(&agent, "duplicate_router_id")?.is_some()))?;
-    scene.await_active(&mut agent)?;
+    agent.wait_until_active(LIMIT)?;
     stage.claim(
         "a router_id in use by others is said, and does not keep this group's VIP from being served",
         true,
@@ -57,7 +57,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     stage.step("wrong advertisements of version 2");
     let settings = format!("version = 2\nauth_pass = \"{PASSWORD}\"");
     let mut agent = Agent::start(&scene.node, &scene.configuration(&settings, "1s"))?;
-    scene.await_active(&mut agent)?;
+    agent.wait_until_active(LIMIT)?;
     let of_version_2 = scene.of_version_2()?;
     scene.judge(stage, &agent, &of_version_2)?;
     agent.stop()
@@ -221,13 +221,6 @@ impl Scene {
     fn find(&self, agent: &Agent, kind: &str) -> Result<Option<Trouble>> {
         let routers = agent.vrrp()?;
         Ok(routers.into_iter().flat_map(|r| r.troubles).find(|trouble| trouble.kind == kind))
-    }
-
-    fn await_active(&self, agent: &mut Agent) -> Result<()> {
-        agent.wait_until("ours is Active", LIMIT, |status| {
-            status.role == Role::Active && status.virtual_addresses.iter().all(|vip| vip.held)
-        })?;
-        Ok(())
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Answer;
+
+/// A stream that was silent for longer does not talk.
+const TALKING: Duration = Duration::from_secs(1);
 
 /// What became of the requests. Times are milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub struct Streams {
     pub broken: u64,
     pub reasons: BTreeMap<String, u64>,
     pub lines: u64,
+    /// Those that have said something within the last second.
+    pub talking: u64,
     /// The longest time between two lines of one stream.
     pub longest_gap_ms: f64,
     /// Opened ones by backend.
@@ -85,16 +90,25 @@ pub(super) struct Books {
     report: Report,
     begun: Instant,
     last_answer: Option<Instant>,
+    /// When each open stream last said something, by its number.
+    lines: BTreeMap<u64, Instant>,
 }
 
 impl Books {
     pub(super) fn new() -> Self {
-        Self { report: Report::default(), begun: Instant::now(), last_answer: None }
+        Self {
+            report: Report::default(),
+            begun: Instant::now(),
+            last_answer: None,
+            lines: BTreeMap::new(),
+        }
     }
 
     /// As it stands.
     pub(super) fn report(&mut self) -> Report {
         self.report.elapsed_ms = milliseconds(self.begun, Instant::now());
+        let talking = self.lines.values().filter(|last| last.elapsed() < TALKING);
+        self.report.streams.talking = talking.count() as u64;
         self.report.clone()
     }
 
@@ -144,8 +158,9 @@ impl Books {
         *streams.backends.entry(backend.to_owned()).or_default() += 1;
     }
 
-    pub(super) const fn stream_line(&mut self) {
+    pub(super) fn stream_line(&mut self, number: u64) {
         self.report.streams.lines += 1;
+        self.lines.insert(number, Instant::now());
     }
 
     pub(super) fn stream_gap(&mut self, from: Instant) {
@@ -153,7 +168,8 @@ impl Books {
         *gap = gap.max(milliseconds(from, Instant::now()));
     }
 
-    pub(super) fn stream_broke(&mut self, backend: Option<String>, reason: String) {
+    pub(super) fn stream_broke(&mut self, number: u64, backend: Option<String>, reason: String) {
+        self.lines.remove(&number);
         let streams = &mut self.report.streams;
         streams.broken += 1;
         *streams.reasons.entry(reason).or_default() += 1;

@@ -30,7 +30,7 @@ pub(super) async fn keep(shared: Arc<Shared>, number: u64, mut stop: watch::Rece
         books.stream_gap(*last);
     }
     if let Some(Err(error)) = outcome {
-        books.stream_broke(last.map(|(_, backend)| backend), reason("stream", &error));
+        books.stream_broke(number, last.map(|(_, backend)| backend), reason("stream", &error));
     }
 }
 
@@ -64,17 +64,17 @@ async fn follow(shared: &Arc<Shared>, number: u64, last: &mut Last) -> Result<()
                 bail!("line {} instead of {expected}", line.sequence);
             }
             expected += 1;
-            note(shared, &line, last);
+            note(shared, number, &line, last);
         }
     }
 }
 
-fn note(shared: &Shared, line: &WatchLine, last: &mut Last) {
+fn note(shared: &Shared, number: u64, line: &WatchLine, last: &mut Last) {
     let mut books = shared.books();
     match last {
         None => books.stream_opened(&line.backend),
         Some((last, _)) => books.stream_gap(*last),
     }
-    books.stream_line();
+    books.stream_line(number);
     *last = Some((Instant::now(), line.backend.clone()));
 }

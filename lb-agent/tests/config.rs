@@ -23,6 +23,7 @@ const BOTH_FAMILIES: &str = include_str!("fixtures/config/taken/both-families.to
 const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
 const NOTIFY: &str = include_str!("fixtures/config/taken/notify.toml");
 const PROTECTION: &str = include_str!("fixtures/config/taken/protection.toml");
+const DATAGRAMS: &str = include_str!("fixtures/config/taken/datagrams.toml");
 const TRACK: &str = include_str!("fixtures/config/taken/track.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
@@ -134,6 +135,7 @@ fn every_setting_arrives_where_it_belongs() {
         address: "192.0.2.11:5353".parse().expect("an endpoint"),
         weight: 3,
         delivery: DeliverySetting::Nat,
+        server_id: None,
     };
     assert_eq!(dns.backends[1], translated);
     assert_eq!(dns_tcp.backends[1].delivery, DeliverySetting::Direct);
@@ -434,6 +436,19 @@ fn a_service_says_whom_it_refuses() {
     let without = taken(TEN_LINES);
     assert!(without.syn_flood.is_none());
     assert!(without.services[0].lists.is_empty() && without.services[0].rate_limit.is_none());
+}
+
+#[test]
+fn what_keeps_datagrams_arrives() {
+    let config = taken(DATAGRAMS);
+    let service = &config.services[0];
+    assert_eq!(service.affinity, Some(Duration::from_secs(90)));
+    let quic = service.quic.expect("connection ids");
+    assert_eq!((quic.server_id_length, quic.config_rotation), (2, 3));
+    let ids = service.backends.iter().map(|backend| backend.server_id.expect("an id").number);
+    assert_eq!(ids.collect::<Vec<_>>(), [0x0a01, 0x0a02]);
+    let without = taken(TEN_LINES);
+    assert!(without.services[0].affinity.is_none() && without.services[0].quic.is_none());
 }
 
 #[test]

@@ -41,7 +41,10 @@ pub mod map {
     pub const SYN_FLOOD: &str = "syn_flood";
     pub const SYN_LEFT: &str = "syn_left";
 
-    pub const ALL: [&str; 28] = [
+    pub const AFFINITIES: &str = "affinities";
+    pub const SERVER_IDS: &str = "server_ids";
+
+    pub const ALL: [&str; 30] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -70,6 +73,8 @@ pub mod map {
         OPEN,
         SYN_FLOOD,
         SYN_LEFT,
+        AFFINITIES,
+        SERVER_IDS,
     ];
 }
 
@@ -87,6 +92,8 @@ pub mod stage {
     pub const EGRESS_RARE: u32 = 4;
     /// For SYNs in a flood; in `xdp_stages` only.
     pub const COOKIE: u32 = 5;
+    /// For datagrams that stay where they went, or go where their connection id says.
+    pub const STAY: u32 = 6;
 }
 
 /// Sizes that the object is compiled with; the agent may raise those marked so when it loads.
@@ -113,6 +120,10 @@ pub mod size {
     pub const RATES: usize = 65_536;
     /// Raised by the agent with the configuration.
     pub const CONNECTIONS: usize = 65_536;
+    /// Clients' tuples. Set by `limits.datagram_flows`.
+    pub const AFFINITIES: usize = 65_536;
+    /// As of backends.
+    pub const SERVER_IDS: usize = BACKENDS;
     /// Room for programs to come.
     pub const STAGES: usize = 8;
 }

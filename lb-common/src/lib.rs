@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod address;
+pub mod affinity;
 pub mod answers;
 pub mod backend;
 pub mod bucket;
@@ -27,6 +28,7 @@ pub mod permutation;
 #[cfg(feature = "user")]
 mod pod;
 pub mod protection;
+pub mod quic;
 pub mod service;
 pub mod settings;
 pub mod syn_flood;

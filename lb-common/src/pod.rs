@@ -14,6 +14,7 @@ macro_rules! pod {
 
 pod!(
     crate::address::Address,
+    crate::affinity::Affinity,
     crate::answers::Answers,
     crate::backend::Backend,
     crate::backend::BackendCounters,
@@ -31,6 +32,7 @@ pod!(
     crate::protection::PrefixKey,
     crate::protection::Protection,
     crate::protection::SourceKey,
+    crate::quic::ServerId,
     crate::service::Service,
     crate::service::ServiceKey,
     crate::service::ServiceVersions,

@@ -27,6 +27,13 @@ pub const HAS_LOCAL: u32 = 1 << 2;
 /// Its packets are held against the rules at [`Service::protection`].
 pub const PROTECTED: u32 = 1 << 3;
 
+/// Its datagrams stay where they went before, or go where their connection id says.
+pub const STAYS: u32 = 1 << 4;
+
+/// The flags' upper half: for so many seconds after the last one a client's datagrams stay with their backend.
+/// Below it is the [scheme of connection ids](crate::quic::Scheme).
+const AFFINITY_SHIFT: u32 = 16;
+
 /// What a service is at one time.
 ///
 /// Everything that belongs to one generation of the table is in this one value, so that replacing
@@ -42,7 +49,7 @@ pub struct Service {
     pub slots: u32,
     /// Index of its first backend in the map `backends`.
     pub backends: u32,
-    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`], [`PROTECTED`].
+    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`], [`PROTECTED`], [`STAYS`].
     pub flags: u32,
     /// Backends from there on.
     pub backend_count: u32,
@@ -85,6 +92,28 @@ const fn apart(word: u64) -> (u32, u32) {
 }
 
 impl Service {
+    /// One that nobody asks for.
+    pub const EMPTY: Self = Self {
+        seed: 0,
+        table: 0,
+        slots: 0,
+        backends: 0,
+        flags: 0,
+        backend_count: 0,
+        protection: 0,
+    };
+
+    /// So many seconds as flags.
+    pub const fn affinity_flags(seconds: u16) -> u32 {
+        (seconds as u32) << AFFINITY_SHIFT
+    }
+
+    /// For how long a client's datagrams stay with their backend, in nanoseconds; 0 where they do not.
+    #[inline(always)]
+    pub const fn affinity_ns(&self) -> u64 {
+        (self.flags >> AFFINITY_SHIFT) as u64 * 1_000_000_000
+    }
+
     /// Words of a service.
     pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
 

@@ -126,6 +126,18 @@ fn udp<F: Frame, N: Node>(
     let backend = own_backend(node, packet, service, |backend| {
         backend.state & ACCEPTS != 0 && node.udp_socket(packet, backend)
     })?;
+    address_to(frame, node, packet, backend)?;
+    Some(Verdict::UdpDelivered)
+}
+
+/// Gives a datagram the address of its server here, and remembers how to turn the reply back.
+#[inline(always)]
+pub(crate) fn address_to<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    packet: &Packet,
+    backend: &Backend,
+) -> Option<()> {
     let flow = &packet.flow;
     let reply = FlowKey {
         source: backend.address,
@@ -148,6 +160,5 @@ fn udp<F: Frame, N: Node>(
         &backend.address,
         backend.port_be,
         packet.ttl,
-    )?;
-    Some(Verdict::UdpDelivered)
+    )
 }

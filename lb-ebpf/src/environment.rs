@@ -4,6 +4,7 @@
 //! plain values.
 
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::checksum::Difference;
@@ -14,6 +15,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::Settings;
 use lb_common::vip::Vip;
@@ -140,6 +142,14 @@ pub trait Node {
     fn nat_remove(&self, key: &FlowKey);
     /// Notes that a packet used the entry under `key`.
     fn nat_touch(&self, key: &FlowKey, entry: &NatEntry, seen: u8, now_ns: u64, restart: bool);
+
+    /// Whom the datagrams of a client went to.
+    fn affinity(&self, flow: &FlowKey) -> Option<&Affinity>;
+    fn affinity_note(&self, flow: &FlowKey, affinity: &Affinity);
+    /// Notes one more datagram.
+    fn affinity_touch(&self, flow: &FlowKey, affinity: &Affinity);
+    /// The place among its service's backends of the server with this id.
+    fn server(&self, id: &ServerId) -> Option<u32>;
 
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint>;
     fn udp_remember(&self, reply: &FlowKey, service: &Endpoint);

@@ -24,6 +24,7 @@ mod opaque;
 pub mod parse;
 pub mod protect;
 pub mod rare;
+pub mod stay;
 pub mod steer;
 pub mod virtual_mac;
 pub mod wire;

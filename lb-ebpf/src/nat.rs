@@ -32,8 +32,7 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     let begins = from_client && packet.is_new() && !packet.is_udp();
     if begins && !accepts(node, entry) {
         // A client that opens a new connection from an old port is free to go elsewhere.
-        node.nat_remove(&packet.flow);
-        node.nat_remove(&partner(entry, packet.flow.protocol));
+        forget(node, packet, entry);
         return None;
     }
     if packet.ttl <= 1 {
@@ -58,6 +57,14 @@ fn accepts<N: Node>(node: &N, entry: &NatEntry) -> bool {
             && backend.address == entry.destination
             && backend.port_be == entry.destination_port_be
     })
+}
+
+/// Removes a client's entry, and its partner.
+#[inline(always)]
+pub(crate) fn forget<N: Node>(node: &N, packet: &Packet, entry: &NatEntry) {
+    let partner = partner(entry, packet.flow.protocol);
+    node.nat_remove(&packet.flow);
+    node.nat_remove(&partner);
 }
 
 /// The key of an entry's partner: the packet that it makes, turned round.

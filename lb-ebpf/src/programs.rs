@@ -17,6 +17,7 @@ use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
 use lb_ebpf::environment::{Frame, Node};
 use lb_ebpf::parse::{Parsed, parse, parse_network};
 use lb_ebpf::rare::{Rare, steer_deep, steer_rare};
+use lb_ebpf::stay::steer_datagram;
 use lb_ebpf::steer::{Steered, steer};
 use lb_ebpf::virtual_mac;
 
@@ -73,6 +74,23 @@ pub(crate) fn lb_xdp_deep(context: XdpContext) -> u32 {
         Some(packet) => steer_deep(&mut frame, &node, packet),
         None => Steered::here(Verdict::Inconsistent),
     };
+    if let Some(stage) = steered.stage() {
+        go_on(&XDP_STAGES, &context, stage);
+    }
+    answer_xdp(&frame, &node, steered)
+}
+
+/// Goes on at XDP with a datagram that `lb_xdp` or `lb_xdp_deep` left to it.
+#[xdp(frags)]
+#[inline(always)]
+pub(crate) fn lb_xdp_stay(context: XdpContext) -> u32 {
+    let node = Kernel::new(&context.ctx);
+    let mut frame = XdpFrame { context: context.ctx };
+    let steered = steer_datagram(&mut frame, &node, maps::deep());
+    if let Some(mtu) = steered.answered() {
+        maps::leave_mtu(mtu);
+        go_on(&XDP_STAGES, &context, stage::ANSWER);
+    }
     answer_xdp(&frame, &node, steered)
 }
 
@@ -161,6 +179,24 @@ pub(crate) fn lb_tc_deep(context: TcContext) -> i32 {
         Some(packet) => steer_deep(&mut frame, &node, packet),
         None => Steered::here(Verdict::Inconsistent),
     };
+    if let Some(stage) = steered.stage() {
+        go_on(&TC_STAGES, &context, stage);
+    }
+    answer_tc(&node, steered)
+}
+
+/// Goes on at tc ingress with a datagram that `lb_tc_steer` or `lb_tc_deep` left to it.
+#[classifier]
+#[inline(always)]
+pub(crate) fn lb_tc_stay(context: TcContext) -> i32 {
+    let raw = context.skb.skb;
+    let node = Kernel::new(&raw);
+    let mut frame = SkbFrame::reaching(raw, DEPTH);
+    let steered = steer_datagram(&mut frame, &node, maps::deep());
+    if let Some(mtu) = steered.answered() {
+        maps::leave_mtu(mtu);
+        go_on(&TC_STAGES, &context, stage::ANSWER);
+    }
     answer_tc(&node, steered)
 }
 

@@ -3,6 +3,7 @@
 
 use lb_common::counter::Verdict;
 use lb_common::deep::DeepPacket;
+use lb_common::layout::stage;
 
 use crate::deep::{Part, pack, uncover, unpack};
 use crate::environment::{Frame, Node};
@@ -58,6 +59,10 @@ pub fn steer_deep<F: Frame, N: Node>(frame: &mut F, node: &N, deep: &DeepPacket)
     let packet = unpack(deep);
     let steered = packet_to_us(frame, node, &packet);
     let steered = settle(frame, node, steered);
+    if steered.stage() == Some(stage::STAY) {
+        // Which notes a first fragment, too.
+        return steered;
+    }
     if steered.stage().is_some() {
         // No cookie for a SYN like this: nobody honest sends them in a flood.
         return Steered::here(Verdict::SynDropped);

@@ -5,7 +5,7 @@ use lb_common::bucket::slot;
 use lb_common::counter::Verdict;
 use lb_common::hash::{client_hash_v4, client_hash_v6};
 use lb_common::layout::stage;
-use lb_common::service::{HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey};
+use lb_common::service::{HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, Settings, peer_bit};
 
 use crate::answer::too_large;
@@ -134,6 +134,9 @@ pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &
     {
         return Steered::here(verdict);
     }
+    if service.flags & STAYS != 0 && packet.is_udp() {
+        return Steered::by(stage::STAY, Verdict::Inconsistent);
+    }
     if service.flags & HAS_NAT != 0
         && let Some(steered) = nat::known(frame, node, packet)
     {
@@ -234,6 +237,23 @@ fn to_service<F: Frame, N: Node>(
         let may_be_cookie = packet.tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST) == TCP_ACK;
         choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, may_be_cookie)
     };
+    let new = packet.is_new();
+    carry_out(frame, node, settings, packet, ethernet, choice, from_peer, new)
+}
+
+/// Sends a packet to whom it was chosen for; a `new` one counts as a connection there.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be taken apart again")]
+pub(crate) fn carry_out<F: Frame, N: Node>(
+    frame: &mut F,
+    node: &N,
+    settings: &Settings,
+    packet: &Packet,
+    ethernet: &Ethernet,
+    choice: Choice,
+    from_peer: bool,
+    new: bool,
+) -> Steered {
     match choice {
         Choice::Pass(verdict) => Steered::here(verdict),
         // `new_here` goes on, and counts.
@@ -241,14 +261,13 @@ fn to_service<F: Frame, N: Node>(
             Steered { backend: index, ..Steered::here(Verdict::LocalNew) }
         }
         Choice::Here { index, verdict } => {
-            node.count_backend(index, frame.length(), packet.is_new());
+            node.count_backend(index, frame.length(), new);
             if let Verdict::LocalCookie = verdict {
                 node.note_cookie();
             }
             Steered { backend: index, ..Steered::here(verdict) }
         }
         Choice::Direct { index, verdict, ttl } => {
-            let new = packet.is_new();
             let verdict = if packet.is_udp() && from_peer { Verdict::DirectNext } else { verdict };
             forward(frame, node, packet, index, verdict, ttl, from_peer, new)
         }

@@ -9,6 +9,7 @@
 use std::ptr;
 
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::checksum::Difference;
@@ -19,6 +20,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{HAS_LOCAL, Service, ServiceKey};
 use lb_common::settings::{Settings, peer_bit};
 use lb_common::vip::Vip;
@@ -220,6 +222,15 @@ impl Node for Knows {
     }
     fn nat_remove(&self, _: &FlowKey) {}
     fn nat_touch(&self, _: &FlowKey, _: &NatEntry, _: u8, _: u64, _: bool) {}
+    fn affinity(&self, _: &FlowKey) -> Option<&Affinity> {
+        None
+    }
+    fn affinity_note(&self, _: &FlowKey, _: &Affinity) {}
+    fn affinity_touch(&self, _: &FlowKey, _: &Affinity) {}
+    fn server(&self, _: &ServerId) -> Option<u32> {
+        None
+    }
+
     fn udp_reply(&self, _: &FlowKey) -> Option<&Endpoint> {
         None
     }

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::connection::Connection;
@@ -16,6 +17,7 @@ use lb_common::interface::Interface;
 use lb_common::layout::stage;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
@@ -26,6 +28,7 @@ use lb_ebpf::egress::{Leaving, is_dropped, leave, leave_rare};
 use lb_ebpf::environment::{Assign, InsertError, Node, Owner};
 use lb_ebpf::parse::{Packet, Parsed, parse, parse_network};
 use lb_ebpf::rare::{Rare, steer_deep, steer_rare};
+use lb_ebpf::stay::steer_datagram;
 use lb_ebpf::steer::steer;
 use lb_ebpf::wire::Mac;
 
@@ -81,6 +84,7 @@ pub struct Plain<const TC: bool> {
     backends: Vec<Backend>,
     nat: Entries<FlowKey, NatEntry>,
     replies: Entries<FlowKey, Endpoint>,
+    affinities: Entries<FlowKey, Affinity>,
     fragments: Entries<FragmentKey, Fragment>,
 }
 
@@ -121,6 +125,7 @@ impl<const TC: bool> Plain<TC> {
             backends,
             nat: Entries::new(setting.nat_room.unwrap_or(ENTRIES).min(ENTRIES)),
             replies: Entries::new(ENTRIES),
+            affinities: Entries::new(ENTRIES),
             fragments: Entries::new(ENTRIES),
         }
     }
@@ -182,13 +187,21 @@ impl<const TC: bool> Programs for Plain<TC> {
         let bytes = std::mem::take(frame);
         let mut bytes = Bytes::new(bytes, Self::KIND, self.setting.linear, open);
         let mut steered = steer(&mut bytes, self);
+        let mut deep = None;
         let rare = steered.stage() == Some(stage::RARE);
         if rare {
             bytes.reach(DEPTH as usize);
             steered = match steer_rare(&mut bytes, self) {
                 Rare::Steered(steered) => steered,
-                Rare::Deep(packet) => steer_deep(&mut bytes, self, &packet),
+                Rare::Deep(packet) => {
+                    deep = Some(packet);
+                    steer_deep(&mut bytes, self, &packet)
+                }
             };
+        }
+        if steered.stage() == Some(stage::STAY) {
+            bytes.reach(DEPTH as usize);
+            steered = steer_datagram(&mut bytes, self, deep.as_ref());
         }
         if let Some(mtu) = steered.answered()
             && !rare
@@ -326,6 +339,17 @@ impl<const TC: bool> Node for Plain<TC> {
         self.nat.remove(key);
     }
     fn nat_touch(&self, _: &FlowKey, _: &NatEntry, _: u8, _: u64, _: bool) {}
+    fn affinity(&self, flow: &FlowKey) -> Option<&Affinity> {
+        self.affinities.find(flow)
+    }
+    fn affinity_note(&self, flow: &FlowKey, affinity: &Affinity) {
+        self.affinities.remove(flow);
+        self.affinities.add(*flow, *affinity);
+    }
+    fn affinity_touch(&self, _: &FlowKey, _: &Affinity) {}
+    fn server(&self, id: &ServerId) -> Option<u32> {
+        u32::try_from(id.id & 3).ok()
+    }
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint> {
         self.replies.find(reply)
     }

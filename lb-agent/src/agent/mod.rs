@@ -167,6 +167,7 @@ async fn assemble(
         nat_flows: config.nat.flows,
         sources: config.limits.sources,
         connections: config.limits.connections,
+        datagram_flows: config.limits.datagram_flows,
     };
     let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;

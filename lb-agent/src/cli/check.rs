@@ -317,6 +317,12 @@ fn protection(service: &Service) -> Vec<String> {
     }
     lines.extend(service.rate_limit.as_ref().map(|limit| rate(service, limit)));
     lines.extend(service.connection_limit.as_ref().map(|limit| connections(service, limit)));
+    lines.extend(service.affinity.map(|time| {
+        format!("a client's datagrams stay with their backend for {}", duration_text(time))
+    }));
+    lines.extend(service.quic.map(|quic| {
+        format!("quic connection ids of configuration {} name the backend", quic.config_rotation)
+    }));
     lines
 }
 

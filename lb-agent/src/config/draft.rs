@@ -1,6 +1,7 @@
 //! From the document's tables to a [`Draft`]: every value is right by itself and knows its place,
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
+mod datagram;
 mod notify;
 mod protection;
 mod track;
@@ -14,6 +15,7 @@ use lb_common::layout::size;
 use toml::de::DeTable;
 
 pub(super) use self::vrrp::{DraftRouter, DraftVrrp};
+use super::datagram::{Quic, ServerId};
 use super::document::{Item, Placed, Section};
 use super::error::{Faults, Span};
 use super::problem::Problem;
@@ -86,6 +88,8 @@ pub(super) struct DraftService {
     pub(super) lists: DraftLists,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) connection_limit: Option<ConnectionLimit>,
+    pub(super) affinity: Option<Duration>,
+    pub(super) quic: Option<Quic>,
     /// All of it could be read: what seems to be missing is.
     pub(super) complete: bool,
 }
@@ -94,6 +98,7 @@ pub(super) struct DraftBackend {
     pub(super) address: Placed<SocketAddr>,
     pub(super) weight: u16,
     pub(super) delivery: Placed<DeliverySetting>,
+    pub(super) server_id: Option<Placed<ServerId>>,
 }
 
 impl Draft {
@@ -203,6 +208,8 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let lists = protection::lists(section, faults);
     let rate_limit = protection::rate_limit(section, faults);
     let connection_limit = protection::connection_limit(section, protocol, faults);
+    let affinity = datagram::affinity(section, protocol, faults);
+    let quic = datagram::quic(section, protocol, faults);
     Some(DraftService {
         span: section.span.clone(),
         name: name?,
@@ -217,6 +224,8 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         lists,
         rate_limit,
         connection_limit,
+        affinity,
+        quic,
         complete: faults.count() == before,
     })
 }
@@ -252,7 +261,7 @@ fn backend(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftBackend> {
         };
         let address = item.placed(faults, read)?;
         let delivery = Placed { value: AUTO, span: address.span.clone() };
-        return Some(DraftBackend { address, weight: 1, delivery });
+        return Some(DraftBackend { address, weight: 1, delivery, server_id: None });
     }
     let section = item.section(&schema::BACKEND, faults)?;
     let address =
@@ -268,7 +277,8 @@ fn backend(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftBackend> {
         ])
     });
     let delivery = delivery.unwrap_or(Placed { value: AUTO, span: section.span.clone() });
-    Some(DraftBackend { address: address?, weight, delivery })
+    let server_id = section.optional("server_id", faults, datagram::server_id);
+    Some(DraftBackend { address: address?, weight, delivery, server_id })
 }
 
 fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) -> Health {
@@ -387,6 +397,7 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
     const BACKENDS: u32 = size::BACKENDS as u32;
     const SOURCES: u32 = size::RATES as u32;
     const CONNECTIONS: u32 = size::CONNECTIONS as u32;
+    const DATAGRAM_FLOWS: u32 = size::AFFINITIES as u32;
     let section = root.section("limits", &schema::LIMITS, faults);
     Limits {
         services: section.or("services", SERVICES, faults, |item| item.number(1..=65_536)),
@@ -397,5 +408,8 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
         sources: section.or("sources", SOURCES, faults, |item| item.number(4096..=1 << 24)),
         connections: section
             .or("connections", CONNECTIONS, faults, |item| item.number(1..=1 << 24)),
+        // As of sources.
+        datagram_flows: section
+            .or("datagram_flows", DATAGRAM_FLOWS, faults, |item| item.number(4096..=1 << 24)),
     }
 }

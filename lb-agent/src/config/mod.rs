@@ -4,6 +4,7 @@
 //! found, each with its place and remedy. Nothing here reads files, knows which node it runs on or
 //! looks at the system: whether an interface exists or a cgroup is mounted is for others to see.
 
+mod datagram;
 mod document;
 mod draft;
 mod error;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 use draft::Draft;
 use error::Faults;
 
+pub use datagram::{Quic, ServerId};
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
@@ -101,6 +103,11 @@ pub struct Service {
     pub rate_limit: Option<RateLimit>,
     /// Of a service over TCP.
     pub connection_limit: Option<ConnectionLimit>,
+    /// For how long a client's datagrams stay with their backend after the last one: of a service over UDP,
+    /// at most 65,535 s.
+    pub affinity: Option<Duration>,
+    /// Of a service over UDP, whose backends all have a `server_id`.
+    pub quic: Option<Quic>,
 }
 
 /// A server behind a service.
@@ -110,6 +117,8 @@ pub struct Backend {
     /// Its share relative to the service's other backends; 0 takes no clients.
     pub weight: u16,
     pub delivery: DeliverySetting,
+    /// With `quic`; unique within the service, and as long as that says.
+    pub server_id: Option<ServerId>,
 }
 
 /// A service's transport protocol.
@@ -248,6 +257,8 @@ pub struct Limits {
     pub sources: u32,
     /// Connections that are counted, where a service limits how many a source has.
     pub connections: u32,
+    /// Clients' tuples that are remembered, where a service's datagrams stay with their backend.
+    pub datagram_flows: u32,
 }
 
 impl Node {

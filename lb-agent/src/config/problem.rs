@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::VrrpVersion;
+use super::datagram::ServerId;
 use super::protection::Prefix;
 use super::value::{duration_text, is_prime, prime_from};
 
@@ -83,6 +84,12 @@ pub enum Problem {
     BurstTooSmall { burst: u32, per_second: u32, least: u32 },
     #[error("`connection_limit` of a service over UDP, which has no connections")]
     NoConnections,
+    #[error("`{key}` of a service over TCP, whose connections stay where they are anyway")]
+    OnlyForUdp { key: &'static str },
+    #[error("the backend {backend} has no `server_id`, by which [service.quic] finds it")]
+    NoServerId { backend: SocketAddr },
+    #[error("`server_id` {id} is not as long as `server_id_length` says: {wanted}")]
+    ServerIdLength { id: ServerId, wanted: u8 },
     #[error("`tcp = false`, but there is no other kind of check")]
     OnlyTcpChecks,
     #[error("`active` and [vrrp] both say who holds the virtual addresses")]
@@ -148,6 +155,7 @@ pub enum Form {
     Path,
     SocketPath,
     Url,
+    ServerId,
 }
 
 /// Kinds of address that no machine can be reached at.
@@ -195,6 +203,7 @@ impl Form {
             Self::Path => "an absolute path",
             Self::SocketPath => "a path short enough for a socket",
             Self::Url => "the URL of a webhook",
+            Self::ServerId => "the id of a server",
         }
     }
 
@@ -207,6 +216,9 @@ impl Form {
             Self::Endpoint => {
                 "write ADDRESS:PORT, such as \"192.168.139.133:6443\" or \"[fd00::133]:6443\"; \
                  host names are not looked up"
+            }
+            Self::ServerId => {
+                "write two hexadecimal digits for each of 1 to 8 bytes, such as \"0a01\""
             }
             Self::Prefix => {
                 "write an address with the number of its leading bits that count, such as \
@@ -339,6 +351,18 @@ impl Problem {
             }
             Self::NoConnections => {
                 "remove it; `rate_limit` limits the datagrams of a source".to_owned()
+            }
+            Self::OnlyForUdp { .. } => "remove it, or write `protocol = \"udp\"`".to_owned(),
+            Self::NoServerId { .. } => {
+                "write { address = \"ADDRESS:PORT\", server_id = \"0a01\" }, with the id that this \
+                 server puts into its connection ids"
+                    .to_owned()
+            }
+            Self::ServerIdLength { wanted, .. } => {
+                format!(
+                    "write {} hexadecimal digits: all servers' ids are equally long",
+                    2 * wanted
+                )
             }
             Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
             other => {

@@ -55,11 +55,15 @@ pub(crate) static SERVICE: Table = Table {
         "deny_file",
         "rate_limit",
         "connection_limit",
+        "affinity",
+        "quic",
     ],
 };
 
-pub(crate) static BACKEND: Table =
-    Table { heading: "an element of `backends`", keys: &["address", "weight", "delivery"] };
+pub(crate) static BACKEND: Table = Table {
+    heading: "an element of `backends`",
+    keys: &["address", "weight", "delivery", "server_id"],
+};
 
 pub(crate) static HEALTH: Table = Table {
     heading: "[service.health]",
@@ -75,6 +79,9 @@ pub(crate) static CONNECTION_LIMIT: Table = Table {
     heading: "[service.connection_limit]",
     keys: &["per_source", "prefix_ipv4", "prefix_ipv6"],
 };
+
+pub(crate) static QUIC: Table =
+    Table { heading: "[service.quic]", keys: &["server_id_length", "config_rotation"] };
 
 pub(crate) static VRRP_ROUTER: Table =
     Table { heading: "[[vrrp.router]]", keys: &["router_id", "virtual_addresses", "priorities"] };
@@ -155,16 +162,18 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table {
     heading: "[limits]",
-    keys: &["services", "backends", "table_slots", "sources", "connections"],
+    keys: &["services", "backends", "table_slots", "sources", "connections", "datagram_flows"],
 };
 
-pub(crate) static ALL: [&Table; 20] = [
+pub(crate) static ALL: [&Table; 22] = [
     &ROOT,
     &NODE,
     &SERVICE,
     &BACKEND,
     &HEALTH,
     &RATE_LIMIT,
+    &CONNECTION_LIMIT,
+    &QUIC,
     &VRRP,
     &VRRP_ROUTER,
     &VRRP_PRIORITY,
@@ -229,6 +238,7 @@ mod tests {
                 "[service.health]" => "### [service.health]",
                 "[service.rate_limit]" => "### [service.rate_limit]",
                 "[service.connection_limit]" => "### [service.connection_limit]",
+                "[service.quic]" => "### [service.quic]",
                 "[[vrrp.router]]" => "### [[vrrp.router]]",
                 "an element of `priorities`" => "#### Priorities",
                 other => &format!("## {other}"),

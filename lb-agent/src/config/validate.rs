@@ -232,6 +232,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
     backends(service, draft, faults);
     table_size(service, faults);
     prefixes(service, faults);
+    server_ids(service, faults);
     let ports = &draft.nat.ports;
     if ports.contains(&service.port.value) {
         let problem = Problem::PortInNatRange {
@@ -254,6 +255,8 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         lists: lists(&service.lists),
         rate_limit: service.rate_limit,
         connection_limit: service.connection_limit,
+        affinity: service.affinity,
+        quic: service.quic,
     }
 }
 
@@ -280,8 +283,39 @@ fn prefixes(service: &DraftService, faults: &mut Faults<'_>) {
     }
 }
 
+/// With [service.quic] each backend has an id of its own, of the length that it says; without it none.
+fn server_ids(service: &DraftService, faults: &mut Faults<'_>) {
+    unique_placed(
+        "server_id",
+        service.backends.iter().filter_map(|b| b.server_id.as_ref()),
+        faults,
+    );
+    for DraftBackend { address, server_id, .. } in &service.backends {
+        match (service.quic, server_id) {
+            (None, Some(id)) => {
+                let problem = Problem::OnlyWith { key: "server_id", with: "[service.quic]" };
+                faults.add(&id.span, problem);
+            }
+            (Some(_), None) if service.complete => {
+                faults.add(&address.span, Problem::NoServerId { backend: address.value });
+            }
+            (Some(quic), Some(id)) if id.value.length != quic.server_id_length => {
+                let wanted = quic.server_id_length;
+                let problem = Problem::ServerIdLength { id: id.value, wanted };
+                faults.add(&id.span, problem);
+            }
+            _ => {}
+        }
+    }
+}
+
 fn backend(draft: &DraftBackend) -> Backend {
-    Backend { address: draft.address.value, weight: draft.weight, delivery: draft.delivery.value }
+    Backend {
+        address: draft.address.value,
+        weight: draft.weight,
+        delivery: draft.delivery.value,
+        server_id: draft.server_id.as_ref().map(|placed| placed.value),
+    }
 }
 
 /// They are virtual addresses, and there is at least one.

@@ -6,6 +6,7 @@ use aya::maps::Map;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::connection::{self, Connection};
@@ -19,6 +20,7 @@ use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::{map, size};
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::syn_flood::SynFlood;
@@ -48,6 +50,8 @@ pub struct Capacity {
     pub sources: u32,
     /// Connections that are counted, where a service limits them.
     pub connections: u32,
+    /// Clients' tuples, where datagrams stay with their backend.
+    pub datagram_flows: u32,
 }
 
 impl Capacity {
@@ -73,6 +77,7 @@ impl Default for Capacity {
             nat_flows: size::NAT_FLOWS as u32 / 2,
             sources: size::RATES as u32,
             connections: size::CONNECTIONS as u32,
+            datagram_flows: size::AFFINITIES as u32,
         }
     }
 }
@@ -110,7 +115,9 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
         .map_max_entries(map::PROTECTIONS, capacity.protections())
         .map_max_entries(map::LISTS, capacity.protections())
         .map_max_entries(map::RATES, capacity.sources)
-        .map_max_entries(map::CONNECTIONS, capacity.connections);
+        .map_max_entries(map::CONNECTIONS, capacity.connections)
+        .map_max_entries(map::AFFINITIES, capacity.datagram_flows)
+        .map_max_entries(map::SERVER_IDS, capacity.backends);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -198,7 +205,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 28] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 30] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -236,5 +243,7 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 28] {
         (map::OPEN, shape::<u32, u64>(connection::OPEN as usize)),
         (map::SYN_FLOOD, shape::<u32, SynFlood>(1)),
         (map::SYN_LEFT, shape::<u32, u64>(backends)),
+        (map::AFFINITIES, shape::<FlowKey, Affinity>(capacity.datagram_flows as usize)),
+        (map::SERVER_IDS, shape::<ServerId, u32>(backends)),
     ]
 }

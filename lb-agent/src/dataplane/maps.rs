@@ -24,6 +24,7 @@ use super::lease::{self, Vips};
 use super::load::{Capacity, descriptor, take};
 use super::memory;
 use super::protection::Protections;
+use super::server_ids::ServerIds;
 use super::services::Services;
 use super::state::{self, Applied, State};
 use crate::plan::{Plan, PlannedService, SharedTable};
@@ -49,6 +50,7 @@ pub(super) struct Maps {
     backends: Array<MapData, Backend>,
     backends_fd: OwnedFd,
     protections: Protections,
+    server_ids: ServerIds,
     pub(super) nat_flows: OwnedFd,
     pub(super) connections: OwnedFd,
     pub(super) open: OwnedFd,
@@ -72,6 +74,7 @@ impl Maps {
             backends_fd: descriptor(object, map::BACKENDS)?,
             backends: take(object, map::BACKENDS)?,
             protections: Protections::take(object, capacity.protections())?,
+            server_ids: ServerIds::take(object)?,
             nat_flows: descriptor(object, map::NAT_FLOWS)?,
             connections: descriptor(object, map::CONNECTIONS)?,
             open: descriptor(object, map::OPEN)?,
@@ -226,7 +229,11 @@ impl Maps {
         let entries: Vec<Backend> = planned.backends.iter().map(|b| b.entry).collect();
         let before = self.state.services.get(&planned.key).cloned();
         let before = before.as_ref();
-        let kept = before.filter(|applied| same_backends(&applied.backends, &entries));
+        let ids = server_ids(planned);
+        let kept = before.filter(|applied| {
+            same_backends(&applied.backends, &entries)
+                && self.server_ids.of(applied.block.start) == ids
+        });
         let block = match kept {
             Some(applied) => applied.block.clone(),
             None => self.room_for(entries.len() as u32, capacity)?,
@@ -237,6 +244,7 @@ impl Maps {
                 let keys: Vec<u32> = block.clone().collect();
                 batch::update(&self.backends_fd, &keys, &entries)
                     .map_err(|e| DataPlaneError::io("writing", map::BACKENDS, e))?;
+                self.write_server_ids(block.start, &ids)?;
             }
         }
         let former = before.map(|applied| applied.service);
@@ -266,6 +274,25 @@ impl Maps {
         self.state.set(planned.key, Applied { service, place, block, backends: entries.into() });
         if let Some(old) = rules_before.filter(|old| rules != Some(*old)) {
             self.protections.retire(old);
+        }
+        Ok(())
+    }
+
+    /// Writes the ids of a new block, once those of former blocks are gone.
+    fn write_server_ids(&mut self, at: u32, ids: &[(u64, u32)]) -> Result<(), DataPlaneError> {
+        self.forget_server_ids()?;
+        if !ids.is_empty() {
+            self.await_readers_of_removed()?;
+        }
+        self.server_ids.write(at, ids)
+    }
+
+    /// Removes the ids of blocks that no service has any more. A program that still looks for one takes the
+    /// datagram's bucket instead.
+    fn forget_server_ids(&mut self) -> Result<(), DataPlaneError> {
+        let blocks = self.state.services.values().map(|applied| applied.block.start).collect();
+        if self.server_ids.keep_only(&blocks)? {
+            self.state.note_removal();
         }
         Ok(())
     }
@@ -357,6 +384,7 @@ impl Maps {
     /// since it waits for the kernel's programs: the next change's table does so anyway, and may take
     /// the place.
     pub(super) fn tidy(&mut self) -> Result<(), DataPlaneError> {
+        self.forget_server_ids()?;
         self.await_readers()?;
         let keys = self.state.stale_tables();
         let empty = vec![self.grace.empty_table(); keys.len()];
@@ -431,6 +459,14 @@ impl Maps {
     pub(super) fn holds_lease(&self, now_ns: u64) -> bool {
         lease::lock(&self.vips).holds_lease(now_ns)
     }
+}
+
+/// The ids of a service's backends, in order, each with its place.
+fn server_ids(service: &PlannedService) -> Vec<(u64, u32)> {
+    let ids = service.backends.iter().zip(0..).filter_map(|(b, place)| Some((b.server_id?, place)));
+    let mut ids: Vec<(u64, u32)> = ids.collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Where the service's rules are, if it has any.

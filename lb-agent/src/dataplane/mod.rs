@@ -19,6 +19,7 @@ mod memory;
 mod nat;
 mod pins;
 mod protection;
+mod server_ids;
 mod services;
 mod shared;
 mod stages;

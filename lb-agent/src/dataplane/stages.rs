@@ -7,11 +7,13 @@ use lb_common::layout::{map, stage};
 use super::error::DataPlaneError;
 
 /// By the map in which the program before it finds it, and where in that.
-const STAGES: [(&str, u32, &str); 9] = [
+const STAGES: [(&str, u32, &str); 11] = [
     (map::XDP_STAGES, stage::RARE, "lb_xdp_rare"),
     (map::XDP_STAGES, stage::DEEP, "lb_xdp_deep"),
     (map::XDP_STAGES, stage::ANSWER, "lb_xdp_answer"),
     (map::XDP_STAGES, stage::COOKIE, "lb_xdp_cookie"),
+    (map::XDP_STAGES, stage::STAY, "lb_xdp_stay"),
+    (map::TC_STAGES, stage::STAY, "lb_tc_stay"),
     (map::TC_STAGES, stage::RARE, "lb_tc_rare"),
     (map::TC_STAGES, stage::DEEP, "lb_tc_deep"),
     (map::TC_STAGES, stage::ANSWER, "lb_tc_answer"),

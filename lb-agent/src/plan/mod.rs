@@ -11,13 +11,14 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::Address;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::filter::AddressFilter;
 use lb_common::hash::mix;
 use lb_common::interface::Interface;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, ServiceKey};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey};
 use lb_common::settings::{
     DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, SYN_COOKIES, SYN_GUARD, Settings,
     VIRTUAL_MAC, peer_bit,
@@ -67,6 +68,8 @@ pub struct PlannedBackend {
     pub weight: u16,
     /// What the map gets.
     pub entry: Backend,
+    /// What its connection ids name it by.
+    pub server_id: Option<u64>,
     /// Why it is delivered so, or why it can't be. All backends of an address share it.
     pub reason: Arc<str>,
     /// Fraction of the buckets in which it comes first.
@@ -196,6 +199,7 @@ fn plan_service(
             address: at,
             weight: backend.weight,
             entry: entry(backend, way, usable),
+            server_id: backend.server_id.map(|id| id.number),
             reason: Arc::clone(&way.reason),
             share,
         });
@@ -204,6 +208,7 @@ fn plan_service(
     if protection.is_some() {
         flags |= PROTECTED;
     }
+    flags |= staying(service);
     Some(PlannedService {
         configured,
         address,
@@ -214,6 +219,16 @@ fn plan_service(
         protection,
         backends,
     })
+}
+
+/// What keeps a service's datagrams with their backends, as flags.
+fn staying(service: &config::Service) -> u32 {
+    // A part of a second counts as a whole one.
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let seconds = service.affinity.map_or(0, seconds);
+    let affinity = Service::affinity_flags(u16::try_from(seconds).unwrap_or(u16::MAX));
+    let scheme = service.quic.map_or(0, |quic| quic.scheme().flags());
+    if affinity | scheme == 0 { 0 } else { affinity | scheme | STAYS }
 }
 
 fn entry(backend: &config::Backend, way: &delivery::Way, usable: Usable) -> Backend {

@@ -12,6 +12,7 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::answers::Answers;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
@@ -26,6 +27,7 @@ use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::size;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{PrefixKey, Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::syn_flood::SynFlood;
@@ -114,6 +116,11 @@ static OPEN: Array<u64, { connection::OPEN as usize }, IN_PLACE> = Array::new();
 static SYN_FLOOD: Array<SynFlood, 1> = Array::new();
 #[btf_map(name = "syn_left")]
 static SYN_LEFT: Array<u64, { size::BACKENDS }> = Array::new();
+
+#[btf_map(name = "affinities")]
+static AFFINITIES: LruHashMap<FlowKey, Affinity, { size::AFFINITIES }> = LruHashMap::new();
+#[btf_map(name = "server_ids")]
+static SERVER_IDS: HashMap<ServerId, u32, { size::SERVER_IDS }, FEW> = HashMap::new();
 
 const _: () = assert!(size_of::<Key<Address>>() == size_of::<PrefixKey>());
 
@@ -241,6 +248,34 @@ pub(crate) fn udp_reply(key: &FlowKey) -> Option<&'static Endpoint> {
     // SAFETY: the element may be reused while it is read; one datagram is then turned back wrongly
     // only if the map turned over in this moment, which its size rules out in practice.
     unsafe { UDP_REPLIES.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn affinity(flow: &FlowKey) -> Option<&'static Affinity> {
+    // SAFETY: as in `udp_reply`: a datagram may go to another flow's backend once.
+    unsafe { AFFINITIES.get(flow) }
+}
+
+#[inline(always)]
+pub(crate) fn affinity_note(flow: &FlowKey, affinity: &Affinity) {
+    // An LRU map makes room; under contention this one is not noted, and goes by its hash.
+    let _ = AFFINITIES.insert(flow, affinity, 0);
+}
+
+/// Looked up once more, for writing: as in `nat_touch`.
+#[inline(always)]
+pub(crate) fn affinity_touch(flow: &FlowKey, now_ns: u64) {
+    if let Some(affinity) = AFFINITIES.get_ptr_mut(flow) {
+        // SAFETY: one aligned word of the map's element.
+        unsafe { (*affinity).last_seen_ns = now_ns }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn server(id: &ServerId) -> Option<u32> {
+    // SAFETY: the agent removes an element once the service's version is not in use any more; it may then be
+    // another one's, and the datagram goes to that one's place.
+    unsafe { SERVER_IDS.get(id) }.copied()
 }
 
 #[inline(always)]

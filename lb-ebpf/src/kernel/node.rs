@@ -6,6 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::connection::Connection;
@@ -15,6 +16,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::nat::{NatEntry, SEEN_SYN};
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{COOKIE_WATCH_NS, PeerKey, Settings};
 use lb_common::syn_flood::LEAVE_EVERY_NS;
@@ -238,6 +240,29 @@ impl<C: Context> Node for Kernel<'_, C> {
         if seen != entry.seen || now_ns.wrapping_sub(entry.last_seen_ns) > TOUCH_NS {
             maps::nat_touch(key, seen, now_ns);
         }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, flow: &FlowKey) -> Option<&Affinity> {
+        maps::affinity(flow)
+    }
+
+    #[inline(always)]
+    fn affinity_note(&self, flow: &FlowKey, affinity: &Affinity) {
+        maps::affinity_note(flow, affinity);
+    }
+
+    #[inline(always)]
+    fn affinity_touch(&self, flow: &FlowKey, affinity: &Affinity) {
+        let now_ns = self.now_ns();
+        if now_ns.wrapping_sub(affinity.last_seen_ns) >= TOUCH_NS {
+            maps::affinity_touch(flow, now_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn server(&self, id: &ServerId) -> Option<u32> {
+        maps::server(id)
     }
 
     #[inline(always)]

@@ -187,6 +187,7 @@ fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
             address: at,
             weight: 1,
             entry,
+            server_id: None,
             reason: Arc::from(""),
             share: 1.0,
         }],

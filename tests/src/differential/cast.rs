@@ -37,6 +37,9 @@ pub(super) const SERVICES: [Place; 6] = [
     place("vip2", 6, 53, UDP),
 ];
 
+/// Of them those over UDP.
+pub(super) const DATAGRAM_SERVICES: [usize; 3] = [2, 3, 5];
+
 /// Backends that the maps have room for; the services' begin at multiples of eight.
 pub(super) const BACKENDS: u32 = 64;
 pub(super) const BACKENDS_PER_SERVICE: u32 = 8;
@@ -88,10 +91,12 @@ pub(super) fn world() -> Result<State> {
         backends: vec![Backend::EMPTY; BACKENDS as usize],
         protections: (0..PROTECTIONS).map(|index| (index, Protection::NONE)).collect(),
         lists: Default::default(),
+        server_ids: Default::default(),
         sockets: Sockets::default(),
         nat_flows: Default::default(),
         nat_capacity: NAT_CAPACITY,
         udp_replies: Default::default(),
+        affinities: Default::default(),
         fragments: Default::default(),
         rates: Default::default(),
         connections: Default::default(),

@@ -172,8 +172,11 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     flows.values_mut().for_each(|entry| entry.last_seen_ns = whole(entry.last_seen_ns));
     let mut fragments = state.fragments.clone();
     fragments.values_mut().for_each(|first| first.seen_ns = whole(first.seen_ns));
+    let mut affinities = state.affinities.clone();
+    affinities.values_mut().for_each(|it| it.last_seen_ns = whole(it.last_seen_ns));
     let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?)
         .or(unlike("udp_replies", &state.udp_replies, &machine.udp_replies()?))
+        .or(unlike("affinities", &affinities, &machine.affinities(state)?))
         .or(unlike("fragments", &fragments, &machine.fragments(state)?))
         .or(unlike("rates", &state.rates, &machine.rates(state)?))
         .or(connections(state, machine, whole)?);

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use lb_common::protection::{ALLOWED, DENIED, UNLISTED};
+use lb_common::quic::Scheme;
 
-use super::cast::{CLIENT_PORTS, PEERS, Place, SERVICES, VIPS};
-use super::packets;
-use super::step::{Card, Forgotten, ProtectionChange, ServiceChange, Step, Unknown};
+use super::cast::{CLIENT_PORTS, DATAGRAM_SERVICES, PEERS, Place, SERVICES, VIPS};
+use super::packets::{self, ROTATIONS};
+use super::step::{Card, Forgotten, ProtectionChange, ServiceChange, Stays, Step, Unknown};
 use crate::packet::names;
 use crate::packet::scene::{INTERFACE, SceneBackend, State, Way};
 use crate::simulation::random::Random;
@@ -42,6 +43,8 @@ enum Theme {
     Fragments,
     /// Lists and rates, which change while sources come back.
     Protection,
+    /// Datagrams that stay, while backends come, go and get ill.
+    Staying,
 }
 
 pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
@@ -52,10 +55,14 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
         12..30 => Theme::Nat,
         30..45 => Theme::Fragments,
         45..60 => Theme::Protection,
+        60..75 => Theme::Staying,
         _ => Theme::Anything,
     };
     // One service for most frames, so that they meet.
-    let focus = random.below(SERVICES.len());
+    let focus = match theme {
+        Theme::Staying => random.pick(&DATAGRAM_SERVICES),
+        _ => random.below(SERVICES.len()),
+    };
     let mut steps = setting(random, theme, focus)?;
     let mut waits = 0;
     for _ in 0..random.between(1, MOST_STEPS) {
@@ -75,6 +82,10 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
             (Theme::Protection, 0..65) => Step::Arrive(packets::to_service(random, place)),
             (Theme::Protection, 65..75) => Step::Protect(focus, protection(random, place)?),
             (Theme::Protection, 75..82) => Step::Wait(random.pick(&WAITS_S)),
+            (Theme::Staying, 0..55) => Step::Arrive(packets::datagram(random, place)),
+            (Theme::Staying, 55..68) => Step::Health(focus, random.below(5), health(random)),
+            (Theme::Staying, 68..73) => Step::Service(focus, Some(service_that_stays(random))),
+            (Theme::Staying, 73..80) => Step::Wait(random.pick(&WAITS_S)),
             (Theme::Nat, 50..75) => Step::Reply(random.below(16), packets::replying(random)?),
             (_, 0..68) => Step::Arrive(packets::arriving(random, place)?),
             (_, 68..75) => Step::Reply(random.below(16), packets::replying(random)?),
@@ -95,7 +106,11 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
 /// What is there before the first frame.
 fn setting(random: &mut Random, theme: Theme, focus: usize) -> Result<Vec<Step>> {
     let only = (theme == Theme::Nat && random.chance(70)).then_some(Way::Nat);
-    let mut steps = vec![Step::Service(focus, Some(service(random, only)))];
+    let first = match theme {
+        Theme::Staying => service_that_stays(random),
+        _ => service(random, only),
+    };
+    let mut steps = vec![Step::Service(focus, Some(first))];
     if random.chance(30) {
         steps.push(Step::Service(random.below(SERVICES.len()), Some(service(random, None))));
     }
@@ -113,6 +128,10 @@ fn setting(random: &mut Random, theme: Theme, focus: usize) -> Result<Vec<Step>>
         steps.push(Step::Protect(focus, protection(random, &SERVICES[focus])?));
     }
     Ok(steps)
+}
+
+fn service_that_stays(random: &mut Random) -> ServiceChange {
+    ServiceChange { stays: Some(stays(random)), ..service(random, None) }
 }
 
 fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
@@ -139,7 +158,17 @@ fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
         shuffle: if random.chance(25) { 1 + random.below(1000) as u64 } else { 0 },
         hash_port: random.chance(50),
         no_table: random.chance(1),
+        stays: random.chance(35).then(|| stays(random)),
     }
+}
+
+fn stays(random: &mut Random) -> Stays {
+    let id_bytes = random.pick(&[1, 2, 4, 8]);
+    let rotation = random.pick(&ROTATIONS);
+    let scheme = random.chance(70).then_some(Scheme { rotation, id_bytes });
+    let seconds = random.pick(&[1, 5, 60, 100]);
+    let affinity_s = if scheme.is_none() || random.chance(60) { seconds } else { 0 };
+    Stays { affinity_s, scheme }
 }
 
 /// Rules about the clients that frames come from, and nearly so.

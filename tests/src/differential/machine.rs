@@ -12,6 +12,7 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::connection::Connection;
@@ -23,6 +24,7 @@ use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{PrefixKey, Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Runtime, Settings};
 use lb_common::syn_flood::SynFlood;
@@ -42,6 +44,7 @@ const FRAGMENTS: u32 = 1024;
 /// Sources, likewise.
 const RATES: u32 = 1024;
 const CONNECTIONS: u32 = 1024;
+const AFFINITIES: u32 = 1024;
 /// Prefixes in a list.
 const LIST_ENTRIES: u32 = 64;
 
@@ -68,6 +71,7 @@ struct Held {
     services: HashMap<ServiceKey, Service>,
     service_places: Vec<ServiceKey>,
     tables: BTreeMap<u32, Vec<Bucket>>,
+    server_ids: HashMap<ServerId, u32>,
     backends: Vec<Backend>,
     protections: BTreeMap<u32, Protection>,
     lists: BTreeMap<u32, HashMap<PrefixKey, u32>>,
@@ -105,6 +109,8 @@ impl Machine {
                 .map_max_entries(map::LISTS, PROTECTIONS)
                 .map_max_entries(map::RATES, RATES)
                 .map_max_entries(map::CONNECTIONS, CONNECTIONS)
+                .map_max_entries(map::AFFINITIES, AFFINITIES)
+                .map_max_entries(map::SERVER_IDS, BACKENDS)
                 .map_max_entries(map::BACKENDS, BACKENDS)
                 .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
                 .map_max_entries(map::SYN_LEFT, BACKENDS),
@@ -160,6 +166,9 @@ impl Machine {
         }
         for key in self.fragments(state)?.into_keys() {
             self.remove(map::FRAGMENTS, &key)?;
+        }
+        for key in self.affinities(state)?.into_keys() {
+            self.remove(map::AFFINITIES, &key)?;
         }
         forget_answers(&mut self.object)?;
         for key in self.rates(state)?.into_keys() {
@@ -236,6 +245,9 @@ impl Machine {
             self.held.tables.insert(*index, buckets.clone());
         }
         self.follow_protections(state)?;
+        let ids = state.server_ids.iter().map(|(id, place)| (*id, *place)).collect();
+        let held = std::mem::take(&mut self.held.server_ids);
+        self.held.server_ids = self.replace(map::SERVER_IDS, held, ids)?;
         for (index, backend) in state.backends.iter().enumerate() {
             if self.held.backends[index] != *backend {
                 self.set(map::BACKENDS, index as u32, *backend)?;
@@ -298,6 +310,12 @@ impl Machine {
         for (key, mut first) in fragments {
             first.seen_ns = first.seen_ns.saturating_sub(past_ns);
             syscall::update(self.map(map::FRAGMENTS)?, &key, &first)?;
+        }
+        for (key, mut affinity) in
+            self.entries::<FlowKey, Affinity>(map::AFFINITIES, AFFINITIES as usize)?
+        {
+            affinity.last_seen_ns = affinity.last_seen_ns.saturating_sub(past_ns);
+            syscall::update(self.map(map::AFFINITIES)?, &key, &affinity)?;
         }
         for (key, until_ns) in self.entries::<SourceKey, u64>(map::RATES, RATES as usize)? {
             let until_ns = until_ns.checked_sub(past_ns);
@@ -406,6 +424,15 @@ impl Machine {
             first.seen_ns = self.model_ns(state, first.seen_ns);
         }
         Ok(firsts)
+    }
+
+    /// With their times by the model's clock, in whole seconds.
+    pub(super) fn affinities(&self, state: &State) -> Result<HashMap<FlowKey, Affinity>> {
+        let mut all = self.entries::<FlowKey, Affinity>(map::AFFINITIES, AFFINITIES as usize)?;
+        for affinity in all.values_mut() {
+            affinity.last_seen_ns = self.model_ns(state, affinity.last_seen_ns);
+        }
+        Ok(all)
     }
 
     /// Until when sources have paid, by the model's clock, in whole seconds.

@@ -8,6 +8,7 @@ use lb_common::filter::AddressFilter;
 use lb_common::service::TCP;
 
 use super::cast::{CLIENT_PORTS, Place, VIPS};
+use super::step::id_octet;
 use crate::packet::frame::{Frame, Kind};
 use crate::packet::names;
 use crate::packet::scene::BACKEND_PORT;
@@ -127,6 +128,41 @@ pub(super) fn to_service(random: &mut Random, place: &Place) -> Frame {
         unsummed: !tcp && random.chance(15),
         ..Frame::default()
     }
+}
+
+/// Numbers of configurations of connection ids: as many as fit an octet of a text.
+pub(super) const ROTATIONS: [u8; 4] = [0, 1, 2, 3];
+
+/// A datagram, mostly of QUIC: of one client, most of the time, with a connection id.
+pub(super) fn datagram(random: &mut Random, place: &Place) -> Frame {
+    let mut frame = Frame { kind: Kind::Udp, ..to_service(random, place) };
+    if random.chance(75) {
+        (frame.from, frame.port_from) = ("client".to_owned(), CLIENT_PORTS[0]);
+    }
+    if random.chance(70) {
+        frame.payload = quic(random);
+    }
+    if random.chance(30) {
+        disguise(random, &mut frame);
+    }
+    if random.chance(8) {
+        in_pieces(random, &mut frame);
+    }
+    frame
+}
+
+/// The beginning of a packet of QUIC, whose connection id may name one of the backends.
+fn quic(random: &mut Random) -> String {
+    let first = char::from(random.pick(&ROTATIONS) << 5 | random.below(32) as u8);
+    let server = char::from(id_octet(random.below(6) as u8));
+    let id: String = std::iter::once(first).chain(std::iter::repeat_n(server, 8)).collect();
+    let id = if random.chance(10) { id[..random.below(9)].to_owned() } else { id };
+    if random.chance(60) {
+        return format!("@{id}protected");
+    }
+    // Two bytes: one of a long header, and the version's first.
+    let length = char::from(random.pick(&[9, 9, 9, 20, 0, 2, 8]));
+    format!("\u{c3}\0\0\0{length}{id}protected")
 }
 
 /// By chance, or to a port that nothing is known of.

@@ -10,7 +10,8 @@ use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::flow::FlowKey;
 use lb_common::hash::{mix, service_seed};
 use lb_common::protection::{CONNECTION_LIMITED, LISTED, PrefixKey, Protection, RATE_LIMITED};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey};
+use lb_common::quic::{Scheme, ServerId};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, SYN_GUARD, peer_bit};
 
 use super::cast::{
@@ -66,6 +67,20 @@ pub(super) struct ServiceChange {
     pub(super) hash_port: bool,
     /// It names a table that is not there.
     pub(super) no_table: bool,
+    /// Its datagrams stay, which those over TCP do not look at.
+    pub(super) stays: Option<Stays>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stays {
+    /// Seconds; 0 where they go by their connection ids alone.
+    pub(super) affinity_s: u16,
+    pub(super) scheme: Option<Scheme>,
+}
+
+/// The octet that a server's id is made of, by its place among the backends.
+pub(super) const fn id_octet(place: u8) -> u8 {
+    b'a' + place
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -245,10 +260,19 @@ fn set_service(state: &mut State, number: usize, change: Option<&ServiceChange>)
         table: if change.no_table { MISSING_TABLE } else { table },
         slots,
         backends: number as u32 * BACKENDS_PER_SERVICE,
-        flags: if change.hash_port { HASH_PORT } else { 0 },
+        flags: if change.hash_port { HASH_PORT } else { 0 } | change.stays.map_or(0, Stays::flags),
         backend_count: change.backends.len() as u32,
         protection: 0,
     };
+    state.server_ids.retain(|id, _| id.backends != service.backends);
+    if let Some(scheme) = change.stays.and_then(|stays| stays.scheme) {
+        for place in 0..change.backends.len() as u8 {
+            let octets = [id_octet(place); 8];
+            let id = u64::from_be_bytes(octets) >> (64 - 8 * u32::from(scheme.id_bytes));
+            let key = ServerId { backends: service.backends, padding: 0, id };
+            state.server_ids.insert(key, u32::from(place));
+        }
+    }
     state.services.insert(key, service);
     mend_flags(state, number)
 }
@@ -295,9 +319,15 @@ fn mend_flags(state: &mut State, number: usize) -> Result<()> {
     let flag = |way, flag| if has(way) { flag } else { 0 };
     let flags = flag(Way::Local, HAS_LOCAL) | flag(Way::Nat, HAS_NAT);
     if let Some(service) = state.services.get_mut(&key(number)?) {
-        service.flags = service.flags & (HASH_PORT | PROTECTED) | flags;
+        service.flags = service.flags & !(HAS_LOCAL | HAS_NAT) | flags;
     }
     Ok(())
+}
+
+impl Stays {
+    fn flags(self) -> u32 {
+        STAYS | Service::affinity_flags(self.affinity_s) | self.scheme.map_or(0, Scheme::flags)
+    }
 }
 
 impl ServiceChange {
@@ -329,7 +359,7 @@ impl fmt::Display for Step {
                 }
                 let ServiceChange { many_buckets, shuffle, hash_port, no_table, .. } = change;
                 write!(f, "many_buckets {many_buckets}, shuffle {shuffle}, ")?;
-                write!(f, "hash_port {hash_port}, no_table {no_table}")
+                write!(f, "hash_port {hash_port}, no_table {no_table}, {:?}", change.stays)
             }
             other => write!(f, "{other:?}"),
         }

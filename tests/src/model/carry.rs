@@ -6,7 +6,7 @@ use super::parse::Packet;
 use super::state::State;
 use super::{Outcome, answer, rewrite};
 
-/// Carries a frame to another node, with a TTL of at most `ttl_limit`.
+/// Carries a frame to another node, with a TTL of at most `ttl_limit`; a `new` one counts as a connection.
 pub(super) fn carry(
     state: &mut State,
     frame: &[u8],
@@ -14,6 +14,7 @@ pub(super) fn carry(
     verdict: Verdict,
     index: u32,
     ttl_limit: u8,
+    new: bool,
 ) -> Outcome {
     if packet.ip.ttl <= 1 {
         return no_hop_left(state, frame, packet);
@@ -25,7 +26,7 @@ pub(super) fn carry(
     if let Some(mtu) = answer::too_large(state, frame, packet, backend.ifindex) {
         return Outcome::too_large(mtu, frame);
     }
-    state.count_backend(index, frame, packet.is_new());
+    state.count_backend(index, frame, new);
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, backend.mac, backend.source_mac);
     rewrite::ttl(&mut out, &packet.ip, (packet.ip.ttl - 1).min(ttl_limit));

@@ -1,6 +1,6 @@
 //! "Delivery: tc ingress": what steering left here and begins something is handed to a socket.
 
-use lb_common::backend::{ACCEPTS, Delivery};
+use lb_common::backend::{ACCEPTS, Backend, Delivery};
 use lb_common::counter::Verdict;
 use lb_common::flow::{Endpoint, FlowKey};
 use lb_common::service::{HAS_LOCAL, ServiceKey, UDP};
@@ -75,7 +75,13 @@ fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
     if !state.sockets.datagrams.contains(&socket) {
         return None;
     }
-    // "The destination is rewritten to it, and the reply's tuple remembered."
+    let mut out = Outcome::passed(Verdict::UdpDelivered, frame);
+    address_to(state, &mut out.frame, packet, &local);
+    Some(out)
+}
+
+/// "The destination is rewritten to it, and the reply's tuple remembered."
+pub(super) fn address_to(state: &mut State, frame: &mut [u8], packet: &Packet, local: &Backend) {
     let reply = FlowKey {
         source: local.address,
         destination: packet.tuple.source,
@@ -90,9 +96,7 @@ fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
         padding: [0; 2],
     };
     state.udp_replies.insert(reply, asked);
-    let mut out = Outcome::passed(Verdict::UdpDelivered, frame);
-    rewrite::destination(&mut out.frame, packet, &local.address, local.port_be);
-    Some(out)
+    rewrite::destination(frame, packet, &local.address, local.port_be);
 }
 
 /// "For two minutes after a valid SYN cookie was seen also at bare ACKs."

@@ -12,6 +12,7 @@
 //! - `parse`: what is in a frame
 //! - `steer`: the table "Steering", the first row that fits
 //! - `choose`: "Choosing"
+//! - `stay`: "Staying"
 //! - `carry`: carrying to another node
 //! - `protect`: "Refusing"
 //! - `nat`: "NAT"
@@ -33,6 +34,7 @@ mod parse;
 mod protect;
 mod rewrite;
 pub mod state;
+mod stay;
 mod steer;
 
 use lb_common::counter::Verdict;

@@ -38,8 +38,7 @@ pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> O
         same && it.state & ACCEPTS != 0
     });
     if packet.kind == Kind::Syn && !accepts {
-        state.nat_flows.remove(&packet.tuple);
-        state.nat_flows.remove(&partner(&packet.tuple, &entry));
+        forget(state, &packet.tuple, &entry);
         return None;
     }
     let outcome = translate(state, frame, packet, &entry, Verdict::NatForward);
@@ -47,6 +46,12 @@ pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> O
         state.count_backend(entry.backend, frame, packet.kind == Kind::Syn);
     }
     Some(outcome)
+}
+
+/// "Both entries go."
+pub(super) fn forget(state: &mut State, key: &FlowKey, entry: &NatEntry) {
+    state.nat_flows.remove(key);
+    state.nat_flows.remove(&partner(key, entry));
 }
 
 /// An ICMP error "that quotes a packet of a translated flow, either way: the quotation becomes what its

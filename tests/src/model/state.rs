@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::filter::AddressFilter;
@@ -12,6 +13,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{PrefixKey, Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey};
 use lb_common::settings::{Runtime, Settings, peer_bit};
 use lb_common::syn_flood::SynFlood;
@@ -41,6 +43,8 @@ pub struct State {
     pub protections: BTreeMap<u32, Protection>,
     /// By index; each prefix once.
     pub lists: BTreeMap<u32, Vec<(PrefixKey, u32)>>,
+    /// Places among a service's backends.
+    pub server_ids: BTreeMap<ServerId, u32>,
     pub sockets: Sockets,
 
     // What the programs write.
@@ -48,6 +52,7 @@ pub struct State {
     /// Entries that `nat_flows` takes.
     pub nat_capacity: usize,
     pub udp_replies: HashMap<FlowKey, Endpoint>,
+    pub affinities: HashMap<FlowKey, Affinity>,
     pub fragments: HashMap<FragmentKey, Fragment>,
     pub rates: HashMap<SourceKey, u64>,
     pub connections: HashMap<FlowKey, Open>,

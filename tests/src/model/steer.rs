@@ -3,13 +3,13 @@
 
 use lb_common::Address;
 use lb_common::counter::Verdict;
-use lb_common::service::{HAS_NAT, PROTECTED, Service, ServiceKey};
+use lb_common::service::{HAS_NAT, PROTECTED, STAYS, Service, ServiceKey, UDP};
 use lb_common::settings::DROP_UNKNOWN_PORTS;
 
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, answer, carry, fragment, nat, neighbour, protect};
+use super::{Outcome, answer, carry, fragment, nat, neighbour, protect, stay};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -97,6 +97,10 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
             _ => Outcome::dropped(verdict, frame),
         };
     }
+    // "A datagram to a service whose datagrams stay."
+    if service.flags & STAYS != 0 && packet.tuple.protocol == UDP {
+        return stay::steer(state, frame, packet, interface, &service);
+    }
     // "To a service with NAT backends, and the flow has an entry."
     if service.flags & HAS_NAT != 0
         && let Some(outcome) = nat::from_client(state, frame, packet)
@@ -117,7 +121,7 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
     {
         return Outcome::dropped(Verdict::SynDropped, frame);
     }
-    carry_out(state, frame, packet, interface, choice)
+    carry_out(state, frame, packet, interface, choice, packet.is_new())
 }
 
 /// "Carries another machine's MAC [..], or came in on an interface that the maps do not know."
@@ -145,17 +149,19 @@ fn without_service(state: &State, frame: &[u8], packet: &Packet) -> Outcome {
     }
 }
 
-fn carry_out(
+/// `new`: it counts as a connection.
+pub(super) fn carry_out(
     state: &mut State,
     frame: &[u8],
     packet: &Packet,
     interface: u32,
     choice: Choice,
+    new: bool,
 ) -> Outcome {
     match choice {
         Choice::Here { verdict, backend } => {
             if let Some(backend) = backend {
-                state.count_backend(backend, frame, packet.is_new());
+                state.count_backend(backend, frame, new);
             }
             if verdict == Verdict::LocalCookie {
                 state.runtime.cookie_seen_ns = state.now_ns;
@@ -163,7 +169,7 @@ fn carry_out(
             Outcome::passed(verdict, frame)
         }
         Choice::Carry { verdict, backend, ttl_limit } => {
-            carry::carry(state, frame, packet, verdict, backend, ttl_limit)
+            carry::carry(state, frame, packet, verdict, backend, ttl_limit, new)
         }
         Choice::Translate { backend } => nat::open(state, frame, packet, interface, backend),
         Choice::Nobody(verdict) => Outcome::passed(verdict, frame),
@@ -192,7 +198,7 @@ fn steer_error(state: &mut State, frame: &[u8], packet: &Packet, quoted: &Packet
             Outcome::passed(Verdict::IcmpLocal, frame)
         }
         Choice::Carry { backend, ttl_limit, .. } => {
-            carry::carry(state, frame, packet, Verdict::IcmpDirect, backend, ttl_limit)
+            carry::carry(state, frame, packet, Verdict::IcmpDirect, backend, ttl_limit, false)
         }
         Choice::Translate { .. } | Choice::Nobody(_) => Outcome::passed(Verdict::IcmpOther, frame),
     }

@@ -5,6 +5,7 @@ mod agent_kill;
 mod attach;
 pub mod cluster;
 mod cold_start;
+mod datagrams;
 pub mod demo;
 mod direct;
 mod duet;
@@ -108,6 +109,11 @@ pub static ALL: &[Scenario] = &[
         name: "udp",
         about: "ordinary UDP servers answer as the VIP and see the client",
         run: udp::run,
+    },
+    Scenario {
+        name: "datagrams",
+        about: "datagrams that stay with their server, and QUIC connection ids that name one",
+        run: datagrams::run,
     },
     Scenario {
         name: "host-clients",

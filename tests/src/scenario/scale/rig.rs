@@ -149,6 +149,7 @@ impl Rig {
             nat_flows: read.config.nat.flows,
             sources: read.config.limits.sources,
             connections: read.config.limits.connections,
+            datagram_flows: read.config.limits.datagram_flows,
         };
         let data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
         Ok(Self { data_path, network: network(peers) })

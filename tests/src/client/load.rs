@@ -119,16 +119,19 @@ async fn work(
         if arguments.count > 0 && started.fetch_add(1, Ordering::Relaxed) >= arguments.count {
             return;
         }
+        shared.books().begun(number);
         let current = match held.take() {
             Some(held) => Some(held),
             None => open(&shared, turn).await,
         };
         turn += u64::from(arguments.concurrency);
         let Some(current) = current else {
+            shared.books().ended(number);
             sleep(REFUSED_PAUSE).await;
             continue;
         };
         held = ask(&shared, current).await;
+        shared.books().ended(number);
         if arguments.connections == Connections::PerRequest
             && let Some(last) = held.take()
             && arguments.same_port

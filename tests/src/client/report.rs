@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Answer;
 
-/// A stream that was silent for longer does not talk.
-const TALKING: Duration = Duration::from_secs(1);
+/// A stream that was silent for longer does not talk, a request that takes longer is stuck.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What became of the requests. Times are milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Report {
     /// Tried, the failed ones among them.
     pub requests: u64,
     pub failed: u64,
+    /// Those that have been under way for more than a second, their connections' opening included.
+    pub stuck: u64,
     /// Failures by reason.
     pub failures: BTreeMap<String, u64>,
     /// Opened with success.
@@ -90,6 +92,8 @@ pub(super) struct Books {
     report: Report,
     begun: Instant,
     last_answer: Option<Instant>,
+    /// Since when each worker has been at its request, by its number.
+    under_way: BTreeMap<u64, Instant>,
     /// When each open stream last said something, by its number.
     lines: BTreeMap<u64, Instant>,
 }
@@ -100,6 +104,7 @@ impl Books {
             report: Report::default(),
             begun: Instant::now(),
             last_answer: None,
+            under_way: BTreeMap::new(),
             lines: BTreeMap::new(),
         }
     }
@@ -107,8 +112,11 @@ impl Books {
     /// As it stands.
     pub(super) fn report(&mut self) -> Report {
         self.report.elapsed_ms = milliseconds(self.begun, Instant::now());
-        let talking = self.lines.values().filter(|last| last.elapsed() < TALKING);
-        self.report.streams.talking = talking.count() as u64;
+        let slow = |times: &BTreeMap<u64, Instant>| {
+            times.values().filter(|time| time.elapsed() > SLOW).count()
+        };
+        self.report.stuck = slow(&self.under_way) as u64;
+        self.report.streams.talking = (self.lines.len() - slow(&self.lines)) as u64;
         self.report.clone()
     }
 
@@ -120,6 +128,14 @@ impl Books {
 
     pub(super) const fn connected(&mut self) {
         self.report.connections += 1;
+    }
+
+    pub(super) fn begun(&mut self, worker: u64) {
+        self.under_way.insert(worker, Instant::now());
+    }
+
+    pub(super) fn ended(&mut self, worker: u64) {
+        self.under_way.remove(&worker);
     }
 
     pub(super) fn answered(&mut self, answer: &Answer, own: SocketAddr, peer: SocketAddr) {

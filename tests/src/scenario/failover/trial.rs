@@ -213,14 +213,15 @@ impl Trial {
             Fault::AgentStop | Fault::Resign => {}
         }
         self.active = next;
-        // TCP sends again at growing intervals: with slow advertisements a stream is still silent now, and
-        // the next fault would come on top of this one.
+        // TCP sends again at growing intervals: with slow advertisements streams and requests still wait
+        // now, and the next fault would come on top of this one.
         for (who, load) in &mut self.loads {
-            let what = format!("the streams of {who} go on");
+            let what = format!("{who} goes on");
             // What it said before the fault says nothing.
             load.latest()?;
             load.wait_until(&what, SETTLE, |report| {
-                report.streams.talking + report.streams.broken == u64::from(STREAMS)
+                let talking = report.streams.talking + report.streams.broken;
+                report.stuck == 0 && talking == u64::from(STREAMS)
             })?;
         }
         let calm = self.calm();

@@ -15,7 +15,7 @@ use crate::lab::{Host, Process};
 const LIMIT: Duration = Duration::from_secs(20);
 /// Where it writes its statistics, below TMPDIR.
 const STATISTICS: &str = "keepalived.stats";
-/// The child that speaks VRRP.
+/// Where it writes the id of the process that speaks VRRP.
 const CHILD: &str = "vrrp.pid";
 
 /// Owned: killed on drop.
@@ -96,7 +96,11 @@ impl Keepalived {
         })
     }
 
-    fn child(&self) -> Result<Pid> {
+    /// The process that speaks VRRP.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn child(&self) -> Result<Pid> {
         let path = self.directory.join(CHILD);
         await_some("keepalived's process id", LIMIT, || {
             let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -38,7 +38,7 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
 }
 
 /// Looks until there is something.
-fn await_some<T>(
+pub(crate) fn await_some<T>(
     what: &str,
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,

@@ -50,7 +50,7 @@ impl Scheme {
         if first >> 5 != self.rotation {
             return None;
         }
-        let unused = (MOST_ID_BYTES as u32 - self.id_bytes as u32 & 7) << 3;
+        let unused = ((MOST_ID_BYTES as u32 - self.id_bytes as u32) & 7) << 3;
         Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> unused)
     }
 }

@@ -13,6 +13,7 @@ use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
 use crate::nat::{difference, readdress};
 use crate::parse::{Outer, Packet, Quoted, addresses, quoted};
+use crate::stay;
 use crate::steer::{
     Steered, addressed_to_us, forward, hash, is_from_peer, leaves_its_vlan, service_key,
 };
@@ -58,14 +59,19 @@ fn to_owner<F: Frame, N: Node>(
     let Some(service) = node.service(&service_key(packet)) else {
         return Steered::here(Verdict::IcmpOther);
     };
-    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
-    else {
-        return Steered::here(Verdict::Inconsistent);
-    };
-    let choice = if packet.is_udp() {
-        choose::for_new(node, packet, service, bucket, sender, from_peer)
-    } else {
-        choose::for_owner(node, packet, service, bucket, sender, from_peer, false)
+    let choice = match stay::whom_to_tell(node, service, packet, from_peer) {
+        Some(choice) => choice,
+        None => {
+            let slot = slot(hash(service, packet), service.slots);
+            let Some(bucket) = node.bucket(service.table, slot) else {
+                return Steered::here(Verdict::Inconsistent);
+            };
+            if packet.is_udp() {
+                choose::for_new(node, packet, service, bucket, sender, from_peer)
+            } else {
+                choose::for_owner(node, packet, service, bucket, sender, from_peer, false)
+            }
+        }
     };
     match choice {
         Choice::Direct { index, ttl, .. } => {

@@ -327,6 +327,30 @@ pub(crate) fn addresses<F: Frame>(
     Some((Address { words: ip.source }, Address { words: ip.destination }))
 }
 
+/// The quoted packet as far as its transport header, if it is the first of several fragments: only that has one.
+/// Its sender made them, so nothing else stands before it.
+#[inline(always)]
+fn first_fragment<F: Frame>(frame: &F, outer: &Outer, header: Header) -> Result<Header, Verdict> {
+    let (transport, protocol, follows) = if header.v4 {
+        let ip = frame.load::<Ipv4>(header.network).ok_or(Verdict::Truncated)?;
+        (header.transport, header.protocol, ip.fragment_be & IPV4_OFFSET_MASK)
+    } else if header.protocol == PROTOCOL_FRAGMENT {
+        let transport = header.transport + size_of::<Ipv6Fragment>();
+        match frame.load::<Ipv6Fragment>(header.transport) {
+            Some(part) if outer.reaches(transport - outer.transport) => {
+                (transport, part.next_header, part.offset_be & IPV6_OFFSET_MASK)
+            }
+            _ => return Err(Verdict::Truncated),
+        }
+    } else {
+        return Err(Verdict::IcmpOther);
+    };
+    if follows != 0 {
+        return Err(Verdict::IcmpOther);
+    }
+    Ok(Header { transport, protocol, ..header })
+}
+
 /// The packet that an ICMP error quotes, or why nothing can be said of it.
 #[inline(always)]
 pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
@@ -337,12 +361,15 @@ pub fn quoted<F: Frame>(frame: &F, outer: &Outer) -> Result<Quoted, Verdict> {
         Some(header) if outer.reaches(least) => header,
         _ => return Err(Verdict::Truncated),
     };
-    let whole = header.valid && !header.deep;
     // The filter lets some foreign addresses through, and anything can be quoted: an error goes to
     // whom sent the packet.
     let to_sender = addresses(frame, outer.network, outer.v4)
         .is_some_and(|(_, destination)| destination == header.source);
-    if !whole || !to_sender || !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+    if !header.valid || !to_sender {
+        return Err(Verdict::IcmpOther);
+    }
+    let header = if header.deep { first_fragment(frame, outer, header)? } else { header };
+    if !matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
         return Err(Verdict::IcmpOther);
     }
     let ports = match frame.load::<Ports>(header.transport) {

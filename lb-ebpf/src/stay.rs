@@ -11,7 +11,7 @@ use lb_common::bucket::slot;
 use lb_common::counter::{Outcome, Verdict};
 use lb_common::deep::DeepPacket;
 use lb_common::quic::{OCTETS, Scheme, ServerId};
-use lb_common::service::{HAS_NAT, Service};
+use lb_common::service::{HAS_NAT, STAYS, Service};
 
 use crate::choose::{self, Choice};
 use crate::deep::unpack;
@@ -94,6 +94,21 @@ fn datagram<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Stee
         deliver::address_to(frame, node, packet, backend);
     }
     steered
+}
+
+/// Who sent the packet that an ICMP error quotes, where the service's datagrams stay: whom the client's last one
+/// went to. `packet` is the quoted one turned round.
+#[inline(always)]
+pub(crate) fn whom_to_tell<N: Node>(
+    node: &N,
+    service: &Service,
+    packet: &Packet,
+    from_peer: bool,
+) -> Option<Choice> {
+    if service.flags & STAYS == 0 || !packet.is_udp() {
+        return None;
+    }
+    to(node, packet, noted(node, service, packet)?, from_peer)
 }
 
 /// The backend that the connection id names.

@@ -31,7 +31,7 @@ impl ServerId {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let length = text.len() / 2;
-        if !plain || text.len() % 2 != 0 || !(1..=MOST_ID_BYTES).contains(&length) {
+        if !plain || !text.len().is_multiple_of(2) || !(1..=MOST_ID_BYTES).contains(&length) {
             return None;
         }
         let number = u64::from_str_radix(text, 16).ok()?;

@@ -31,6 +31,9 @@ fn load<T: Copy>(data: usize, end: usize, offset: usize) -> Option<T> {
     Some(unsafe { *(start as *const T) })
 }
 
+/// A frame in several buffers has more than this in the first one, so that the others need not be asked for.
+const LEAST_BUFFER: u32 = 1024;
+
 /// A frame in XDP.
 pub(crate) struct XdpFrame {
     pub(crate) context: *mut xdp_md,
@@ -82,7 +85,12 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn length(&self) -> u32 {
         let (data, end) = self.data();
-        (end - data) as u32
+        let first = (end - data) as u32;
+        if first <= LEAST_BUFFER {
+            return first;
+        }
+        // SAFETY: a helper on a valid context.
+        unsafe { bpf_xdp_get_buff_len(self.context) as u32 }
     }
 
     #[inline(always)]

@@ -43,6 +43,8 @@ enum Theme {
     Fragments,
     /// Lists and rates, which change while sources come back.
     Protection,
+    /// Frames of more than a page, which lie in several buffers.
+    Large,
     /// Datagrams that stay, while backends come, go and get ill.
     Staying,
 }
@@ -55,7 +57,8 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
         12..30 => Theme::Nat,
         30..45 => Theme::Fragments,
         45..60 => Theme::Protection,
-        60..75 => Theme::Staying,
+        60..72 => Theme::Staying,
+        72..76 => Theme::Large,
         _ => Theme::Anything,
     };
     // One service for most frames, so that they meet.
@@ -82,10 +85,12 @@ pub(super) fn sequence(seed: u64) -> Result<Vec<Step>> {
             (Theme::Protection, 0..65) => Step::Arrive(packets::to_service(random, place)),
             (Theme::Protection, 65..75) => Step::Protect(focus, protection(random, place)?),
             (Theme::Protection, 75..82) => Step::Wait(random.pick(&WAITS_S)),
-            (Theme::Staying, 0..55) => Step::Arrive(packets::datagram(random, place)),
+            (Theme::Staying, 0..46) => Step::Arrive(packets::datagram(random, place)),
+            (Theme::Staying, 46..55) => Step::Arrive(packets::icmp_about_datagram(random, place)),
             (Theme::Staying, 55..68) => Step::Health(focus, random.below(5), health(random)),
             (Theme::Staying, 68..73) => Step::Service(focus, Some(service_that_stays(random))),
             (Theme::Staying, 73..80) => Step::Wait(random.pick(&WAITS_S)),
+            (Theme::Large, 0..68) => Step::Arrive(packets::large(random, place)?),
             (Theme::Nat, 50..75) => Step::Reply(random.below(16), packets::replying(random)?),
             (_, 0..68) => Step::Arrive(packets::arriving(random, place)?),
             (_, 68..75) => Step::Reply(random.below(16), packets::replying(random)?),

@@ -179,8 +179,18 @@ fn to_nat_port(random: &mut Random, place: &Place) -> Frame {
 
 /// Errors about connections of a service, in most cases.
 fn icmp(random: &mut Random, place: &Place) -> Frame {
-    let errors: &[u8] = if place.family == 4 { &[3, 11, 12] } else { &[1, 2, 3, 4] };
     let asked = to_service(random, place);
+    icmp_about(random, place, asked)
+}
+
+/// Errors about what answers datagrams, in most cases.
+pub(super) fn icmp_about_datagram(random: &mut Random, place: &Place) -> Frame {
+    let asked = datagram(random, place);
+    icmp_about(random, place, asked)
+}
+
+fn icmp_about(random: &mut Random, place: &Place, asked: Frame) -> Frame {
+    let errors: &[u8] = if place.family == 4 { &[3, 11, 12] } else { &[1, 2, 3, 4] };
     let mut quote = Frame {
         from: asked.to,
         to: asked.from.clone(),
@@ -196,7 +206,7 @@ fn icmp(random: &mut Random, place: &Place) -> Frame {
     match random.below(16) {
         0 => quote.port_from = 22,
         1 => quote.kind = Kind::Other,
-        2 => quote.fragment = Some(random.pick(&[0, 100])),
+        2 => quote.fragment = Some(random.pick(&[0, 0, 100])),
         3 => quote.version = Some(random.pick(&[0, 4, 5, 6])),
         4 => quote.ihl = Some(random.below(16) as u8),
         5 => quote.options = random.pick(&OPTIONS).to_owned(),
@@ -259,6 +269,18 @@ fn foreign(random: &mut Random, place: &Place) -> Frame {
         _ => frame.kind = if frame.kind == Kind::Tcp { Kind::Udp } else { Kind::Tcp },
     }
     frame
+}
+
+/// One that may be more than a page.
+pub(super) fn large(random: &mut Random, place: &Place) -> Result<Frame> {
+    let mut frame = if random.chance(80) { to_service(random, place) } else { icmp(random, place) };
+    disguise(random, &mut frame);
+    frame.payload = "x".to_owned();
+    frame.times = random.pick(&[1, 3000, 4100, 5000, 8900, 8960, 9100]);
+    if random.chance(10) {
+        damage(random, &mut frame)?;
+    }
+    Ok(frame)
 }
 
 /// More than the narrow interface takes, or nearly.

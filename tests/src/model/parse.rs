@@ -210,13 +210,19 @@ fn place(frame: &[u8], ip: &Ip, transport: usize) -> Result<Place, Verdict> {
     Ok(place)
 }
 
-/// Whether a quoted packet is a fragment.
-fn is_fragment(frame: &[u8], ip: &Ip) -> bool {
-    match ip.family {
-        // More fragments, or an offset.
-        Family::V4 => word(frame, ip.at + 6).is_some_and(|word| word & 0x3fff != 0),
-        Family::V6 => ip.protocol == IPV6_FRAGMENT,
-    }
+/// Where the transport header of a quoted packet is that may be the first of several fragments, and its protocol.
+fn first_fragment(frame: &[u8], ip: &Ip, transport: usize) -> Result<(usize, u8), Verdict> {
+    let (offset, first) = match (ip.family, ip.protocol) {
+        (Family::V4, protocol) => {
+            (word(frame, ip.at + 6).unwrap_or(0) & 0x1fff, (transport, protocol))
+        }
+        (Family::V6, IPV6_FRAGMENT) => {
+            let header = frame.get(transport..transport + 8).ok_or(Verdict::Truncated)?;
+            (word(header, 2).unwrap_or(0) & 0xfff8, (transport + 8, header[0]))
+        }
+        (Family::V6, protocol) => (0, (transport, protocol)),
+    };
+    if offset == 0 { Ok(first) } else { Err(Verdict::IcmpOther) }
 }
 
 /// What a packet is, as far as choosing is concerned.
@@ -338,17 +344,21 @@ fn is_error(frame: &[u8], ip: &Ip, message: usize) -> bool {
 }
 
 /// The packet that an ICMP error quotes: its headers, and its tuple turned round. "Cut before the ports
-/// of what it quotes"; "that quotes neither TCP nor UDP, a fragment, or a packet of another sender than the
-/// error is to".
+/// of what it quotes"; "that quotes neither TCP nor UDP, a fragment other than the first, or a packet of another
+/// sender than the error is to".
 pub(super) fn quoted(frame: &[u8], packet: &Packet) -> Result<Packet, Verdict> {
     let (_, frame) = inside(frame, &packet.ip).ok_or(Verdict::Truncated)?;
     let message = packet.transport;
     let ip = ip(frame, message + 8, packet.ip.family).ok_or(Verdict::Truncated)?;
     let (transport, _) = extent(frame, &ip).ok_or(Verdict::IcmpOther)?;
-    let to_sender = ip.source == packet.ip.destination;
-    if ![TCP, UDP].contains(&ip.protocol) || is_fragment(frame, &ip) || !to_sender {
+    if ip.source != packet.ip.destination {
         return Err(Verdict::IcmpOther);
     }
+    let (transport, protocol) = first_fragment(frame, &ip, transport)?;
+    if ![TCP, UDP].contains(&protocol) {
+        return Err(Verdict::IcmpOther);
+    }
+    let ip = Ip { protocol, ..ip };
     let tuple = tuple(frame, &ip, transport).ok_or(Verdict::Truncated)?.reversed();
     Ok(Packet { ip, tuple, transport, ..*packet })
 }

@@ -4,7 +4,7 @@ use lb_common::affinity::Affinity;
 use lb_common::backend::{ALIVE, Delivery};
 use lb_common::counter::Verdict;
 use lb_common::quic::{Scheme, ServerId};
-use lb_common::service::{HAS_NAT, Service};
+use lb_common::service::{HAS_NAT, STAYS, Service, UDP};
 
 use super::choose::{self, Choice};
 use super::parse::Packet;
@@ -62,6 +62,14 @@ pub(super) fn steer(
         deliver::address_to(state, &mut outcome.frame, packet, &backend);
     }
     outcome
+}
+
+/// "An ICMP error goes to whom the client's last datagram went": `packet` has the quoted tuple, turned round.
+pub(super) fn whom_to_tell(state: &State, packet: &Packet, service: &Service) -> Option<Choice> {
+    if service.flags & STAYS == 0 || packet.tuple.protocol != UDP {
+        return None;
+    }
+    to(state, packet, noted(state, packet, service)?)
 }
 
 /// "The backend that the connection id names."

@@ -187,10 +187,14 @@ fn steer_error(state: &mut State, frame: &[u8], packet: &Packet, quoted: &Packet
     let Some(service) = service(state, packet) else {
         return Outcome::passed(Verdict::IcmpOther, frame);
     };
-    let Some(ranked) = choose::ranked(state, &service, packet) else {
-        return Outcome::passed(Verdict::Inconsistent, frame);
+    let choice = match stay::whom_to_tell(state, packet, &service) {
+        Some(choice) => choice,
+        None => match choose::ranked(state, &service, packet) {
+            Some(ranked) => choose::choose(state, packet, &ranked),
+            None => return Outcome::passed(Verdict::Inconsistent, frame),
+        },
     };
-    match choose::choose(state, packet, &ranked) {
+    match choice {
         Choice::Here { backend, .. } => {
             if let Some(backend) = backend {
                 state.count_backend(backend, frame, false);

@@ -17,8 +17,8 @@ use lb_common::interface::Interface;
 use lb_common::layout::stage;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
-use lb_common::quic::ServerId;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
+use lb_common::quic::{Scheme, ServerId};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, STAYS, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
 use lb_ebpf::answer::{QUOTED, answer};
@@ -37,6 +37,10 @@ use crate::made_up::setting::{
     BACKEND_PORT, Backing, CLIENT, CLIENT_PORT, NAT_PORT, NODE, PEERS, PORT, Setting, VIP,
 };
 use crate::made_up::story::{End, Place, Programs};
+
+/// As the scene of the kernel's has it.
+const STAYING: u32 =
+    STAYS | Service::affinity_flags(60) | Scheme { rotation: 0, id_bytes: 1 }.flags();
 
 /// More than a story makes.
 const ENTRIES: usize = 64;
@@ -157,7 +161,10 @@ fn service(setting: &Setting, vip: Address, protocol: u8, base: u32) -> (Service
         table: 0,
         slots: 1,
         backends: base,
-        flags: HASH_PORT | flag(Delivery::Local, HAS_LOCAL) | flag(Delivery::Nat, HAS_NAT),
+        flags: HASH_PORT
+            | flag(Delivery::Local, HAS_LOCAL)
+            | flag(Delivery::Nat, HAS_NAT)
+            | if setting.stays { STAYING } else { 0 },
         backend_count: setting.backends.len() as u32,
         protection: 0,
     };
@@ -348,7 +355,8 @@ impl<const TC: bool> Node for Plain<TC> {
     }
     fn affinity_touch(&self, _: &FlowKey, _: &Affinity) {}
     fn server(&self, id: &ServerId) -> Option<u32> {
-        u32::try_from(id.id & 3).ok()
+        let place = u32::try_from(id.id).ok()?;
+        (place < self.setting.backends.len() as u32).then_some(place)
     }
     fn udp_reply(&self, reply: &FlowKey) -> Option<&Endpoint> {
         self.replies.find(reply)

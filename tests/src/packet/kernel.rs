@@ -11,6 +11,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_agent::dataplane::{connect_stages, monotonic_ns};
 use lb_common::Address;
+use lb_common::affinity::Affinity;
 use lb_common::answers::Answers;
 use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
@@ -23,6 +24,7 @@ use lb_common::interface::Interface;
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
+use lb_common::quic::ServerId;
 use lb_common::service::{ServiceKey, ServiceVersions};
 use lb_common::settings::{PeerKey, Settings, peer_bit};
 use lb_common::vip::Vip;
@@ -125,6 +127,7 @@ impl Kernel {
         self.sockets = scene.sockets()?;
         self.forget_flows()?;
         self.clear::<ServiceKey, u32>(map::SERVICES)?;
+        self.clear::<ServerId, u32>(map::SERVER_IDS)?;
         self.set_globals(scene)?;
         self.set_interface(scene)?;
         self.set_peers()?;
@@ -144,6 +147,7 @@ impl Kernel {
         self.forget_connections()?;
         self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
         self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)?;
+        self.clear::<FlowKey, Affinity>(map::AFFINITIES)?;
         forget_answers(&mut self.object)
     }
 
@@ -239,6 +243,10 @@ impl Kernel {
                 self.array::<ServiceVersions>(map::SERVICE_VERSIONS)?.set(place, versions, 0)?;
                 self.hash::<ServiceKey, u32>(map::SERVICES)?.insert(key, place, 0)?;
                 place += 1;
+            }
+            for place in 0..entries.len() as u32 {
+                let id = ServerId { backends: base, padding: 0, id: place.into() };
+                self.hash::<ServerId, u32>(map::SERVER_IDS)?.insert(id, place, 0)?;
             }
             base += entries.len() as u32;
             if let Some(guard) = &scene.guard {

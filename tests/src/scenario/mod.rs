@@ -22,6 +22,7 @@ mod limits;
 mod migrate;
 mod modes;
 mod mtu;
+mod narrow_link;
 mod nat;
 mod notify;
 mod owner;

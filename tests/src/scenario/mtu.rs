@@ -5,6 +5,7 @@
 use anyhow::Result;
 
 use super::cluster::Cluster;
+use super::narrow_link;
 use super::shape::{FAR_CLIENT, Family, NIC, ROUTER, Shape, far_router, sources};
 use super::stage::Stage;
 use super::tally::Tally;
@@ -26,7 +27,8 @@ const TRANSFERS: u64 = 16;
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     // Errors about connections of this node and of others are counted apart.
     through(stage, "direct", Shape::masters(&[Mode::Tcp]), &["icmp_direct", "icmp_local"])?;
-    through(stage, "nat", Shape::pair(&[Mode::Tcp]), &["icmp_nat"])
+    through(stage, "nat", Shape::pair(&[Mode::Tcp]), &["icmp_nat"])?;
+    narrow_link::run(stage)
 }
 
 fn through(stage: &mut Stage, delivery: &str, shape: Shape, counters: &[&str]) -> Result<()> {

@@ -82,7 +82,10 @@ impl<'s> Judge<'s> {
         open: bool,
     ) -> Result<(), Wrong> {
         let verdict = match end {
-            End::Passed => must(before == after, "it was passed and is changed"),
+            // A datagram that stays is addressed to its socket at once; `delivered` looks at it.
+            End::Passed => {
+                must(before == after || self.setting.stays, "it was passed and is changed")
+            }
             End::Dropped => self.dropped(before),
             End::Sent => self.sent(before, after, open),
         };
@@ -96,15 +99,15 @@ impl<'s> Judge<'s> {
         verdict.map_err(|what| wrong(what, before, after))
     }
 
-    /// A frame that steering passed, after delivery.
+    /// A frame that steering passed, after delivery. `open`: it was changed while its checksum was open.
     ///
     /// # Errors
     /// With what must not be.
-    pub fn delivered(&mut self, before: &[u8], after: &[u8]) -> Result<(), Wrong> {
+    pub fn delivered(&mut self, before: &[u8], after: &[u8], open: bool) -> Result<(), Wrong> {
         if before == after {
             return Ok(());
         }
-        self.handed_over(before, after).map_err(|what| wrong(what, before, after))
+        self.handed_over(before, after, open).map_err(|what| wrong(what, before, after))
     }
 
     /// A frame of this node that was about to leave.
@@ -251,7 +254,7 @@ impl<'s> Judge<'s> {
         )
     }
 
-    fn handed_over(&mut self, before: &[u8], after: &[u8]) -> Verdict {
+    fn handed_over(&mut self, before: &[u8], after: &[u8], open: bool) -> Verdict {
         let Content::Ip(ip) = wire::read(before) else {
             return Err("what is no IP packet was changed for a socket".to_owned());
         };
@@ -262,7 +265,7 @@ impl<'s> Judge<'s> {
         must(before[..12] == after[..12], "its MACs changed")?;
         let new = alike(before, after, &ip)?;
         must(new.ttl == ip.ttl, "its TTL changed on the way to a socket")?;
-        sums(before, after, &ip, &new, false)?;
+        sums(before, after, &ip, &new, open)?;
         if ip.follows {
             return self.follows(Hook::Delivery, after, &ip, &new);
         }

@@ -102,6 +102,7 @@ pub(super) fn scene(setting: &Setting) -> Scene {
         listening: setting.listening,
         connected: setting.connected,
         no_address: setting.no_address,
+        stays: setting.stays,
         ..Scene::default()
     }
 }

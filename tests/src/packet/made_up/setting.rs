@@ -2,7 +2,7 @@
 //! its backends and its sockets. Pure.
 //!
 //! ```text
-//! 0       LEASE, DROP_UNKNOWN, LISTENING, CONNECTED, NO_ADDRESS: bits
+//! 0       LEASE, DROP_UNKNOWN, LISTENING, CONNECTED, NO_ADDRESS, STAYS: bits
 //! 1       COOKIES_ABOUT, COOKIE_VALID, TIME_WAIT: bits; only plain values can be told so
 //! 2       how many backends, modulo 5
 //! 3..=6   a backend each: delivery modulo 4, then bits ALIVE, ACCEPTS, ELSEWHERE
@@ -30,6 +30,7 @@ pub const DROP_UNKNOWN: u8 = 2;
 pub const LISTENING: u8 = 4;
 pub const CONNECTED: u8 = 8;
 pub const NO_ADDRESS: u8 = 16;
+pub const STAYS: u8 = 32;
 
 pub const COOKIES_ABOUT: u8 = 1;
 pub const COOKIE_VALID: u8 = 2;
@@ -106,6 +107,8 @@ pub struct Setting {
     /// The client's connection from [`CLIENT_PORT`] has its socket on this node.
     pub connected: bool,
     pub no_address: bool,
+    /// Datagrams stay, and connection ids name backends.
+    pub stays: bool,
     pub cookies_about: bool,
     pub cookie_valid: bool,
     /// What looks like a connection is in TIME-WAIT.
@@ -130,6 +133,7 @@ impl Setting {
             listening: node & LISTENING != 0,
             connected: node & CONNECTED != 0,
             no_address: node & NO_ADDRESS != 0,
+            stays: node & STAYS != 0,
             cookies_about: pure & COOKIES_ABOUT != 0,
             cookie_valid: pure & COOKIE_VALID != 0,
             time_wait: pure & TIME_WAIT != 0,

@@ -131,8 +131,9 @@ pub fn tell<P: Programs>(
                 judge.steered(&before, &frame, end, open).map_err(Failure::Wrong)?;
                 match end {
                     End::Passed => {
+                        let open = open && frame != before;
                         programs.deliver(&mut frame, place).map_err(Failure::Run)?;
-                        judge.delivered(&before, &frame).map_err(Failure::Wrong)?;
+                        judge.delivered(&before, &frame, open).map_err(Failure::Wrong)?;
                     }
                     End::Sent => sent.clone_from(&frame),
                     End::Dropped => {}

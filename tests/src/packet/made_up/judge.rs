@@ -93,10 +93,15 @@ impl<'s> Judge<'s> {
             && let Content::Ip(ip) = wire::read(before)
             && let Some(tuple) = ip.tuple(before)
         {
-            let flows = self.flows.values_mut().filter(|flow| flow.client == tuple);
-            flows.for_each(|flow| flow.doubtful = true);
+            self.doubt(tuple);
         }
         verdict.map_err(|what| wrong(what, before, after))
+    }
+
+    /// The flows of this client may be over.
+    fn doubt(&mut self, client: Tuple) {
+        let flows = self.flows.values_mut().filter(|flow| flow.client == client);
+        flows.for_each(|flow| flow.doubtful = true);
     }
 
     /// A frame that steering passed, after delivery. `open`: it was changed while its checksum was open.
@@ -167,6 +172,10 @@ impl<'s> Judge<'s> {
         }
         if before[ip.addresses()] == after[ip.addresses()] && ip.tuple(before) == new.tuple(after) {
             self.carried(after)?;
+            // Its connection id may name another backend than the flow's, which ends that.
+            if let (true, Some(tuple)) = (self.setting.stays, ip.tuple(before)) {
+                self.doubt(tuple);
+            }
         } else {
             self.translated(before, after, &ip, &new)?;
         }

@@ -4,7 +4,7 @@
 //! replies follow the VIP when it moves.
 
 use lb_common::Address;
-use lb_common::backend::{ACCEPTS, Backend, NO_BACKEND};
+use lb_common::backend::{ACCEPTS, ALIVE, Backend, NO_BACKEND};
 use lb_common::checksum::Difference;
 use lb_common::counter::Verdict;
 use lb_common::flow::FlowKey;
@@ -30,8 +30,9 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     // From the backend's side a SYN begins nothing: it is a simultaneous open (RFC 9293, 3.5) or forged,
     // and must not end the client's flow.
     let begins = from_client && packet.is_new() && !packet.is_udp();
-    if begins && !accepts(node, entry) {
-        // A client that opens a new connection from an old port is free to go elsewhere.
+    if from_client && packet.is_new() && !serves(node, entry, packet.is_udp()) {
+        // A client that opens a new connection from an old port is free to go elsewhere, and datagrams go to
+        // whoever lives.
         forget(node, packet, entry);
         return None;
     }
@@ -50,10 +51,12 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     Some(translate(frame, node, packet, entry, verdict))
 }
 
+/// Whether the entry's backend still takes what its client begins; a datagram begins nothing in its flow.
 #[inline(always)]
-fn accepts<N: Node>(node: &N, entry: &NatEntry) -> bool {
+fn serves<N: Node>(node: &N, entry: &NatEntry, datagram: bool) -> bool {
+    let wanted = if datagram { ALIVE } else { ACCEPTS };
     node.backend(entry.backend).is_some_and(|backend| {
-        backend.state & ACCEPTS != 0
+        backend.state & wanted != 0
             && backend.address == entry.destination
             && backend.port_be == entry.destination_port_be
     })

@@ -57,7 +57,9 @@ fn datagram<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Stee
     let Some(service) = node.service(&service_key(packet)) else {
         return Steered::here(Verdict::Inconsistent);
     };
-    let named = named(frame, node, service, packet);
+    let from_peer = is_from_peer(node, settings, &ethernet);
+    let named = named(frame, node, service, packet)
+        .filter(|index| to(node, packet, *index, from_peer).is_some());
     if service.flags & HAS_NAT != 0
         && let Some(entry) = node.nat_entry(&packet.flow)
     {
@@ -69,7 +71,6 @@ fn datagram<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Stee
             nat::forget(node, packet, entry);
         }
     }
-    let from_peer = is_from_peer(node, settings, &ethernet);
     let noted = noted(node, service, packet);
     let index = named.or(noted).unwrap_or(NO_BACKEND);
     let (choice, new) = match to(node, packet, index, from_peer) {

@@ -177,7 +177,8 @@ fn backend(backing: &Backing, family: u8) -> Backend {
         address: backing.machine.address(family).into(),
         mac: backing.machine.mac,
         delivery: backing.delivery as u8,
-        state: bit(backing.alive, ALIVE) | bit(backing.accepts, ACCEPTS),
+        // The agent writes no backend that accepts and is down.
+        state: bit(backing.alive || backing.accepts, ALIVE) | bit(backing.accepts, ACCEPTS),
         port_be: BACKEND_PORT.to_be(),
         source_mac: NODE.mac,
         ifindex: INTERFACE + u32::from(backing.elsewhere),

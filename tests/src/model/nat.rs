@@ -1,6 +1,6 @@
 //! "NAT": full translation, by two entries for each flow.
 
-use lb_common::backend::ACCEPTS;
+use lb_common::backend::{ACCEPTS, ALIVE};
 use lb_common::bucket::slot;
 use lb_common::counter::Verdict;
 use lb_common::flow::FlowKey;
@@ -32,12 +32,19 @@ pub(super) fn from_backend(state: &mut State, frame: &[u8], packet: &Packet) -> 
 pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
     let entry = *state.nat_flows.get(&packet.tuple)?;
     // "A new SYN from an old client port, and its former backend no longer accepts, or its place is
-    // another's: both entries go, and it chooses anew."
-    let accepts = state.backend(entry.backend).is_some_and(|it| {
-        let same = it.address == entry.destination && it.port_be == entry.destination_port_be;
-        same && it.state & ACCEPTS != 0
-    });
-    if packet.kind == Kind::Syn && !accepts {
+    // another's; a datagram whose backend is not ALIVE: both entries go, and it chooses anew."
+    let is = |wanted: u8| {
+        state.backend(entry.backend).is_some_and(|it| {
+            let same = it.address == entry.destination && it.port_be == entry.destination_port_be;
+            same && it.state & wanted != 0
+        })
+    };
+    let over = match packet.kind {
+        Kind::Syn => !is(ACCEPTS),
+        Kind::Datagram => !is(ALIVE),
+        _ => false,
+    };
+    if over {
         forget(state, &packet.tuple, &entry);
         return None;
     }

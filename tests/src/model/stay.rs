@@ -23,19 +23,23 @@ pub(super) fn steer(
     interface: u32,
     service: &Service,
 ) -> Outcome {
-    let named = named(state, frame, packet, service);
+    // "The first of these that is to be had."
+    let named = named(state, frame, packet, service)
+        .and_then(|index| Some((index, to(state, packet, index)?)));
     // "A NAT entry [..] goes, where the connection id names another backend than its."
     if service.flags & HAS_NAT != 0
         && let Some(entry) = state.nat_flows.get(&packet.tuple).copied()
     {
-        if named.is_some_and(|index| index != entry.backend) {
+        if named.is_some_and(|(index, _)| index != entry.backend) {
             nat::forget(state, &packet.tuple, &entry);
         } else if let Some(outcome) = nat::from_client(state, frame, packet) {
             return outcome;
         }
     }
     let noted = noted(state, packet, service);
-    let stays = named.or(noted).and_then(|index| to(state, packet, index));
+    let stays = named
+        .map(|(_, choice)| choice)
+        .or_else(|| noted.and_then(|index| to(state, packet, index)));
     let (choice, new) = match stays {
         Some(choice) => (choice, noted.is_none()),
         None => match choose::ranked(state, service, packet) {

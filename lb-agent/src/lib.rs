@@ -22,3 +22,4 @@ pub mod script;
 pub mod table;
 pub mod track;
 pub mod vrrp;
+mod web;

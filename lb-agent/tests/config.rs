@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_agent::config::{
-    Backend, Config, ConfigError, DeliverySetting, Hash, NodeError, Notify, NotifyEvent, NotifyWay,
-    Protocol, Script, Track, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
-    Watched,
+    Backend, Check, Config, ConfigError, DeliverySetting, Fingerprint, Hash, HttpCheck, NodeError,
+    Notify, NotifyEvent, NotifyWay, Protocol, Script, Statuses, Track, Trust, UnknownPorts, Url,
+    VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
 };
 use proptest::prelude::*;
 
@@ -24,6 +24,7 @@ const VRRP: &str = include_str!("fixtures/config/taken/vrrp.toml");
 const NOTIFY: &str = include_str!("fixtures/config/taken/notify.toml");
 const PROTECTION: &str = include_str!("fixtures/config/taken/protection.toml");
 const DATAGRAMS: &str = include_str!("fixtures/config/taken/datagrams.toml");
+const CHECKS: &str = include_str!("fixtures/config/taken/checks.toml");
 const TRACK: &str = include_str!("fixtures/config/taken/track.toml");
 const EXAMPLE: &str = include_str!("../../docs/lb.toml.example");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
@@ -449,6 +450,42 @@ fn what_keeps_datagrams_arrives() {
     assert_eq!(ids.collect::<Vec<_>>(), [0x0a01, 0x0a02]);
     let without = taken(TEN_LINES);
     assert!(without.services[0].affinity.is_none() && without.services[0].quic.is_none());
+}
+
+#[test]
+fn checks_are_read() {
+    let config = taken(CHECKS);
+    let checks: Vec<&HttpCheck> = config
+        .services
+        .iter()
+        .map(|service| match &*service.health.check {
+            Check::Http(http) => &**http,
+            Check::Tcp => panic!("{} is checked by TCP", service.name),
+        })
+        .collect();
+    let [kube, web, pinned, any] = checks[..] else { panic!("{} checks", checks.len()) };
+    assert_eq!(kube.path, "/readyz?verbose");
+    let statuses = |first, last| Statuses { first, last };
+    assert_eq!(kube.expect, [statuses(200, 200), statuses(401, 403)]);
+    let tls = kube.tls.as_ref().expect("https");
+    assert_eq!(tls.server_name.as_deref(), Some("kubernetes"));
+    assert_eq!(tls.trust, Trust::Authorities("/etc/kubernetes/pki/ca.crt".into()));
+    assert_eq!(tls.token_file.as_deref(), Some(Path::new("/var/run/token")));
+    let own = tls.certificate.as_ref().expect("a certificate");
+    assert_eq!(
+        (&own.certificate_file, &own.key_file),
+        (&"/etc/lb/check.crt".into(), &"/etc/lb/check.key".into())
+    );
+    assert_eq!((web.host.as_deref(), &web.tls), (Some("www.example.com"), &None));
+    assert_eq!(web.expect, [Statuses::SUCCESS]);
+    let trust = |check: &HttpCheck| check.tls.clone().expect("https").trust;
+    assert!(matches!(trust(pinned), Trust::Pinned(Fingerprint(bytes)) if bytes[..2] == [0, 255]));
+    assert_eq!(trust(any), Trust::Anything);
+    assert_eq!(*taken(TEN_LINES).services[0].health.check, Check::Tcp);
+    let remarks = config.remarks();
+    let told =
+        remarks.iter().filter(|remark| remark.contains("`verify = false` for service `any`"));
+    assert_eq!(told.count(), 1, "{remarks:?}");
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Agent {
             rise: health.rise,
             fall: health.fall,
         };
-        Target { address, schedule }
+        Target { address, check: Arc::clone(&health.check), schedule }
     }
 
     /// Has the backends of every checked service checked. A datagram service has no connection to

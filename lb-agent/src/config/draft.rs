@@ -1,6 +1,7 @@
 //! From the document's tables to a [`Draft`]: every value is right by itself and knows its place,
 //! but nothing is known yet about values together. Defaults and ranges stand here.
 
+mod check;
 mod datagram;
 mod notify;
 mod protection;
@@ -9,6 +10,7 @@ mod vrrp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::layout::size;
@@ -294,13 +296,11 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
         let problem = Problem::TimeoutAboveInterval { timeout, interval };
         faults.add(&section.span_of("timeout"), problem);
     }
-    if !section.or("tcp", true, faults, Item::boolean) {
-        faults.add(&section.span_of("tcp"), Problem::OnlyTcpChecks);
-    }
     // A server of UDP seldom accepts TCP on the same port: it is checked only if asked for.
     let by_default = asked_for || protocol == Protocol::Tcp;
     Health {
         enabled: section.or("enabled", by_default, faults, Item::boolean),
+        check: Arc::new(check::check(&section, faults)),
         interval,
         timeout,
         rise: section.or("rise", 2, faults, |item| item.number(1..=100)),

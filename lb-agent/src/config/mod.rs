@@ -4,6 +4,7 @@
 //! found, each with its place and remedy. Nothing here reads files, knows which node it runs on or
 //! looks at the system: whether an interface exists or a cgroup is mounted is for others to see.
 
+mod check;
 mod datagram;
 mod document;
 mod draft;
@@ -24,6 +25,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,7 @@ use toml::de::DeTable;
 use draft::Draft;
 use error::Faults;
 
+pub use check::{Check, ClientCertificate, Fingerprint, HttpCheck, Statuses, TlsCheck, Trust};
 pub use datagram::{Quic, ServerId};
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
@@ -153,6 +156,7 @@ pub enum DeliverySetting {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     pub enabled: bool,
+    pub check: Arc<Check>,
     pub interval: Duration,
     /// At most `interval`.
     pub timeout: Duration,

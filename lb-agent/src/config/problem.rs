@@ -90,8 +90,8 @@ pub enum Problem {
     NoServerId { backend: SocketAddr },
     #[error("`server_id` {id} is not as long as `server_id_length` says: {wanted}")]
     ServerIdLength { id: ServerId, wanted: u8 },
-    #[error("`tcp = false`, but there is no other kind of check")]
-    OnlyTcpChecks,
+    #[error("`tcp = false`, and neither `http` nor `https`")]
+    NoCheck,
     #[error("`active` and [vrrp] both say who holds the virtual addresses")]
     ActiveWithVrrp,
     #[error("`advertisement_interval` is {}, which an advertisement of VRRP version {version} cannot carry",
@@ -156,6 +156,10 @@ pub enum Form {
     SocketPath,
     Url,
     ServerId,
+    HttpPath,
+    Statuses,
+    Host,
+    Fingerprint,
 }
 
 /// Kinds of address that no machine can be reached at.
@@ -204,6 +208,10 @@ impl Form {
             Self::SocketPath => "a path short enough for a socket",
             Self::Url => "the URL of a webhook",
             Self::ServerId => "the id of a server",
+            Self::HttpPath => "a path to ask a server for",
+            Self::Statuses => "a status of HTTP",
+            Self::Host => "the name of a host",
+            Self::Fingerprint => "a SHA-256 fingerprint",
         }
     }
 
@@ -219,6 +227,17 @@ impl Form {
             }
             Self::ServerId => {
                 "write two hexadecimal digits for each of 1 to 8 bytes, such as \"0a01\""
+            }
+            Self::HttpPath => {
+                "write what stands behind the host in a URL, such as \"/readyz\" or \"/health?full=1\""
+            }
+            Self::Statuses => "write one or a range, such as \"200\" or \"200-399\"",
+            Self::Host => {
+                "write a name or an address, with a port where that is to be said, such as \
+                 \"kubernetes.default.svc\""
+            }
+            Self::Fingerprint => {
+                "write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` shows them"
             }
             Self::Prefix => {
                 "write an address with the number of its leading bits that count, such as \
@@ -364,7 +383,10 @@ impl Problem {
                     2 * wanted
                 )
             }
-            Self::OnlyTcpChecks => "to check nothing, write `enabled = false`".to_owned(),
+            Self::NoCheck => {
+                "to check nothing, write `enabled = false`; to ask for a page, https = \"/readyz\""
+                    .to_owned()
+            }
             other => {
                 return other
                     .remedy_of_track()

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Config, DeliverySetting, Node, Protocol, Service, Vrrp};
+use super::{
+    Check, Config, DeliverySetting, Health, Node, Protocol, Service, TlsCheck, Trust, Vrrp,
+};
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
 /// (Maglev, NSDI 2016, section 3.4).
@@ -14,6 +16,9 @@ const BUCKETS_PER_BACKEND: usize = 100;
 
 /// Checks a second that the agent makes with a fair part of a core (about 0.1 ms each).
 const CHECKS_PER_SECOND: f64 = 5000.0;
+
+/// What is checked once, however many services have it.
+type Checked<'c> = (SocketAddr, &'c Check, Duration, Duration, u32, u32);
 
 impl Config {
     /// Sentences for people; none where there is nothing to say.
@@ -48,10 +53,11 @@ impl Config {
     /// What services check in the same way is checked once.
     fn many_checks(&self) -> Option<String> {
         let checked = self.services.iter().filter(|service| service.health.enabled);
-        let mut targets: HashMap<(SocketAddr, Duration, Duration, u32, u32), f64> = HashMap::new();
+        let mut targets: HashMap<Checked<'_>, f64> = HashMap::new();
         for Service { backends, health, .. } in checked {
             let each = health.interval.as_secs_f64().recip();
-            let of = |at| (at, health.interval, health.timeout, health.rise, health.fall);
+            let Health { check, interval, timeout, rise, fall, .. } = health;
+            let of = |at| (at, &**check, *interval, *timeout, *rise, *fall);
             targets.extend(backends.iter().map(|backend| (of(backend.address), each)));
         }
         let per_second: f64 = targets.values().sum();
@@ -117,6 +123,15 @@ fn of_service(service: &Service) -> Vec<String> {
         };
         remarks.push(format!(
             "the backends of service `{name}` are not checked: a dead one keeps its clients{how}"
+        ));
+    }
+    if let Check::Http(check) = &*health.check
+        && let Some(TlsCheck { trust: Trust::Anything, token_file, .. }) = &check.tls
+    {
+        let token = if token_file.is_some() { ", and gets the token" } else { "" };
+        remarks.push(format!(
+            "`verify = false` for service `{name}`: whoever answers for a backend passes its checks{token}; \
+             give `ca_file` or `fingerprint`"
         ));
     }
     if let Some(size) = service.table_size

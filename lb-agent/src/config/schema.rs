@@ -67,7 +67,25 @@ pub(crate) static BACKEND: Table = Table {
 
 pub(crate) static HEALTH: Table = Table {
     heading: "[service.health]",
-    keys: &["enabled", "tcp", "interval", "timeout", "rise", "fall"],
+    keys: &[
+        "enabled",
+        "tcp",
+        "http",
+        "https",
+        "expect",
+        "host",
+        "server_name",
+        "ca_file",
+        "fingerprint",
+        "verify",
+        "certificate_file",
+        "key_file",
+        "token_file",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+    ],
 };
 
 pub(crate) static RATE_LIMIT: Table = Table {

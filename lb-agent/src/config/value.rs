@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Url;
+use super::check::{Fingerprint, Statuses};
 use super::problem::{AddressKind, Form, Problem};
 use super::protection::{NoPrefix, Prefix};
 
@@ -164,6 +165,30 @@ pub(super) fn interface_name(text: &str) -> Result<String, Problem> {
 pub(super) fn path(text: &str) -> Result<PathBuf, Problem> {
     let fits = text.starts_with('/') && !text.contains('\0');
     if fits { Ok(PathBuf::from(text)) } else { Err(malformed(text, Form::Path)) }
+}
+
+/// What stands behind the host in a URL.
+pub(super) fn http_path(text: &str) -> Result<String, Problem> {
+    let visible = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&b);
+    let fits = text.starts_with('/') && text.bytes().all(visible);
+    if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::HttpPath)) }
+}
+
+/// One status of HTTP, or a range.
+pub(super) fn statuses(text: &str) -> Result<Statuses, Problem> {
+    Statuses::parse(text).ok_or_else(|| malformed(text, Form::Statuses))
+}
+
+/// A name or an address, as a Host header has it.
+pub(super) fn host(text: &str) -> Result<String, Problem> {
+    let of_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    let fits = !text.is_empty() && text.bytes().all(of_host);
+    if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::Host)) }
+}
+
+/// Of a certificate.
+pub(super) fn fingerprint(text: &str) -> Result<Fingerprint, Problem> {
+    Fingerprint::parse(text).ok_or_else(|| malformed(text, Form::Fingerprint))
 }
 
 /// Where a webhook is.

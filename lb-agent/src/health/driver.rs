@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::http::Settings;
 use super::judge::{Judge, Outcome, Verdict};
 use super::{Event, State, Target, pace, probe};
 
@@ -44,6 +45,7 @@ struct Shared {
     permits: Semaphore,
     events: mpsc::Sender<Event>,
     checks: AtomicU64,
+    settings: Arc<Settings>,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -79,6 +81,7 @@ impl Checker {
             permits: Semaphore::new(limits.in_flight),
             events,
             checks: AtomicU64::new(0),
+            settings: Arc::default(),
             complained: Mutex::new(None),
         };
         let tasks = Mutex::new(HashMap::new());
@@ -94,6 +97,7 @@ impl Checker {
         let wanted: HashSet<Target> = targets.into_iter().collect();
         let mut tasks = lock(&self.tasks);
         let known = known(&tasks);
+        self.shared.settings.keep_only(wanted.iter().map(|target| &*target.check));
         tasks.retain(|target, _| wanted.contains(target));
         let new: Vec<_> = wanted.into_iter().filter(|t| !tasks.contains_key(t)).collect();
         let beginners = new.len();
@@ -178,7 +182,9 @@ impl Watch {
     async fn check(&self) -> (Instant, Outcome) {
         let _permit = self.shared.permits.acquire().await;
         let start = Instant::now();
-        let outcome = probe::probe(self.target.address, self.target.schedule.timeout).await;
+        let Target { address, check, schedule } = &self.target;
+        let settings = &self.shared.settings;
+        let outcome = probe::probe(*address, check, settings, schedule.timeout).await;
         self.shared.checks.fetch_add(1, Ordering::Relaxed);
         if let Outcome::NotChecked(why) = &outcome {
             self.shared.complain(&self.target, why);

@@ -1,10 +1,11 @@
-//! Which backends answer. A check opens a TCP connection to the backend's port; `rise` and `fall`
-//! turn the results into a [`State`], and a [`Checker`] reports each change of it.
+//! Which backends answer. A check opens a TCP connection to the backend's port, and may ask for a page over
+//! it; `rise` and `fall` turn the results into a [`State`], and a [`Checker`] reports each change of it.
 //!
 //! What follows from a state (which backend takes new clients, which flows end) is not decided
-//! here. [`judge`] and [`pace`] are pure; [`probe`] and [`driver`] do the work.
+//! here. [`judge`] and [`pace`] are pure; [`probe`], [`http`] and [`driver`] do the work.
 
 mod driver;
+mod http;
 mod judge;
 mod pace;
 mod probe;
@@ -12,8 +13,10 @@ mod probe;
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Check;
 pub use crate::hysteresis::State;
 pub use driver::Checker;
 
@@ -21,6 +24,7 @@ pub use driver::Checker;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     pub address: SocketAddr,
+    pub check: Arc<Check>,
     pub schedule: Schedule,
 }
 

@@ -42,15 +42,18 @@ fn fraction(hash: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Check;
     use crate::health::Schedule;
 
     fn target(n: u32, interval: Duration) -> Target {
         let ip = std::net::Ipv4Addr::from(0x0a00_0000 + n);
         let schedule = Schedule { interval, timeout: interval, rise: 2, fall: 3 };
-        Target { address: SocketAddr::from((ip, 6443)), schedule }
+        Target { address: SocketAddr::from((ip, 6443)), check: Arc::new(Check::Tcp), schedule }
     }
 
     #[test]

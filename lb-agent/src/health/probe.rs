@@ -1,4 +1,4 @@
-//! One check: a TCP handshake, taken just so far that the kernel at the other end has answered.
+//! One check. Of TCP alone it is a handshake, taken just so far that the kernel at the other end has answered.
 //!
 //! ```text
 //!   here  SYN ------>              <------ SYN, ACK        RST ------>
@@ -12,25 +12,60 @@
 //! that is reset.
 //!
 //! What this shows is that something listens, and that its accept queue has room: a process that
-//! hangs is noticed when its clients have filled that queue.
+//! hangs is noticed when its clients have filled that queue. A check by [`http`](super::http) goes on from
+//! there.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::linux::net::TcpStreamExt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream as Stream};
+use tokio::time::{Instant, timeout_at};
 
+use super::http::{self, Settings};
 use super::judge::Outcome;
+use crate::config::Check;
 
-/// Checks whether `address` takes connections, for at most `limit`.
-pub(super) async fn probe(address: SocketAddr, limit: Duration) -> Outcome {
-    match open(&address) {
-        Ok(socket) => connect(socket, address, limit).await,
-        Err(error) => Outcome::NotChecked(format!("no socket for a check: {error}")),
+/// Checks the server at `address`, for at most `limit`.
+pub(super) async fn probe(
+    address: SocketAddr,
+    check: &Check,
+    settings: &Arc<Settings>,
+    limit: Duration,
+) -> Outcome {
+    let start = Instant::now();
+    match attempt(address, check, settings, limit).await {
+        Ok(what) => Outcome::Passed(format!("{what} in {}", milliseconds(start.elapsed()))),
+        Err(outcome) => outcome,
     }
+}
+
+async fn attempt(
+    address: SocketAddr,
+    check: &Check,
+    settings: &Arc<Settings>,
+    limit: Duration,
+) -> Result<String, Outcome> {
+    let deadline = Instant::now() + limit;
+    let missing = |error| Outcome::NotChecked(format!("no socket for a check: {error}"));
+    let socket = open(&address).map_err(missing)?;
+    let connected = timeout_at(deadline, connect(socket, address)).await;
+    let stream =
+        connected.map_err(|_| Outcome::Failed(format!("no answer within {limit:?}")))??;
+    match check {
+        Check::Tcp => Ok("connected".to_owned()),
+        Check::Http(check) => http::ask(stream, address, check, settings, deadline).await,
+    }
+}
+
+/// One decimal place; two below a tenth of a millisecond, as on loopback.
+fn milliseconds(took: Duration) -> String {
+    let ms = took.as_secs_f64() * 1e3;
+    if ms < 0.1 { format!("{ms:.2} ms") } else { format!("{ms:.1} ms") }
 }
 
 fn open(address: &SocketAddr) -> io::Result<TcpSocket> {
@@ -43,18 +78,16 @@ fn open(address: &SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn connect(socket: TcpSocket, address: SocketAddr, limit: Duration) -> Outcome {
-    let start = Instant::now();
-    match tokio::time::timeout(limit, socket.connect(address)).await {
-        Err(_) => Outcome::Failed(format!("no answer within {limit:?}")),
-        Ok(Err(error)) => blame(&error),
+async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<Stream, Outcome> {
+    match socket.connect(address).await {
+        Err(error) => Err(blame(&error)),
         // The kernel may choose the very port that is asked for as the source where both
         // addresses are this node's, and TCP then connects the socket to itself (RFC 9293,
         // section 3.5, simultaneous open). Nobody listens there.
-        Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
-            Outcome::Failed("connection refused".to_owned())
+        Ok(stream) if stream.local_addr().is_ok_and(|local| local == address) => {
+            Err(Outcome::Failed("connection refused".to_owned()))
         }
-        Ok(Ok(_)) => Outcome::Connected(start.elapsed()),
+        Ok(stream) => Ok(stream),
     }
 }
 
@@ -88,6 +121,14 @@ mod tests {
     use crate::health::tests::{TEST_LIMIT, runtime, test_address};
 
     #[test]
+    fn times_are_told_to_what_can_be_read() {
+        let rows = [(52, "0.05 ms"), (430, "0.4 ms"), (12_345, "12.3 ms")];
+        for (micros, text) in rows {
+            assert_eq!(milliseconds(Duration::from_micros(micros)), text);
+        }
+    }
+
+    #[test]
     fn what_this_node_lacks_is_not_held_against_the_target() {
         for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENOBUFS, Errno::ENOMEM] {
             assert!(matches!(blame(&errno.into()), Outcome::NotChecked(_)), "{errno}");
@@ -103,8 +144,8 @@ mod tests {
             let address = test_address();
             let socket = open(&address).unwrap();
             socket.bind(address).unwrap();
-            let outcome = connect(socket, address, TEST_LIMIT).await;
-            assert_eq!(outcome, Outcome::Failed("connection refused".to_owned()));
+            let refused = Outcome::Failed("connection refused".to_owned());
+            assert_eq!(connect(socket, address).await.unwrap_err(), refused);
         });
     }
 
@@ -115,8 +156,9 @@ mod tests {
             let address = server.local_addr().unwrap();
             // A machine that is busy enough lets the ACK's delay pass: one of these is enough.
             for _ in 0..20 {
-                let outcome = probe(address, TEST_LIMIT).await;
-                assert!(matches!(outcome, Outcome::Connected(_)), "{outcome:?}");
+                let settings = Arc::default();
+                let outcome = probe(address, &Check::Tcp, &settings, TEST_LIMIT).await;
+                assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
                 let client = tokio::net::TcpStream::connect(address).await.unwrap();
                 let mut first = server.accept().await.unwrap().1;
                 if first == client.local_addr().unwrap() {

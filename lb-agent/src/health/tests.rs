@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 
 use super::driver::Limits;
 use super::{Checker, Event, Schedule, State, Target};
+use crate::config::Check;
 
 /// More than anything here takes, on a machine however busy.
 pub(super) const TEST_LIMIT: Duration = Duration::from_secs(20);
@@ -30,7 +32,8 @@ pub(super) fn test_address() -> SocketAddr {
 
 fn target(address: SocketAddr) -> Target {
     let interval = Duration::from_millis(10);
-    Target { address, schedule: Schedule { interval, timeout: TEST_LIMIT, rise: 2, fall: 3 } }
+    let schedule = Schedule { interval, timeout: TEST_LIMIT, rise: 2, fall: 3 };
+    Target { address, check: Arc::new(Check::Tcp), schedule }
 }
 
 async fn next(events: &mut Receiver<Event>) -> Event {

@@ -22,7 +22,6 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod timestamp;
-mod tls;
 mod webhook;
 
 use std::path::Path;

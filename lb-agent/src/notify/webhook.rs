@@ -1,19 +1,20 @@
 //! Posting a notice to a server: HTTP/1.1, one connection for each attempt.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::tls::{self, TlsError};
-use crate::config::Url;
+use crate::config::{Trust, Url};
+use crate::web::exchange;
+use crate::web::exchange::USER_AGENT;
+use crate::web::tls::{self, TlsError};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -61,7 +62,7 @@ impl Webhook {
             .uri(&self.url.path)
             .header(header::HOST, server())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, concat!("lb-agent/", env!("CARGO_PKG_VERSION")))
+            .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONNECTION, "close")
             // A structured field: a string (RFC 8941, 3.3.3).
             .header(IDEMPOTENCY_KEY, format!("\"{key}\""))
@@ -71,31 +72,21 @@ impl Webhook {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|source| PostError::Connect { server: server(), source })?;
-        if !self.url.secure {
-            return self.converse(stream, request).await;
-        }
-        let stream = tls::connect(stream, &self.url.host, self.ca_file.as_deref())
-            .await
-            .map_err(|source| PostError::Tls { server: server(), source })?;
-        self.converse(stream, request).await
+        let answer = if self.url.secure {
+            let tls = |source| PostError::Tls { server: server(), source };
+            let settings = self.settings().await.map_err(tls)?;
+            let stream = tls::connect(stream, &self.url.host, settings).await.map_err(tls)?;
+            exchange(stream, request).await
+        } else {
+            exchange(stream, request).await
+        };
+        Ok(answer.map_err(|source| PostError::Http { server: server(), source })?.status)
     }
 
-    /// The status is all that counts of an answer.
-    async fn converse(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        request: Request<Full<Bytes>>,
-    ) -> Result<StatusCode, PostError> {
-        let http = |source| PostError::Http { server: self.url.authority(), source };
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-        let answer = sender.send_request(request);
-        // The connection is driven beside the question, and may end first with the answer in hand.
-        tokio::pin!(answer, connection);
-        let response = tokio::select! {
-            response = &mut answer => response,
-            _ = &mut connection => answer.await,
-        };
-        Ok(response.map_err(http)?.status())
+    /// Authorities are read for each attempt: a changed file counts from the next one on.
+    async fn settings(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let trust = self.ca_file.clone().map_or(Trust::System, Trust::Authorities);
+        let reading = tokio::task::spawn_blocking(move || tls::settings(&trust, None)).await;
+        reading.map_err(|error| TlsError::Reading(std::io::Error::other(error)))?
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +23,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::tcp::accept;
 use super::{Answer, canonical};
+
+/// As a Kubernetes API server says it.
+const SICK: &str = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -49,25 +53,31 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: TlsAcceptor,
     name: String,
+    well: Arc<AtomicBool>,
     mut listening: watch::Receiver<bool>,
 ) {
     while let Some(stream) = accept(&listener, &mut listening).await {
-        let (tls, name) = (tls.clone(), name.clone());
+        let (tls, name, well) = (tls.clone(), name.clone(), Arc::clone(&well));
         tokio::spawn(async move {
             // A client that goes away (a health check's bare connect) is no fault of the server's.
-            let _ = converse(stream, tls, name).await;
+            let _ = converse(stream, tls, name, &well).await;
         });
     }
 }
 
-async fn converse(stream: TcpStream, tls: TlsAcceptor, backend: String) -> Result<()> {
+async fn converse(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    backend: String,
+    well: &AtomicBool,
+) -> Result<()> {
     stream.set_nodelay(true)?;
     let client = canonical(stream.peer_addr()?);
     let local = canonical(stream.local_addr()?);
     let answer = Answer { backend, client, local };
     let stream = tls.accept(stream).await?;
     let service = service_fn(move |request| {
-        let response = respond(&request, &answer);
+        let response = respond(&request, &answer, well.load(Ordering::Relaxed));
         async move { Ok::<_, Infallible>(response) }
     });
     hyper::server::conn::http1::Builder::new()
@@ -76,8 +86,9 @@ async fn converse(stream: TcpStream, tls: TlsAcceptor, backend: String) -> Resul
     Ok(())
 }
 
-fn respond(request: &Request<Incoming>, answer: &Answer) -> Response<Body> {
+fn respond(request: &Request<Incoming>, answer: &Answer, well: bool) -> Response<Body> {
     match request.uri().path() {
+        "/readyz" if !well => whole(StatusCode::INTERNAL_SERVER_ERROR, SICK),
         "/readyz" | "/livez" | "/healthz" => whole(StatusCode::OK, "ok"),
         "/" => match serde_json::to_string(answer) {
             Ok(text) => whole(StatusCode::OK, text),

@@ -10,6 +10,8 @@ mod udp;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -38,10 +40,14 @@ const READY: &str = "ready";
 const LEAVE: &str = "leave";
 /// On its input: listen again.
 const JOIN: &str = "join";
+/// On its input: say at `/readyz` that something is wrong, and serve all the same.
+const SICKEN: &str = "sicken";
+/// On its input: say that all is well.
+const RECOVER: &str = "recover";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 pub enum Mode {
-    /// HTTP/1.1 over TLS: `/` answers with an [`Answer`], `/readyz` with "ok", and
+    /// HTTP/1.1 over TLS: `/` answers with an [`Answer`], `/readyz` with "ok" unless told otherwise, and
     /// `/watch?interval_ms=N` sends a line with a number every N milliseconds without end.
     Https,
     /// Says an [`Answer`] in the first line, then echoes.
@@ -96,7 +102,8 @@ pub struct Arguments {
 /// Where it cannot listen, or its certificate is wrong.
 pub async fn serve(arguments: Arguments) -> Result<()> {
     let (orders, listening) = watch::channel(true);
-    start(&arguments, &listening).await?;
+    let well = Arc::new(AtomicBool::new(true));
+    start(&arguments, &listening, &well).await?;
     say(READY)?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await.context("cannot read orders")? {
@@ -110,16 +117,22 @@ pub async fn serve(arguments: Arguments) -> Result<()> {
             }
             JOIN => {
                 orders.send_replace(true);
-                start(&arguments, &listening).await?;
+                start(&arguments, &listening, &well).await?;
             }
-            other => bail!("unknown order {other:?}: say {LEAVE} or {JOIN}"),
+            SICKEN => well.store(false, Ordering::Relaxed),
+            RECOVER => well.store(true, Ordering::Relaxed),
+            other => bail!("unknown order {other:?}: say {LEAVE}, {JOIN}, {SICKEN} or {RECOVER}"),
         }
         say(READY)?;
     }
     Ok(())
 }
 
-async fn start(arguments: &Arguments, listening: &watch::Receiver<bool>) -> Result<()> {
+async fn start(
+    arguments: &Arguments,
+    listening: &watch::Receiver<bool>,
+    well: &Arc<AtomicBool>,
+) -> Result<()> {
     for &address in &arguments.listen {
         let name = arguments.name.clone();
         let at = || format!("cannot listen on {address}");
@@ -131,7 +144,8 @@ async fn start(arguments: &Arguments, listening: &watch::Receiver<bool>) -> Resu
                 };
                 let tls = https::acceptor(certificate, key)?;
                 let listener = tokio::net::TcpListener::bind(address).await.with_context(at)?;
-                tokio::spawn(https::serve(listener, tls, name, listening.clone()));
+                let well = Arc::clone(well);
+                tokio::spawn(https::serve(listener, tls, name, well, listening.clone()));
             }
             Mode::Tcp => {
                 let listener = tokio::net::TcpListener::bind(address).await.with_context(at)?;
@@ -195,8 +209,7 @@ impl Backend {
     /// # Errors
     /// Where it does not obey.
     pub fn leave(&mut self) -> Result<()> {
-        self.process.say(LEAVE)?;
-        self.await_ready()
+        self.order(LEAVE)
     }
 
     /// Listens again. Done when this returns.
@@ -204,7 +217,19 @@ impl Backend {
     /// # Errors
     /// Where it does not obey.
     pub fn join(&mut self) -> Result<()> {
-        self.process.say(JOIN)?;
+        self.order(JOIN)
+    }
+
+    /// From now on it says at `/readyz` whether all is well (https).
+    ///
+    /// # Errors
+    /// Where it does not obey.
+    pub fn say_well(&mut self, well: bool) -> Result<()> {
+        self.order(if well { RECOVER } else { SICKEN })
+    }
+
+    fn order(&mut self, order: &str) -> Result<()> {
+        self.process.say(order)?;
         self.await_ready()
     }
 

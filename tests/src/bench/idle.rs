@@ -43,7 +43,8 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     for Case { name, interval, families } in CASES {
         stage.step(&format!("{name}: starting"));
         let vrrp = Some(Vrrp { interval });
-        let shape = Shape { vrrp, families, checks: "", ..Shape::masters(&[Mode::Https]) };
+        let shape =
+            Shape { vrrp, families, checks: String::new(), ..Shape::masters(&[Mode::Https]) };
         let mut cluster = Cluster::start(stage, shape)?;
         cluster.elect(0, &[0, 1, 2])?;
         cluster.settle()?;

@@ -15,6 +15,7 @@ pub(crate) mod failover;
 mod false_verdict;
 mod flap;
 mod fragments;
+mod health_https;
 mod host_clients;
 mod icmp;
 mod kernels;
@@ -160,6 +161,11 @@ pub static ALL: &[Scenario] = &[
         name: "false-verdict",
         about: "a node thinks all others dead, although they serve, under load",
         run: false_verdict::run,
+    },
+    Scenario {
+        name: "health-https",
+        about: "servers that say that they are not well get no new clients; certificates are verified",
+        run: health_https::run,
     },
     Scenario {
         name: "agent-kill",

@@ -62,7 +62,7 @@ pub struct Shape {
     /// Of the VIPs and services.
     pub families: &'static [Family],
     /// What stands below `[service.health]` of TCP services.
-    pub checks: &'static str,
+    pub checks: String,
     /// `hash` of every service.
     pub hash: &'static str,
     /// `data_path.modes`; where empty the agent chooses, for the lab's veths generic XDP.
@@ -100,7 +100,7 @@ impl Shape {
             on: On::Nodes,
             services: services.to_vec(),
             families: &Family::BOTH,
-            checks: QUICK,
+            checks: QUICK.to_owned(),
             hash: "source",
             modes: &["native"],
             offloads: Offloads::Off,
@@ -188,8 +188,8 @@ impl Shape {
 
     fn service(&self, mode: Mode, family: Family) -> String {
         let (name, protocol, health) = match mode {
-            Mode::Https => ("kube-apiserver", "tcp", self.checks),
-            Mode::Tcp => ("echo", "tcp", self.checks),
+            Mode::Https => ("kube-apiserver", "tcp", self.checks.as_str()),
+            Mode::Tcp => ("echo", "tcp", self.checks.as_str()),
             Mode::Udp => ("dns", "udp", "enabled = false\n"),
         };
         let members = self.backend_names().into_iter();

@@ -12,12 +12,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::config::{Notify, NotifyEvent, NotifyWay, Url};
 use crate::notify::notice::Notice;
+use crate::web::testbed;
 
 /// Longer than anything here takes on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
@@ -115,28 +115,10 @@ impl Server {
 
     /// With TLS. Returns the authority of its certificate, in PEM.
     pub(super) async fn start_tls(status: u16) -> (Self, String) {
-        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]);
-        let certified = certified.expect("a certificate");
-        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions of ring")
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)
-            .expect("they fit");
+        let certified = testbed::certificate("127.0.0.1");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (server, routes) = Self::make(listener.local_addr().expect("a socket"), status);
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(stream) = acceptor.accept(stream).await else { continue };
-                let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-                let stream = hyper_util::rt::TokioIo::new(stream);
-                let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(stream, service).await;
-            }
-        });
+        testbed::serve(listener, routes, &certified, None);
         (server, certified.cert.pem())
     }
 

@@ -14,6 +14,7 @@ use nix::net::if_::if_nameindex;
 
 use super::namespace::Namespace;
 use super::process::{Place, Process};
+use super::run::making;
 use super::xdp_pass::Pass;
 use super::{Inner, capture, cgroup, queues, tool};
 
@@ -63,6 +64,7 @@ impl HostBuilder {
     /// # Errors
     /// Where a namespace, a link, an address or the cgroup cannot be made.
     pub fn start(self) -> Result<Host> {
+        let _making = making();
         let run = &self.lab.run;
         let namespace = Namespace::create(format!("{}-{}", run.name(), self.name))?;
         let directory = run.directory().join(&self.name);

@@ -63,6 +63,7 @@ impl Lab {
     pub fn new(tool: &Path) -> Result<Self> {
         let run = Run::begin()?;
         cgroup::mount_point()?;
+        let _making = run::making();
         let switch = Namespace::create(format!("{}-switch", run.name()))?;
         // A switch port is not a host: no address of its own, no router solicitations.
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;

@@ -7,7 +7,8 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +20,10 @@ const ROOT: &str = "/run/lb-lab";
 
 /// More runs than this at once is a leak, not a use.
 const RUNS_MAX: u32 = 256;
+
+/// How long an ending process waits for a machine that is half made.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Owned: dismantled on drop.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ impl Run {
     /// Sweeps orphans, then claims a name and makes its directory and its bpf file system.
     pub(super) fn begin() -> Result<Self> {
         require_root()?;
+        let _making = making();
         let _global = lock_root()?;
         sweep_locked()?;
         let name = (0..RUNS_MAX)
@@ -74,6 +80,15 @@ impl Drop for Run {
     }
 }
 
+/// Read while something is made that carries a run's name; written once the process ends.
+static MAKING: RwLock<()> = RwLock::new(());
+
+/// To be held while something is made that carries a run's name. Once the process ends nobody gets it any
+/// more: what is made after the cleaning would stay.
+pub(super) fn making() -> RwLockReadGuard<'static, ()> {
+    MAKING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One at a time in this process.
 static DISMANTLING: Mutex<()> = Mutex::new(());
 
@@ -88,11 +103,21 @@ pub fn sweep() -> Result<Vec<String>> {
 }
 
 /// Removes every run that this process owns, for an end that runs no destructors (a signal).
-/// Destructors may run at the same time, since a scenario fails when its processes are killed.
+/// Destructors may run at the same time, since a scenario fails when its processes are killed; whoever wants
+/// to make something more waits for the end.
 ///
 /// # Errors
 /// Where something is left, for the next run's sweep.
 pub fn abandon() -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    // What is being made is waited for, but not for ever.
+    while Instant::now() < deadline {
+        if let Ok(guard) = MAKING.try_write() {
+            std::mem::forget(guard);
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
     let mine = format!("lab{}-", std::process::id());
     names()?.iter().filter(|name| name.starts_with(&mine)).try_for_each(|name| dismantle(name))
 }

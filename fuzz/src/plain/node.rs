@@ -17,8 +17,8 @@ use lb_common::interface::Interface;
 use lb_common::layout::stage;
 use lb_common::nat::NatEntry;
 use lb_common::protection::{Protection, SourceKey};
-use lb_common::quic::{Scheme, ServerId};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, STAYS, Service, ServiceKey, TCP, UDP};
+use lb_common::quic::ServerId;
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, Settings, peer_bit};
 use lb_common::vip::Vip;
 use lb_ebpf::answer::{QUOTED, answer};
@@ -34,13 +34,9 @@ use lb_ebpf::wire::Mac;
 
 use super::frame::{Bytes, INTERFACE, Kind};
 use crate::made_up::setting::{
-    BACKEND_PORT, Backing, CLIENT, CLIENT_PORT, NAT_PORT, NODE, PEERS, PORT, Setting, VIP,
+    BACKEND_PORT, Backing, CLIENT, CLIENT_PORT, NAT_PORT, NODE, PEERS, PORT, STAYING, Setting, VIP,
 };
 use crate::made_up::story::{End, Place, Programs};
-
-/// As the scene of the kernel's has it.
-const STAYING: u32 =
-    STAYS | Service::affinity_flags(60) | Scheme { rotation: 0, id_bytes: 1 }.flags();
 
 /// More than a story makes.
 const ENTRIES: usize = 64;

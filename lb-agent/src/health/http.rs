@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::judge::Outcome;
 use crate::config::{Check, ClientCertificate, HttpCheck, TlsCheck, Trust};
 use crate::web::tls::{self, TlsError};
-use crate::web::{Answer, exchange, exchange::USER_AGENT as OWN_NAME};
+use crate::web::{Answer, USER_AGENT as OWN_NAME, exchange};
 
 /// So much of what a server says about itself is shown.
 const SHOWN: usize = 120;

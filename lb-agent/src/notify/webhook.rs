@@ -12,9 +12,8 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 
 use crate::config::{Trust, Url};
-use crate::web::exchange;
-use crate::web::exchange::USER_AGENT;
 use crate::web::tls::{self, TlsError};
+use crate::web::{USER_AGENT, exchange};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 

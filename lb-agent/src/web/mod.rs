@@ -1,10 +1,10 @@
 //! HTTP and TLS towards others' servers, as far as the agent is a client of any.
 
-pub(crate) mod exchange;
+mod exchange;
 pub(crate) mod tls;
 mod verifier;
 
 #[cfg(test)]
 pub(crate) mod testbed;
 
-pub(crate) use exchange::{Answer, exchange};
+pub(crate) use exchange::{Answer, USER_AGENT, exchange};

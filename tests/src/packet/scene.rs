@@ -9,15 +9,13 @@ use lb_common::Address;
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::bucket::{Bucket, NONE, RANKS};
 use lb_common::hash::service_seed;
-use lb_common::quic::Scheme;
-use lb_common::service::{
-    HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey, TCP, UDP,
-};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, Service, ServiceKey, TCP, UDP};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, LOCAL_UDP, VIRTUAL_MAC};
 use nix::sys::socket;
 use serde::Deserialize;
 
 use super::guard::Guard;
+use super::made_up::setting::STAYING;
 use super::names;
 
 /// The port that clients use, the port that backends listen on.
@@ -139,7 +137,7 @@ pub struct Scene {
     pub mtu: u16,
     /// And the one after it.
     pub next_mtu: u16,
-    /// Datagrams stay for a minute, and connection ids name backends by their places, in one byte.
+    /// Datagrams stay, as [`STAYING`] says.
     pub stays: bool,
     /// What the services refuse.
     pub guard: Option<Guard>,
@@ -162,7 +160,7 @@ impl Scene {
             flags |= PROTECTED;
         }
         if self.stays {
-            flags |= stays();
+            flags |= STAYING;
         }
         let service = Service {
             seed: service_seed(&address, port_be, protocol),
@@ -218,11 +216,6 @@ impl Scene {
         }
         Ok(sockets)
     }
-}
-
-/// The flags of a service whose datagrams stay.
-pub const fn stays() -> u32 {
-    STAYS | Service::affinity_flags(60) | Scheme { rotation: 0, id_bytes: 1 }.flags()
 }
 
 impl SceneBackend {

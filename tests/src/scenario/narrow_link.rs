@@ -2,7 +2,7 @@
 //! but the node can tell a client so, since its programs are the router there: it answers with a too-big that
 //! it made itself (RFC 1191, RFC 8201). Where it does not the transfer hangs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -31,8 +31,8 @@ const BACKEND_PORT: u16 = 6443;
 /// Both sides of the narrow link, and what the backend says that it takes: as much as the clients' link.
 struct Inner {
     family: Family,
-    node: &'static str,
-    server: &'static str,
+    node: IpAddr,
+    server: IpAddr,
     length: u8,
     clients: &'static str,
     segment: u32,
@@ -41,16 +41,16 @@ struct Inner {
 const INNERS: [Inner; 2] = [
     Inner {
         family: Family::V4,
-        node: "198.51.100.1",
-        server: "198.51.100.2",
+        node: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        server: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)),
         length: 24,
         clients: "192.168.139.0/24",
         segment: 1460,
     },
     Inner {
         family: Family::V6,
-        node: "2001:db8:34::1",
-        server: "2001:db8:34::2",
+        node: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x34, 0, 0, 0, 0, 1)),
+        server: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x34, 0, 0, 0, 0, 2)),
         length: 64,
         clients: "fd00:139::/64",
         segment: 1440,
@@ -60,7 +60,7 @@ const INNERS: [Inner; 2] = [
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let lab = Lab::new(stage.tool())?;
     let (node, server, client) = machines(&lab)?;
-    let listens: Vec<_> = addresses().map(|(_, server)| (server, BACKEND_PORT).into()).collect();
+    let listens = INNERS.each_ref().map(Inner::backend);
     let _backend = Backend::start(&lab, &server, Mode::Tcp, &listens, None)?;
     let mut tally = Tally::default();
     for mode in ["native", "generic", "tc"] {
@@ -96,9 +96,10 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn addresses() -> impl Iterator<Item = (IpAddr, IpAddr)> {
-    let parsed = |text: &str| text.parse::<IpAddr>();
-    INNERS.iter().filter_map(move |inner| parsed(inner.node).ok().zip(parsed(inner.server).ok()))
+impl Inner {
+    const fn backend(&self) -> SocketAddr {
+        SocketAddr::new(self.server, BACKEND_PORT)
+    }
 }
 
 fn machines(lab: &Lab) -> Result<(Host, Host, Host)> {
@@ -106,7 +107,7 @@ fn machines(lab: &Lab) -> Result<(Host, Host, Host)> {
         [(Family::V4, 24), (Family::V6, 64)]
             .map(|(family, length)| format!("{}/{length}", address(name, family)))
     };
-    let inner = |end: fn(&Inner) -> &str| {
+    let inner = |end: fn(&Inner) -> IpAddr| {
         INNERS.each_ref().map(|inner| format!("{}/{}", end(inner), inner.length))
     };
     let node = lab.host(NODE).interface(NIC, "lan", &outer(NODE));
@@ -130,8 +131,8 @@ fn configuration(mode: &str) -> String {
          active = \"{NODE}\"\n[data_path]\nmodes = [\"{mode}\"]\n\
          [[node]]\nname = \"{NODE}\"\naddress = \"{own}\"\n"
     );
-    for (Inner { family, .. }, (_, server)) in INNERS.iter().zip(addresses()) {
-        let backend = std::net::SocketAddr::new(server, BACKEND_PORT);
+    for inner in &INNERS {
+        let (backend, family) = (inner.backend(), inner.family);
         text.push_str(&format!(
             "[[service]]\nname = \"bulk-{}\"\nport = {PORT}\nbackends = [\"{backend}\"]\n",
             family.name().to_lowercase()

@@ -14,6 +14,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::backend::Delivery;
+use lb_common::quic::Scheme;
+use lb_common::service::{self, Service};
 
 /// Bytes of an input that are the setting.
 pub const LENGTH: usize = 10;
@@ -39,6 +41,11 @@ pub const TIME_WAIT: u8 = 4;
 pub const ALIVE: u8 = 4;
 pub const ACCEPTS: u8 = 8;
 pub const ELSEWHERE: u8 = 16;
+
+/// The flags of a service whose datagrams stay: for a minute, and by connection ids that name backends by
+/// their places, in one byte.
+pub const STAYING: u32 =
+    service::STAYS | Service::affinity_flags(60) | Scheme { rotation: 0, id_bytes: 1 }.flags();
 
 pub type Mac = [u8; 6];
 

@@ -21,6 +21,9 @@ use super::{Inner, capture, cgroup, queues, tool};
 /// A MAC as in a frame.
 pub type Mac = [u8; 6];
 
+/// Of every Ethernet.
+pub const ETHERNET_MTU: u32 = 1500;
+
 /// What the host's network cards do by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offloads {
@@ -37,12 +40,14 @@ pub struct HostBuilder {
     lab: Arc<Inner>,
     name: String,
     offloads: Offloads,
+    mtu: u32,
     interfaces: Vec<(String, String, Vec<String>)>,
 }
 
 impl HostBuilder {
     pub(super) fn new(lab: Arc<Inner>, name: &str) -> Self {
-        Self { lab, name: name.to_owned(), offloads: Offloads::Off, interfaces: Vec::new() }
+        let (offloads, interfaces) = (Offloads::Off, Vec::new());
+        Self { lab, name: name.to_owned(), offloads, mtu: ETHERNET_MTU, interfaces }
     }
 
     /// An interface on a segment of the switch, with addresses such as `192.168.139.10/24`.
@@ -50,6 +55,13 @@ impl HostBuilder {
     pub fn interface<A: ToString>(mut self, name: &str, segment: &str, addresses: &[A]) -> Self {
         let addresses = addresses.iter().map(ToString::to_string).collect();
         self.interfaces.push((name.to_owned(), segment.to_owned(), addresses));
+        self
+    }
+
+    /// What its interfaces and their switch ports take.
+    #[must_use]
+    pub const fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = mtu;
         self
     }
 
@@ -84,7 +96,7 @@ impl HostBuilder {
             lab: self.lab,
         };
         for (interface, segment, addresses) in &self.interfaces {
-            host.plug(interface, segment, addresses, self.offloads)?;
+            host.plug(interface, segment, addresses, (self.mtu, self.offloads))?;
         }
         Ok(host)
     }
@@ -302,13 +314,13 @@ impl Host {
         interface: &str,
         segment: &str,
         addresses: &[String],
-        offloads: Offloads,
+        (mtu, offloads): (u32, Offloads),
     ) -> Result<()> {
         self.lab.segment(segment)?;
         let port = self.lab.next_port();
         let here = self.namespace.name();
         let cpus = queues::cpus()?;
-        let options = queues::options(&cpus);
+        let options = format!("mtu {mtu} {}", queues::options(&cpus));
         self.lab.switch.ip(&format!(
             "link add {port} {options} type veth peer name {interface} {options} netns {here}\n\
              link set {port} master {segment} up"

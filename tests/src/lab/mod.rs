@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 pub use fault::Fault;
-pub use host::{Host, HostBuilder, Mac, Offloads, format_mac};
+pub use host::{ETHERNET_MTU, Host, HostBuilder, Mac, Offloads, format_mac};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use run::{abandon, sweep};

@@ -12,6 +12,8 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+/// `BPF_F_XDP_HAS_FRAGS`: it takes frames in several buffers, as jumbo frames are.
+const XDP_HAS_FRAGS: u32 = 1 << 5;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 /// `r0 = 2 (XDP_PASS); exit`: opcode, registers, offset (2 bytes), immediate (4 bytes).
@@ -26,6 +28,11 @@ struct LoadAttribute {
     insn_cnt: u32,
     insns: u64,
     license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
 }
 
 /// The head of `union bpf_attr` for BPF_LINK_CREATE.
@@ -56,6 +63,11 @@ impl Pass {
             insn_cnt: PASS.len() as u32,
             insns: PASS.as_ptr() as u64,
             license: LICENCE.as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log_buf: 0,
+            kern_version: 0,
+            prog_flags: XDP_HAS_FRAGS,
         };
         let program = bpf(BPF_PROG_LOAD, &load).context("the kernel refuses an XDP program")?;
         let link = LinkAttribute {

@@ -98,7 +98,8 @@ impl Cluster {
         let lab = Lab::new(stage.tool())?;
         let host = |name: &str, segment: &str| {
             let addresses = shape::networks(name);
-            lab.host(name).interface(NIC, segment, &addresses).offloads(shape.offloads).start()
+            let host = lab.host(name).interface(NIC, segment, &addresses);
+            host.offloads(shape.offloads).mtu(shape.mtu).start()
         };
         let mut nodes = Vec::new();
         for name in shape.node_names() {

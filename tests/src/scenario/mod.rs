@@ -18,6 +18,7 @@ mod fragments;
 mod health_https;
 mod host_clients;
 mod icmp;
+mod jumbo;
 mod kernels;
 mod limits;
 mod migrate;
@@ -96,6 +97,11 @@ pub static ALL: &[Scenario] = &[
         name: "mtu",
         about: "servers learn of a narrow path by ICMP errors, on other nodes and behind NAT",
         run: mtu::run,
+    },
+    Scenario {
+        name: "jumbo",
+        about: "frames of 9000 bytes, in several buffers of native XDP, direct and by NAT",
+        run: jumbo::run,
     },
     Scenario {
         name: "icmp",

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::backend::Mode;
-use crate::lab::Offloads;
+use crate::lab::{ETHERNET_MTU, Offloads};
 
 /// The interface of every machine.
 pub const NIC: &str = "ens33";
@@ -68,6 +68,8 @@ pub struct Shape {
     /// `data_path.modes`; where empty the agent chooses, for the lab's veths generic XDP.
     pub modes: &'static [&'static str],
     pub offloads: Offloads,
+    /// Of all machines.
+    pub mtu: u32,
     /// Names of machines whose backends are configured; all where empty.
     pub members: Vec<String>,
     /// Instead of a node that is configured as active.
@@ -104,6 +106,7 @@ impl Shape {
             hash: "source",
             modes: &["native"],
             offloads: Offloads::Off,
+            mtu: ETHERNET_MTU,
             members: Vec::new(),
             vrrp: None,
             virtual_mac: false,

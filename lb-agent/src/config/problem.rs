@@ -159,6 +159,7 @@ pub enum Form {
     HttpPath,
     Statuses,
     Host,
+    ServerName,
     Fingerprint,
 }
 
@@ -211,6 +212,7 @@ impl Form {
             Self::HttpPath => "a path to ask a server for",
             Self::Statuses => "a status of HTTP",
             Self::Host => "the name of a host",
+            Self::ServerName => "a name that a certificate can have",
             Self::Fingerprint => "a SHA-256 fingerprint",
         }
     }
@@ -235,6 +237,9 @@ impl Form {
             Self::Host => {
                 "write a name or an address, with a port where that is to be said, such as \
                  \"kubernetes.default.svc\""
+            }
+            Self::ServerName => {
+                "write a name or an address without a port, such as \"kubernetes.default.svc\""
             }
             Self::Fingerprint => {
                 "write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` shows them"

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::Url;
 use super::check::{Fingerprint, Statuses};
 use super::problem::{AddressKind, Form, Problem};
@@ -184,6 +186,12 @@ pub(super) fn host(text: &str) -> Result<String, Problem> {
     let of_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     let fits = !text.is_empty() && text.bytes().all(of_host);
     if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::Host)) }
+}
+
+/// What a certificate can be for: a name or an address.
+pub(super) fn server_name(text: &str) -> Result<String, Problem> {
+    let fits = ServerName::try_from(text).is_ok();
+    if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::ServerName)) }
 }
 
 /// Of a certificate.

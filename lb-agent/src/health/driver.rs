@@ -45,7 +45,7 @@ struct Shared {
     permits: Semaphore,
     events: mpsc::Sender<Event>,
     checks: AtomicU64,
-    settings: Arc<Settings>,
+    settings: Settings,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -81,7 +81,7 @@ impl Checker {
             permits: Semaphore::new(limits.in_flight),
             events,
             checks: AtomicU64::new(0),
-            settings: Arc::default(),
+            settings: Settings::default(),
             complained: Mutex::new(None),
         };
         let tasks = Mutex::new(HashMap::new());

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -14,6 +14,7 @@ use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, LOCATION, USER
 use hyper::{Method, Request, StatusCode};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::judge::Outcome;
@@ -27,7 +28,8 @@ const SHOWN: usize = 120;
 /// TLS settings of checks, each kept for as long as the files that it comes from stay as they are.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    kept: Mutex<HashMap<Identity, Kept>>,
+    /// Locked while files are read: where a disk hangs one thread does, and the other checks are told.
+    known: Arc<Mutex<Known>>,
 }
 
 #[derive(Debug)]
@@ -43,23 +45,11 @@ type Identity = (Trust, Option<ClientCertificate>);
 /// By which a changed file is known, also one that was replaced by another.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
-impl Settings {
-    /// Reads files where they have changed.
-    fn of(&self, check: &TlsCheck) -> Result<Arc<ClientConfig>, TlsError> {
-        let identity = (check.trust.clone(), check.certificate.clone());
-        let stamps: Vec<Stamp> = files(&identity).map(stamp).collect();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.get(&identity)
-            && known.stamps == stamps
-        {
-            return Ok(Arc::clone(&known.config));
-        }
-        let config = tls::settings(&check.trust, check.certificate.as_ref())?;
-        kept.insert(identity, Kept { stamps, config: Arc::clone(&config) });
-        Ok(config)
-    }
+/// Settings by what they are for.
+type Known = HashMap<Identity, Kept>;
 
-    /// Forgets those that none of these checks has.
+impl Settings {
+    /// Forgets those that none of these checks has; another time where they are in use.
     pub(super) fn keep_only<'c>(&self, checks: impl Iterator<Item = &'c Check>) {
         let tls = checks.filter_map(|check| match check {
             Check::Http(check) => check.tls.as_ref(),
@@ -67,9 +57,24 @@ impl Settings {
         });
         let tls = tls.map(|tls| (&tls.trust, &tls.certificate));
         let wanted: HashSet<_> = tls.collect();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(trust, certificate), _| wanted.contains(&(trust, certificate)));
+        if let Ok(mut known) = self.known.try_lock() {
+            known.retain(|(trust, certificate), _| wanted.contains(&(trust, certificate)));
+        }
     }
+}
+
+/// Reads files where they have changed.
+fn settings(known: &mut Known, check: &TlsCheck) -> Result<Arc<ClientConfig>, TlsError> {
+    let identity = (check.trust.clone(), check.certificate.clone());
+    let stamps: Vec<Stamp> = files(&identity).map(stamp).collect();
+    if let Some(kept) = known.get(&identity)
+        && kept.stamps == stamps
+    {
+        return Ok(Arc::clone(&kept.config));
+    }
+    let config = tls::settings(&check.trust, check.certificate.as_ref())?;
+    known.insert(identity, Kept { stamps, config: Arc::clone(&config) });
+    Ok(config)
 }
 
 fn files(identity: &Identity) -> impl Iterator<Item = &Path> {
@@ -100,10 +105,10 @@ pub(super) async fn ask(
     stream: TcpStream,
     address: SocketAddr,
     check: &HttpCheck,
-    settings: &Arc<Settings>,
+    settings: &Settings,
     deadline: Instant,
 ) -> Result<String, Outcome> {
-    let Means { tls, token } = means(check, settings).await?;
+    let Means { tls, token } = means(check, settings, deadline).await?;
     let late = |what: &str| Outcome::Failed(format!("connected, but {what} in time"));
     let request = request(address, check, token)?;
     let answer = match (tls, &check.tls) {
@@ -128,16 +133,18 @@ pub(super) async fn ask(
 }
 
 /// Files are read beside the others' work: they may be on a disk that hangs.
-async fn means(check: &HttpCheck, settings: &Arc<Settings>) -> Result<Means, Outcome> {
+async fn means(check: &HttpCheck, all: &Settings, deadline: Instant) -> Result<Means, Outcome> {
     let Some(tls) = check.tls.clone() else { return Ok(Means { tls: None, token: None }) };
-    let settings = Arc::clone(settings);
+    let late = |_| Outcome::NotChecked("the check's files could not be read in time".to_owned());
+    let locked = timeout_at(deadline, Arc::clone(&all.known).lock_owned()).await;
+    let mut known = locked.map_err(late)?;
     let reading = tokio::task::spawn_blocking(move || {
         let token = tls.token_file.as_deref().map(token).transpose()?;
-        let tls = settings.of(&tls).map_err(of_tls)?;
+        let tls = settings(&mut known, &tls).map_err(of_tls)?;
         Ok(Means { tls: Some(tls), token })
     });
     let ended = |error| Outcome::NotChecked(format!("reading the check's files: {error}"));
-    reading.await.map_err(ended)?
+    timeout_at(deadline, reading).await.map_err(late)?.map_err(ended)?
 }
 
 fn token(path: &Path) -> Result<HeaderValue, Outcome> {

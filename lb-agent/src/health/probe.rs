@@ -18,7 +18,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::linux::net::TcpStreamExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,7 +33,7 @@ use crate::config::Check;
 pub(super) async fn probe(
     address: SocketAddr,
     check: &Check,
-    settings: &Arc<Settings>,
+    settings: &Settings,
     limit: Duration,
 ) -> Outcome {
     let start = Instant::now();
@@ -47,7 +46,7 @@ pub(super) async fn probe(
 async fn attempt(
     address: SocketAddr,
     check: &Check,
-    settings: &Arc<Settings>,
+    settings: &Settings,
     limit: Duration,
 ) -> Result<String, Outcome> {
     let deadline = Instant::now() + limit;
@@ -156,7 +155,7 @@ mod tests {
             let address = server.local_addr().unwrap();
             // A machine that is busy enough lets the ACK's delay pass: one of these is enough.
             for _ in 0..20 {
-                let settings = Arc::default();
+                let settings = Settings::default();
                 let outcome = probe(address, &Check::Tcp, &settings, TEST_LIMIT).await;
                 assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
                 let client = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -11,7 +11,7 @@ use super::evidence::Evidence;
 use super::shape::{self, FAR_CLIENT, Family, NIC, ROUTER, Shape};
 use super::stage::Stage;
 use crate::backend::{Backend, Mode};
-use crate::client::{Arguments, Load, Report};
+use crate::client::{Arguments, Connections, Load, Report};
 use crate::lab::agent::Agent;
 use crate::lab::certificate::Certificate;
 use crate::lab::{Host, Lab};
@@ -21,6 +21,9 @@ const WAN: &str = "wan";
 
 /// How long the agents may take to agree with the world after a change.
 pub const SETTLE: Duration = Duration::from_secs(20);
+
+/// How long a transfer may take.
+const BULK_TIMEOUT_MS: u64 = 20_000;
 
 /// How long the streams of a client may take to open.
 const STREAMS_OPEN: Duration = Duration::from_secs(30);
@@ -156,6 +159,20 @@ impl Cluster {
         let mut arguments = Arguments::new(shape::target(mode, family), mode);
         arguments.ca = (mode == Mode::Https).then(|| self.certificate.authority.clone());
         arguments
+    }
+
+    /// A client that sends so many bytes to the echo server and gets them back, `transfers` times, each over a
+    /// connection of its own.
+    pub fn bulk(&self, client: &str, family: Family, bytes: u32, transfers: u64) -> Arguments {
+        Arguments {
+            connections: Connections::PerRequest,
+            concurrency: 4,
+            count: transfers,
+            payload_bytes: bytes,
+            source: shape::sources(client, family),
+            timeout_ms: BULK_TIMEOUT_MS,
+            ..self.arguments(Mode::Tcp, family)
+        }
     }
 
     /// # Errors

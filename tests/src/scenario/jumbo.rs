@@ -4,11 +4,10 @@
 use anyhow::Result;
 
 use super::cluster::Cluster;
-use super::shape::{Family, Shape, sources};
+use super::shape::{Family, Shape};
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::backend::Mode;
-use crate::client::{Arguments, Connections};
 
 const MTU: u32 = 9000;
 /// Bytes of an echo that need many frames, and how often.
@@ -29,15 +28,7 @@ fn through(stage: &mut Stage, delivery: &str, mode: &str, shape: Shape) -> Resul
     for family in Family::BOTH {
         let who = format!("{delivery} by {mode}, {}: {BULK} bytes there and back", family.name());
         stage.step(&who);
-        let arguments = Arguments {
-            connections: Connections::PerRequest,
-            concurrency: 4,
-            count: TRANSFERS,
-            payload_bytes: BULK,
-            source: sources("client1", family),
-            timeout_ms: 20_000,
-            ..cluster.arguments(Mode::Tcp, family)
-        };
+        let arguments = cluster.bulk("client1", family, BULK, TRANSFERS);
         tally.answered(stage, &who, &cluster.complete("client1", &arguments)?);
     }
     tally.spread(stage, 3);

@@ -57,15 +57,7 @@ fn run(stage: &mut Stage, modes: &'static [&'static str], expected: &str) -> Res
         }
         let who = format!("{} client, {BULK} bytes there and back", family.name());
         stage.step(&who);
-        let bulk = Arguments {
-            concurrency: 4,
-            count: 16,
-            payload_bytes: BULK,
-            connections: Connections::PerRequest,
-            source: sources("client2", family),
-            timeout_ms: 20_000,
-            ..cluster.arguments(Mode::Tcp, family)
-        };
+        let bulk = cluster.bulk("client2", family, BULK, 16);
         let report = cluster.complete("client2", &bulk)?;
         tally.answered(stage, &who, &report);
         stage.figure(

@@ -6,11 +6,10 @@ use anyhow::Result;
 
 use super::cluster::Cluster;
 use super::narrow_link;
-use super::shape::{FAR_CLIENT, Family, NIC, ROUTER, Shape, far_router, sources};
+use super::shape::{FAR_CLIENT, Family, NIC, ROUTER, Shape, far_router};
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::backend::Mode;
-use crate::client::{Arguments, Connections};
 
 /// Above IPv6's least (1280, RFC 8200), below what everybody else has.
 const NARROW: u32 = 1400;
@@ -38,15 +37,7 @@ fn through(stage: &mut Stage, delivery: &str, shape: Shape, counters: &[&str]) -
     for family in Family::BOTH {
         let who = format!("{delivery}, {}: {BULK} bytes there and back", family.name());
         stage.step(&who);
-        let arguments = Arguments {
-            connections: Connections::PerRequest,
-            concurrency: 4,
-            count: TRANSFERS,
-            payload_bytes: BULK,
-            source: sources(FAR_CLIENT, family),
-            timeout_ms: 10_000,
-            ..cluster.arguments(Mode::Tcp, family)
-        };
+        let arguments = cluster.bulk(FAR_CLIENT, family, BULK, TRANSFERS);
         let report = cluster.complete(FAR_CLIENT, &arguments)?;
         tally.answered(stage, &who, &report);
         let name = format!("{delivery}_{}_ms", family.name().to_lowercase());

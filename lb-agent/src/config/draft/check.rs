@@ -68,7 +68,8 @@ fn only_with(
 }
 
 fn tls(section: &Section<'_>, faults: &mut Faults<'_>) -> TlsCheck {
-    let server_name = section.optional("server_name", faults, |item| item.parsed(value::host));
+    let server_name =
+        section.optional("server_name", faults, |item| item.parsed(value::server_name));
     let trust = trust(section, faults);
     let mut path = |key| -> Option<PathBuf> {
         section.optional(key, faults, |item| item.parsed(value::path)).map(|placed| placed.value)

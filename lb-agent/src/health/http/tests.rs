@@ -61,10 +61,10 @@ fn with(path: &str, trust: Trust) -> HttpCheck {
 }
 
 async fn run(address: SocketAddr, check: HttpCheck) -> Outcome {
-    run_with(address, check, &Arc::default()).await
+    run_with(address, check, &Settings::default()).await
 }
 
-async fn run_with(address: SocketAddr, check: HttpCheck, settings: &Arc<Settings>) -> Outcome {
+async fn run_with(address: SocketAddr, check: HttpCheck, settings: &Settings) -> Outcome {
     probe(address, &Check::Http(check.into()), settings, TEST_LIMIT).await
 }
 
@@ -169,7 +169,7 @@ fn a_server_that_asks_who_asks_is_shown_a_certificate_or_a_token() {
         check.tls.as_mut().unwrap().token_file = Some(token);
         let why = "/secret answered 401 Unauthorized: it does not take what the agent shows (`token_file`, \
                    `certificate_file`)";
-        let settings = Arc::default();
+        let settings = Settings::default();
         assert_eq!(run_with(address, check.clone(), &settings).await, failed(why));
         file(&folder, "token", "the-second\n");
         assert!(passed(&run_with(address, check, &settings).await), "a new token counts at once");
@@ -184,7 +184,7 @@ fn a_file_that_is_missing_says_nothing_of_the_server_and_a_renewed_one_counts() 
         let address = serve(listener().await, routes(), &own, None);
         let ca = folder.path().join("ca.crt");
         let check = with("/readyz", Trust::Authorities(ca.clone()));
-        let settings = Arc::default();
+        let settings = Settings::default();
         let run = || run_with(address, check.clone(), &settings);
         let Outcome::NotChecked(why) = run().await else { panic!("a missing file is no failure") };
         assert!(why.contains(&*ca.to_string_lossy()), "{why}");
@@ -216,7 +216,8 @@ fn who_does_not_speak_the_protocol_is_told_from_who_does_not_speak_at_all() {
             (plain("/readyz"), "connected, but no answer to GET /readyz in time"),
             (with("/readyz", Trust::Anything), "connected, but no TLS handshake in time"),
         ] {
-            let outcome = probe(address, &Check::Http(check.into()), &Arc::default(), limit).await;
+            let outcome =
+                probe(address, &Check::Http(check.into()), &Settings::default(), limit).await;
             assert_eq!(outcome, failed(why));
         }
     });
@@ -235,5 +236,28 @@ fn the_host_is_the_address_unless_another_is_given() {
         };
         assert_eq!(asked(None).await, address.to_string());
         assert_eq!(asked(Some("www.example.com")).await, "www.example.com");
+    });
+}
+
+#[test]
+fn a_file_that_hangs_holds_up_no_check_for_longer_than_it_may_take() {
+    runtime().block_on(async {
+        let folder = TempDir::new().unwrap();
+        let address = serve(listener().await, routes(), &certificate("127.0.0.1"), None);
+        // Whoever opens a pipe that nobody writes to waits.
+        let pipe = folder.path().join("ca.crt");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let settings = Settings::default();
+        let limit = Duration::from_millis(100);
+        for trust in [Trust::Authorities(pipe.clone()), Trust::Anything] {
+            let check = Check::Http(with("/readyz", trust).into());
+            let outcome = probe(address, &check, &settings, limit).await;
+            let late = "the check's files could not be read in time".to_owned();
+            assert_eq!(outcome, Outcome::NotChecked(late));
+        }
+        // Once it goes on, so do the checks.
+        drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        let outcome = run_with(address, with("/readyz", Trust::Anything), &settings).await;
+        assert!(passed(&outcome), "{outcome:?}");
     });
 }

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! first round   each node asks its own sockets and sends the segment on to the next rank after
-//!               its own that it thinks alive; who has none begins the last round
+//!               its own that it thinks alive; who has none begins the last round. So does who gets
+//!               it when a round's hops are used up: two nodes that rank one another the other way
+//!               round would send it to and fro. The hops are what the TTL is above LAST_ROUND + 1
 //! last round    TTL = one more than the other ranks; each node sends on to the next rank after its
 //!               own, alive or not, and after the last to the first again, until the TTL is used up
 //! ```
@@ -104,6 +106,13 @@ impl Ranks {
         } else {
             !self.sender
         }
+    }
+
+    /// The TTL with which a peer's segment goes on in the first round: a hop for each direct rank.
+    #[inline(always)]
+    const fn first_round(&self, packet: &Packet) -> u8 {
+        let round = LAST_ROUND + 1 + self.peers;
+        if packet.ttl <= round { packet.ttl.wrapping_sub(1) } else { round }
     }
 
     /// The TTL with which a segment goes round all direct ranks once, and back to where it began.
@@ -250,12 +259,17 @@ pub fn for_owner<N: Node>(
     }
     let others = ranks.direct & !ranks.sender;
     if from_peer && packet.ttl <= LAST_ROUND {
-        let set = first_of([next, ranks.direct & turns, others]);
+        let set = first_of([next & others, turns & others, others]);
         return carried(service, bucket, set, verdict, less_one(packet));
     }
-    if next != 0 {
-        let unranked = from_peer && local == 0;
-        let ttl = if unranked { ranks.last_round(packet) } else { less_one(packet) };
+    let used_up = from_peer && packet.ttl == LAST_ROUND + 1;
+    if next != 0 && !used_up {
+        let ttl = match (from_peer, local) {
+            (false, _) => less_one(packet),
+            // It cannot tell who was before it.
+            (true, 0) => ranks.last_round(packet),
+            (true, _) => ranks.first_round(packet),
+        };
         return carried(service, bucket, next, verdict, ttl);
     }
     // The last round begins with whom the peers may have passed over, since this node thinks them

@@ -421,3 +421,27 @@ fn what_nobody_owns_is_refused_after_two_rounds_at_most() {
         }
     }
 }
+
+/// Another table size or another hash: every node has every backend, and ranks it elsewhere.
+#[test]
+fn three_nodes_find_the_owner_while_their_ranks_change() {
+    for one in permutations(&NODES) {
+        for other in permutations(&NODES) {
+            for mix in 0..8 {
+                let table = |bit: u32| if mix >> bit & 1 == 0 { &one } else { &other };
+                let tables: [&[u8]; 3] = [table(0), table(1), table(2)];
+                for opinion in opinions() {
+                    for owner in NODES {
+                        for start in NODES {
+                            let nodes = three(tables, opinion, Some(owner));
+                            let (end, way) = follow(&nodes, start, None);
+                            let seen = format!("{tables:?}, opinion {opinion:#b}, by {way:?}");
+                            assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
+                            assert_eq!(way.last(), Some(&owner), "{seen}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -16,7 +16,7 @@ use crate::simulation::random::Random;
 
 const FLAGS: [&str; 14] =
     ["S", "A", "SA", "R", "RA", "FA", "AP", "", "SF", "SR", "SPU", "FSRPAU", "F", "SAF"];
-const TTLS: [u8; 12] = [0, 1, 2, 3, 4, 7, 8, 9, 10, 63, 128, 255];
+const TTLS: [u8; 13] = [0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 63, 128, 255];
 const OPTIONS: [&str; 4] = ["94040000", "01010100", "0101010101010101", ""];
 const PAYLOADS: [&str; 5] = ["", "x", "an odd payload!", "an even payload!", "\0\0\u{7f}\u{7f}"];
 const PROTOCOLS: [u8; 9] = [0, 1, 2, 43, 47, 50, 58, 60, 132];

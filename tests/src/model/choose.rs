@@ -166,10 +166,17 @@ fn choose_owner(state: &State, packet: &Packet, ranked: &[Ranked], from_peer: bo
     }
     // "A TTL of one more than the other nodes, at most 8."
     let hops = (nodes.len() as u8 + 1).min(LAST_ROUND);
-    // "A living node has the next turn: the second chance."
-    if let Some(rank) = turns.iter().find(|rank| rank.is_living_node()) {
-        // "With the last round's TTL where this node is not ranked."
-        let ttl_limit = if own.is_some() { u8::MAX } else { hops };
+    // "A living node has the next turn, and it does not come from a peer with a TTL of 9: the second chance."
+    let second = turns.iter().find(|rank| rank.is_living_node());
+    let used_up = from_peer && packet.ip.ttl == LAST_ROUND + 1;
+    if let (Some(rank), false) = (second, used_up) {
+        // "From a peer with a TTL of 9 more than the other nodes; with the last round's TTL where this node is not
+        // ranked."
+        let ttl_limit = match (from_peer, own) {
+            (false, _) => u8::MAX,
+            (true, Some(_)) => LAST_ROUND + 1 + nodes.len() as u8,
+            (true, None) => hops,
+        };
         return carried(Verdict::DirectNext, rank, ttl_limit);
     }
     if let Some(rank) = begins_last_round(&nodes, own.is_some()) {
@@ -186,10 +193,13 @@ fn choose_owner(state: &State, packet: &Packet, ranked: &[Ranked], from_peer: bo
 /// "Carried to the next later rank, living ones first, and after the last to the first, but not back
 /// to the sender."
 fn in_last_round<'a>(turns: &[&'a Ranked], nodes: &[&'a Ranked]) -> Option<&'a Ranked> {
-    let later = || turns.iter().filter(|rank| rank.is(Delivery::Direct));
-    let mut living = later().filter(|rank| rank.is_living_node());
-    let wrapped = || nodes.iter().find(|rank| !rank.is_sender);
-    living.next().or_else(|| later().next()).or_else(wrapped).copied()
+    let others = |ranks: &[&'a Ranked]| -> Vec<&'a Ranked> {
+        let other = |rank: &&Ranked| rank.is(Delivery::Direct) && !rank.is_sender;
+        ranks.iter().copied().filter(other).collect()
+    };
+    let later = others(turns);
+    let living = later.iter().find(|rank| rank.is_living_node());
+    living.or_else(|| later.first()).copied().or_else(|| others(nodes).first().copied())
 }
 
 /// "The last round begins, with whom a peer may have passed over, or else with whom this node thinks

@@ -122,6 +122,13 @@ async fn agent(mut inbox: mpsc::Receiver<Command>, refuses: bool) {
             Command::Backends(_, reply) => {
                 drop(reply.send(if refuses { Err(refusal()) } else { Ok(Vec::new()) }));
             }
+            Command::Admin(_, reply) => {
+                drop(reply.send(if refuses { Err(refusal()) } else { Ok(Vec::new()) }));
+            }
+            Command::Reload(dry_run, reply) => {
+                let reload = api::Reload { applied: !dry_run, changes: Vec::new() };
+                drop(reply.send(if refuses { Err(refusal()) } else { Ok(reload) }));
+            }
             Command::Nodes(reply) => drop(reply.send(Vec::new())),
             Command::Interfaces(reply) => drop(reply.send(Vec::new())),
             Command::Notify(reply) => drop(reply.send(Vec::new())),

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use lb_fuzz::config::{Config, ConfigError};
 use lb_fuzz::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Network, Route};
-use lb_fuzz::plan::{Inputs, Lists, Plan, Tables, Usable};
+use lb_fuzz::plan::{Inputs, Lists, Plan, Tables};
+use lb_fuzz::standing::Usable;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// Buckets that are built for one input: a table of the largest size takes a second.

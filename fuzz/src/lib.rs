@@ -14,6 +14,12 @@ pub mod plan;
 #[path = "../../lb-agent/src/table/mod.rs"]
 pub mod table;
 
+#[path = "../../lb-agent/src/standing/mod.rs"]
+pub mod standing;
+
+#[path = "../../lb-agent/src/hysteresis.rs"]
+mod hysteresis;
+
 /// As in lb-agent, without what asks the kernel.
 #[path = "../../lb-agent/src/netlink"]
 pub mod netlink {
@@ -42,6 +48,7 @@ pub mod vrrp {
 #[path = "../../lb-agent/src/agent"]
 pub mod agent {
     mod attachments;
+    mod kept;
 
     /// Interfaces that are attached after such a file; none where it is spoilt.
     pub fn attached(bytes: &[u8], configured: &[String]) -> Result<Vec<String>, String> {

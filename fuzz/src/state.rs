@@ -14,16 +14,18 @@ use lb_common::flow::FlowKey;
 use lb_common::nat::NatEntry;
 use lb_common::service::{Service, ServiceKey};
 use lb_fuzz::dataplane::nat::NatTimeouts;
+use lb_fuzz::standing::Sayings;
 use lb_fuzz::{agent, dataplane, notify};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     let Some((which, rest)) = input.split_first() else { return Corpus::Reject };
-    match which % 4 {
+    match which % 5 {
         0 => attached(rest),
         1 => spool(rest),
         2 => services(rest),
-        _ => flows(rest),
+        3 => flows(rest),
+        _ => sayings(rest),
     }
     Corpus::Keep
 });
@@ -35,6 +37,19 @@ fn attached(bytes: &[u8]) {
             for name in names {
                 assert!((1..16).contains(&name.len()) && !name.contains(['/', '\0']), "{name:?}");
             }
+        }
+        Err(why) => assert!(!why.is_empty(), "spoilt without a reason"),
+    }
+}
+
+/// `backends.json`.
+fn sayings(bytes: &[u8]) {
+    match Sayings::parse(bytes) {
+        Ok(mut said) => {
+            let written = serde_json::to_vec(&said).expect("what was read can be written");
+            assert_eq!(Sayings::parse(&written).as_ref(), Ok(&said));
+            said.keep_only(|_, _| false);
+            assert!(said.all(|_, _| false), "nothing is left");
         }
         Err(why) => assert!(!why.is_empty(), "spoilt without a reason"),
     }

@@ -1,6 +1,6 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `table`, `plan`, `hysteresis`, the machines in `health` and `role`) know nothing of
+//! Pure modules (`config`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`) know nothing of
 //! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
 
 pub mod agent;
@@ -19,6 +19,7 @@ pub mod notify;
 pub mod plan;
 pub mod role;
 pub mod script;
+pub mod standing;
 pub mod table;
 pub mod track;
 pub mod vrrp;

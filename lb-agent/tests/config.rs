@@ -137,6 +137,7 @@ fn every_setting_arrives_where_it_belongs() {
         weight: 3,
         delivery: DeliverySetting::Nat,
         server_id: None,
+        backup: false,
     };
     assert_eq!(dns.backends[1], translated);
     assert_eq!(dns_tcp.backends[1].delivery, DeliverySetting::Direct);

@@ -135,6 +135,12 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             let sentence = "wlan0 already has a foreign XDP program (id 7): detach it first";
             (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
         }
+        "PUT /v1/backends/admin" if noted.contains("master9") => {
+            let sentence = "no backend is `master9`";
+            (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
+        }
+        "PUT /v1/backends/admin" if noted.contains("master3") => ok(json!([leaving("direct", 0)])),
+        "PUT /v1/backends/admin" => ok(json!([leaving("local", 3)])),
         "POST /v1/interfaces/strange" => ok(json!({ "strange": true })),
         _ => (StatusCode::NOT_FOUND, "?").into_response(),
     }
@@ -192,13 +198,15 @@ fn the_status_of_an_agent_that_knows_nothing_of_memory_is_read() {
 async fn services_show_how_many_backends_accept() {
     let agent = Agent::start();
     let said = agent.lbctl(&["services"]).await;
-    let expected = ["kube-apiserver", "192.168.139.150:8443", "tcp", "source", "2/3", "40"];
+    let expected =
+        ["kube-apiserver", "192.168.139.150:8443", "tcp", "source", "2/3", "healthy", "40"];
     assert_eq!(said.row("kube-apiserver"), expected);
     assert_eq!(said.row("dns")[1], "[fd00::150]:53");
+    assert_eq!(said.row("dns")[4..6], ["1/1", "all"], "too few are healthy");
     let wide = agent.lbctl(&["services", "-o", "wide"]).await;
     let memory = ["472 B", "1.0 MiB", "12"];
-    assert_eq!(wide.row("kube-apiserver")[6..9], ["900", "2.0 KiB", "65537"]);
-    assert_eq!(wide.row("kube-apiserver")[9..], memory);
+    assert_eq!(wide.row("kube-apiserver")[7..10], ["900", "2.0 KiB", "65537"]);
+    assert_eq!(wide.row("kube-apiserver")[10..], memory);
 }
 
 #[tokio::test]
@@ -213,7 +221,9 @@ async fn backends_show_state_and_reason() {
         .collect();
     let states: Vec<&str> = rows.iter().map(|row| row[4]).collect();
     assert_eq!(states, ["healthy", "draining", "down", "unknown"]);
-    assert_eq!(rows[2][5..], ["1d1h", "33.3%", "14", "connection refused"]);
+    assert!(said.out.lines().next().unwrap().contains("LEFT"), "{}", said.out);
+    assert_eq!(rows[1][8], "0");
+    assert_eq!(rows[2][5..], ["1d1h", "33.3%", "14", "-", "connection refused"]);
     assert_eq!(rows[3][1..4], ["192.168.139.140:53", "-", "unresolved"]);
 }
 
@@ -230,6 +240,44 @@ async fn backends_of_one_service_leave_out_the_others() {
         said.err.contains("no service `web`: the services are kube-apiserver, dns"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn a_backend_is_drained_and_waited_for() {
+    let agent = Agent::start();
+    let said = agent.lbctl(&["backends", "drain", "master2", "--service", "kube-apiserver"]).await;
+    assert_eq!(said.outcome, Outcome::Done, "{}", said.err);
+    let row = said.row("kube-apiserver");
+    assert_eq!((row[4], row[8], row[9]), ("draining", "3", "drained with lbctl"));
+    let body = json!({
+        "backend": "master2", "service": "kube-apiserver", "admin": "draining", "force": false
+    });
+    let asked = agent.asked();
+    let told = asked[0].strip_prefix("PUT /v1/backends/admin ").expect("one request");
+    assert_eq!(serde_json::from_str::<Value>(told).expect("JSON"), body);
+    // The list, which is asked for next, says that none is left.
+    let said = agent.lbctl(&["backends", "drain", "master2", "--wait"]).await;
+    assert_eq!((said.outcome, said.row("kube-apiserver")[8]), (Outcome::Done, "0"));
+    assert_eq!(agent.asked()[2], "GET /v1/backends");
+}
+
+#[tokio::test]
+async fn a_wait_that_cannot_end_says_why() {
+    let agent = Agent::start();
+    for (backend, why) in [
+        ("master9", "no backend is `master9`"),
+        ("master3", "its connections cannot be counted here: run this on master1"),
+    ] {
+        let said = agent.lbctl(&["backends", "drain", backend, "--wait"]).await;
+        assert_eq!(said.outcome, Outcome::Failed);
+        assert!(said.err.contains(why), "{}", said.err);
+    }
+    let late = ["backends", "drain", "master2", "--wait", "--timeout", "0s"];
+    let said = agent.lbctl(&late).await;
+    assert_eq!(said.outcome, Outcome::Failed);
+    assert!(said.err.contains("3 connections are left after 0s"), "{}", said.err);
+    let said = agent.lbctl(&["backends", "drain", "master2", "--timeout", "10m"]).await;
+    assert_eq!(said.outcome, Outcome::Misused, "a limit of a wait that is not asked for");
 }
 
 #[tokio::test]

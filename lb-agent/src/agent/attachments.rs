@@ -1,13 +1,12 @@
 //! Which interfaces `lbctl attach` and `detach` chose at run time, kept across restarts.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
+use super::kept::Kept;
 use crate::config::is_interface_name;
 
 /// The choices.
@@ -44,58 +43,30 @@ impl File {
 
 /// The choices, with the file that keeps them.
 #[derive(Debug)]
-pub(super) struct Attachments {
-    path: PathBuf,
-    file: File,
-}
+pub(super) struct Attachments(Kept<File>);
 
 impl Attachments {
-    /// Reads the choices; a file that is missing counts as none, and so does a spoilt one.
     pub(super) fn read(state: &Path) -> Self {
-        let path = state.join("attached.json");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                warn!(path = %path.display(), %error, "what lbctl attached cannot be read");
-                None
-            }
-        };
-        let file = bytes.map_or_else(File::default, |bytes| match File::parse(&bytes) {
-            Ok(file) => file,
-            Err(error) => {
-                warn!(path = %path.display(), error, "what lbctl attached is spoilt and forgotten");
-                File::default()
-            }
-        });
-        Self { path, file }
+        Self(Kept::read(state.join("attached.json"), "what lbctl attached", File::parse))
     }
 
     /// The interfaces to attach, in order.
     pub(super) fn wanted(&self, configured: &[String]) -> Vec<String> {
-        self.file.wanted(configured)
+        self.0.value().wanted(configured)
     }
 
     pub(super) fn attach(&mut self, name: &str) -> io::Result<()> {
-        self.file.detached.remove(name);
-        self.file.attached.insert(name.to_owned());
-        self.write()
+        self.0.change(|file| {
+            file.detached.remove(name);
+            file.attached.insert(name.to_owned());
+        })
     }
 
     pub(super) fn detach(&mut self, name: &str) -> io::Result<()> {
-        self.file.attached.remove(name);
-        self.file.detached.insert(name.to_owned());
-        self.write()
-    }
-
-    /// Replaces the file in one step, so that a crash leaves the old or the new one.
-    fn write(&self) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let next = self.path.with_extension("json.new");
-        fs::write(&next, serde_json::to_vec_pretty(&self.file)?)?;
-        fs::rename(next, &self.path)
+        self.0.change(|file| {
+            file.attached.remove(name);
+            file.detached.insert(name.to_owned());
+        })
     }
 }
 
@@ -114,7 +85,7 @@ mod tests {
         assert_eq!(Attachments::read(&folder).wanted(&configured), ["ens34"]);
         choices.attach("ens33").unwrap();
         assert_eq!(Attachments::read(&folder).wanted(&configured), ["ens33", "ens34"]);
-        fs::remove_dir_all(folder).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

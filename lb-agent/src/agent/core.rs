@@ -3,20 +3,25 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::attachments::Attachments;
+use super::census::Counts;
 use super::election::Election;
 use super::error::AgentError;
 use super::happened::happened;
+use super::kept::Kept;
+use super::options::Options;
+use super::reload::Reloads;
 use super::seats::Seats;
+use super::standings::ServiceStanding;
 use super::tracking::Occasion;
 use crate::announce::Interface;
 use crate::config::{Config, Service};
@@ -27,8 +32,9 @@ use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
 use crate::notify::Hooks;
-use crate::plan::{Inputs, Lists, Plan, PlannedService, Tables, Usable};
+use crate::plan::{Inputs, Lists, Plan, PlannedService, Tables};
 use crate::role::{Claim, Placement, Role};
+use crate::standing::Sayings;
 use crate::track::{self, Board};
 use crate::vrrp;
 
@@ -49,12 +55,11 @@ const RESOLUTION: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     pub(super) state: health::State,
     pub(super) reason: String,
-    pub(super) since: SystemTime,
 }
 
 pub(super) struct Agent {
     pub(super) config: Arc<Config>,
-    pub(super) config_path: PathBuf,
+    pub(super) options: Options,
     pub(super) node: String,
     pub(super) started: Instant,
     pub(super) dataplane: DataPlane,
@@ -77,6 +82,15 @@ pub(super) struct Agent {
     pub(super) netlink_overruns: u64,
     pub(super) plans_failed: u64,
     pub(super) health: HashMap<Target, Health>,
+    /// Of each configured service, once it was planned for.
+    pub(super) standings: Vec<ServiceStanding>,
+    /// What persons said of backends.
+    pub(super) said: Kept<Sayings>,
+    /// Of those of whom something was said, as far as it was counted.
+    pub(super) connections_left: Counts,
+    /// They are to be counted anew.
+    pub(super) recount: bool,
+    pub(super) reloads: Reloads,
     pub(super) started_at: SystemTime,
     pub(super) tables: Tables,
     pub(super) lists: Lists,
@@ -90,10 +104,14 @@ pub(super) struct Agent {
 /// What wakes the loop.
 pub(super) struct Events {
     pub(super) monitor: Monitor,
+    /// Where health comes from.
+    pub(super) checker: Checker,
     pub(super) health: mpsc::Receiver<health::Event>,
     pub(super) tracks: mpsc::Receiver<track::Event>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
+    /// SIGHUP: the configuration is to be read anew.
+    pub(super) hangups: Signal,
 }
 
 impl Agent {
@@ -105,7 +123,7 @@ impl Agent {
         mut stop: mpsc::Receiver<&'static str>,
     ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
         let sweeper = Arc::new(sweeper);
-        let mut sweeping = None;
+        let (mut sweeping, mut counting) = (None, None);
         let mut sweep = interval(NAT_SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
@@ -113,6 +131,9 @@ impl Agent {
         loop {
             // Here, where all that it needs stands: holders, routes, programs.
             self.begin_election();
+            if counting.is_none() && std::mem::take(&mut self.recount) {
+                counting = self.begin_census(&sweeper);
+            }
             tokio::select! {
                 reason = stop.recv() => {
                     return (reason.unwrap_or("the agent's own end"), events.vrrp);
@@ -134,7 +155,18 @@ impl Agent {
                 }
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
-                Some(command) = events.commands.recv() => self.answer(command).await,
+                Some(command) = events.commands.recv() => match command {
+                    Command::Reload(dry_run, reply) => {
+                        let Events { monitor, checker, .. } = &mut events;
+                        drop(reply.send(self.reload(dry_run, monitor, checker).await));
+                    }
+                    command => self.answer(command).await,
+                },
+                Some(()) = events.hangups.recv() => {
+                    let Events { monitor, checker, .. } = &mut events;
+                    // What went wrong is in the log and in the status.
+                    drop(self.reload(false, monitor, checker).await);
+                }
                 _ = sweep.tick(), if sweeping.is_none() => {
                     sweeping = Some(self.begin_sweep(&sweeper));
                 }
@@ -143,7 +175,12 @@ impl Agent {
                     self.note_sweep(result);
                     sweep.reset_after(NAT_SWEEP.max(self.swept.took * NAT_SWEEP_SHARE));
                 }
+                result = ended(&mut counting) => {
+                    counting = None;
+                    self.note_census(result);
+                }
                 _ = tick.tick() => {
+                    self.recount = true;
                     self.look(Occasion::Tick);
                     if let Err(error) = self.dataplane.tidy() {
                         warn!(%error, "giving back the memory of former tables");
@@ -155,7 +192,7 @@ impl Agent {
     }
 
     /// The target of a configured backend's checks.
-    fn target(service: &Service, address: SocketAddr) -> Target {
+    pub(super) fn target(service: &Service, address: SocketAddr) -> Target {
         let health = &service.health;
         let schedule = Schedule {
             interval: health.interval,
@@ -182,7 +219,7 @@ impl Agent {
         } else {
             info!(backend = %event.target.address, reason = event.reason, "backend is healthy");
         }
-        let health = Health { state: event.state, reason: event.reason, since: SystemTime::now() };
+        let health = Health { state: event.state, reason: event.reason };
         self.health.insert(event.target, health);
     }
 
@@ -197,7 +234,6 @@ impl Agent {
         self.health.get(&target).cloned().unwrap_or_else(|| Health {
             state: health::State::Unknown,
             reason: "not checked".to_owned(),
-            since: self.started_at,
         })
     }
 
@@ -254,15 +290,21 @@ impl Agent {
     /// connections before it has a way for them refuses them. Whoever has a lease does not wait, since
     /// it is asked for its VIPs, and knows the MACs of the agent before.
     pub(super) async fn resolve_neighbours(&mut self, monitor: &mut Monitor) {
-        if self.dataplane.holds_lease() {
-            return;
+        if !self.dataplane.holds_lease() {
+            self.wait_for_neighbours(monitor).await;
         }
+    }
+
+    /// The same, whoever holds what, but for those who were silent before.
+    pub(super) async fn wait_for_neighbours(&mut self, monitor: &mut Monitor) {
+        let silent_before = std::mem::take(&mut self.unresolved);
         let until = tokio::time::Instant::now() + RESOLUTION;
         loop {
             let silent = self.next_hops().into_iter().filter(|hop| hop.mac.is_none());
             self.unresolved = silent
                 .map(|hop| (hop.ifindex, hop.neighbour))
                 .filter(|neighbour| !self.known_macs.contains_key(neighbour))
+                .filter(|neighbour| !silent_before.contains(neighbour))
                 .collect();
             if self.unresolved.is_empty() {
                 return;
@@ -340,10 +382,9 @@ impl Agent {
     pub(super) fn replan(&mut self) {
         let attached: Vec<u32> = self.dataplane.attached().iter().map(|a| a.index).collect();
         let syn_cookies = self.may_make_cookies();
-        let usable = |configured: usize, address: SocketAddr| {
-            let up = self.state_of(configured, address) != health::State::Down;
-            Usable { alive: up, accepts: up }
-        };
+        self.restand();
+        let usable =
+            |configured: usize, place: usize| self.standings[configured].backends[place].usable;
         let plan = Plan::make(&Inputs {
             config: &self.config,
             node: &self.node,
@@ -469,6 +510,7 @@ impl Agent {
             Command::Backends(service, reply) => {
                 drop(reply.send(self.backends_asked(service.as_deref())));
             }
+            Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
             Command::Metrics(reply) => {
                 if let Ok(text) = self.metrics() {
                     drop(reply.send(text));
@@ -480,6 +522,8 @@ impl Agent {
             Command::Notify(reply) => drop(reply.send(self.api_notify())),
             Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
             Command::Tracks(reply) => drop(reply.send(self.api_tracks())),
+            // The loop's own, which has what it takes.
+            Command::Reload(..) => {}
             Command::VrrpResign(router, reply) => {
                 drop(reply.send(self.vrrp_asked(router, &vrrp::Command::Resign)));
             }
@@ -534,12 +578,10 @@ impl Agent {
 /// A sweep that runs.
 type Sweeping = JoinHandle<Result<Sweep, DataPlaneError>>;
 
-/// What the sweep came to that runs; never where none does.
-async fn ended(
-    sweeping: &mut Option<Sweeping>,
-) -> Result<Result<Sweep, DataPlaneError>, JoinError> {
-    match sweeping {
-        Some(sweeping) => sweeping.await,
+/// What the task came to that runs; never where none does.
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
         None => std::future::pending().await,
     }
 }
@@ -548,7 +590,7 @@ fn refusal(error: &AgentError) -> Refusal {
     Refusal { callers: true, sentence: error.to_string() }
 }
 
-fn unkept(error: &std::io::Error) -> Refusal {
+pub(super) fn unkept(error: &std::io::Error) -> Refusal {
     Refusal {
         callers: false,
         sentence: format!("done, but it will not outlive a restart: writing paths.state: {error}"),

@@ -4,16 +4,20 @@
 //! beside it and never waits for it.
 
 mod attachments;
+mod census;
 mod core;
 mod election;
 mod error;
 mod happened;
+mod kept;
 mod lease;
 mod memory;
 mod notices;
 mod options;
+mod reload;
 mod report;
 mod seats;
+mod standings;
 mod tracking;
 mod virtual_links;
 
@@ -26,7 +30,7 @@ use std::time::{Instant, SystemTime};
 
 use lb_common::virtual_mac::lease_key;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -37,6 +41,8 @@ use self::attachments::Attachments;
 use self::core::{Agent, Events};
 use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
+use self::kept::Kept;
+use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
@@ -50,6 +56,7 @@ use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
 use crate::notify::Hooks;
 use crate::plan::{Lists, Tables};
 use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term};
+use crate::standing::Sayings;
 use crate::track::{Board, Watcher};
 use crate::vrrp;
 
@@ -81,6 +88,7 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     introduce(&Knowledge::gather());
     // Before anything is there to be left behind, and before the socket says that we are here.
     let stop = stop_signals()?;
+    let hangups = watched(SignalKind::hangup())?;
     // Subscribed before the first snapshot, so that nothing falls between the two.
     let mut monitor = Monitor::open(MonitorOptions::default())?;
     monitor.set_own(config.virtual_addresses.iter().copied().collect());
@@ -100,13 +108,12 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
     let (watcher, tracks) = Watcher::start(agent.board.tracked());
     let (commands, inbox) = mpsc::channel(server::QUEUE);
     serve(listener, metrics, &commands);
-    let events = Events { monitor, health, tracks, commands: inbox, vrrp };
+    let events = Events { monitor, checker, health, tracks, commands: inbox, vrrp, hangups };
     info!(node = agent.node, "serving");
     let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
     let (reason, vrrp) = agent.run(events, sweeper, stop).await;
     info!(reason, "stopping");
     drop(sweep_stop);
-    drop(checker);
     drop(watcher);
     let socket = agent.config.control.socket.clone();
     agent.close(holders, vrrp).await;
@@ -173,6 +180,8 @@ async fn assemble(
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;
     dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
     let attachments = Attachments::read(&config.paths.state);
+    let said = config.paths.state.join("backends.json");
+    let said = Kept::read(said, "what lbctl said of backends", Sayings::parse);
     let hooks = Arc::new(Hooks::start(&config.notify, &node, &config.paths.state).await);
     let followers = match &election {
         Election::Static(_) => notices::follow_roles(&hooks, &seats, &config),
@@ -181,7 +190,7 @@ async fn assemble(
     let board = Board::new(&config.tracks, SystemTime::now());
     let mut agent = Agent {
         config: Arc::new(config),
-        config_path: options.config.clone(),
+        options: options.clone(),
         node,
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -200,6 +209,11 @@ async fn assemble(
         netlink_overruns: 0,
         plans_failed: 0,
         health: HashMap::new(),
+        standings: Vec::new(),
+        said,
+        connections_left: HashMap::new(),
+        recount: false,
+        reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },
         tables,
         lists,
         netlink,
@@ -273,6 +287,7 @@ impl Agent {
     /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
     async fn begin(&mut self, monitor: &mut Monitor) -> Result<(), AgentError> {
         virtual_links::remove_stale(&self.netlink, &self.network).await;
+        self.forget_strangers();
         self.recall_macs();
         self.resolve_neighbours(monitor).await;
         self.replan();
@@ -369,13 +384,16 @@ fn serve(
     }
 }
 
+fn watched(kind: SignalKind) -> Result<Signal, AgentError> {
+    signal(kind).map_err(|source| AgentError::System { operation: "watching for signals", source })
+}
+
 /// SIGTERM and SIGINT, as the reason to stop.
 fn stop_signals() -> Result<mpsc::Receiver<&'static str>, AgentError> {
     let (sender, receiver) = mpsc::channel(1);
     for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")]
     {
-        let mut signals = signal(kind)
-            .map_err(|source| AgentError::System { operation: "watching for signals", source })?;
+        let mut signals = watched(kind)?;
         let sender = sender.clone();
         tokio::spawn(async move {
             while signals.recv().await.is_some() {

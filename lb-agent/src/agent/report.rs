@@ -1,6 +1,6 @@
 //! What the agent tells: its state in the control API's types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use lb_common::virtual_mac::virtual_mac;
 
 use super::core::Agent;
 use super::election::Election;
+use super::standings::api_state;
 use crate::config::{BUILT_IN, Watched};
 use crate::control::api;
 use crate::control::server::Refusal;
@@ -20,6 +21,7 @@ use crate::metrics;
 use crate::netlink::mac_text;
 use crate::plan::PlannedService;
 use crate::role::{Holding, Role};
+use crate::standing::Admin;
 use crate::track::{Board, Kind, Tracked};
 use crate::vrrp::identity::Version;
 use crate::vrrp::machine::State;
@@ -49,7 +51,8 @@ impl Agent {
             role: api_role(held.role),
             role_reason: held.reason.clone(),
             role_since: unix(held.since),
-            config: self.config_path.clone(),
+            config: self.options.config.clone(),
+            config_since: unix(self.reloads.last),
             interfaces: self.interfaces(),
             virtual_addresses: self
                 .config
@@ -92,6 +95,7 @@ impl Agent {
         let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
+        warnings.extend(self.manner_warnings().take(SERVICES_WARNED_OF));
         let idle = |s: &&PlannedService| s.backends.iter().all(|b| b.entry.state & ACCEPTS == 0);
         let idle: Vec<&PlannedService> = self.services.iter().filter(idle).collect();
         warnings.extend(idle.iter().take(SERVICES_WARNED_OF).map(|service| {
@@ -128,6 +132,7 @@ impl Agent {
             .iter()
             .map(|service| {
                 let configured = &self.config.services[service.configured];
+                let manner = self.standings[service.configured].manner;
                 let totals = self.dataplane.backend_totals(&service.key)?;
                 let sum = |of: fn(&BackendTotals) -> u64| totals.iter().map(of).sum();
                 let (table, table_bytes) =
@@ -142,6 +147,8 @@ impl Agent {
                     slots: service.table.slots(),
                     backends: service.backends.len() as u32,
                     accepting: accepting(service),
+                    healthy: manner.healthy,
+                    uses: manner.uses,
                     connections: sum(|t| t.connections),
                     packets: sum(|t| t.packets),
                     bytes: sum(|t| t.bytes),
@@ -185,13 +192,39 @@ impl Agent {
     fn api_backends(&self, service: Option<&str>) -> Result<Vec<api::Backend>, DataPlaneError> {
         let mut all = Vec::new();
         for service in self.named(service) {
-            let totals = self.dataplane.backend_totals(&service.key)?;
-            for (at, backend) in service.backends.iter().enumerate() {
+            self.add_backends(service, |_| true, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    /// Those at these places of configured services, at each of the services' addresses.
+    pub(super) fn backends_at(
+        &self,
+        places: &[(usize, usize)],
+    ) -> Result<Vec<api::Backend>, DataPlaneError> {
+        let places: HashSet<(usize, usize)> = places.iter().copied().collect();
+        let mut all = Vec::new();
+        for service in &self.services {
+            let is_meant = |place| places.contains(&(service.configured, place));
+            self.add_backends(service, is_meant, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    fn add_backends(
+        &self,
+        service: &PlannedService,
+        is_meant: impl Fn(usize) -> bool,
+        all: &mut Vec<api::Backend>,
+    ) -> Result<(), DataPlaneError> {
+        let totals = self.dataplane.backend_totals(&service.key)?;
+        for (at, backend) in service.backends.iter().enumerate() {
+            if is_meant(backend.place) {
                 let total = totals.get(at).copied().unwrap_or_default();
                 all.push(self.api_backend(service, backend, total));
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     fn api_backend(
@@ -201,6 +234,11 @@ impl Agent {
         total: BackendTotals,
     ) -> api::Backend {
         let health = self.health_of(service.configured, backend.address);
+        let standing = &self.standings[service.configured].backends[backend.place];
+        let said = self.said_of(service.configured, backend.address);
+        let why = self.why_so(service.configured, backend.place);
+        let reasons = [why.as_deref(), Some(health.reason.as_str()), Some(&*backend.reason)];
+        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         let node = self.config.node_of(backend.address.ip());
         let delivery = match backend.entry.delivery {
             d if d == Delivery::Local as u8 => api::Delivery::Local,
@@ -214,14 +252,14 @@ impl Agent {
             node: node.map(|node| node.name.clone()),
             delivery,
             weight: backend.weight,
-            state: match health.state {
-                health::State::Healthy => api::BackendState::Healthy,
-                health::State::Down => api::BackendState::Down,
-                health::State::Unknown => api::BackendState::Unknown,
-            },
+            state: api_state(standing.standing),
+            admin: said.map_or(Admin::Enabled, |said| said.admin),
+            backup: self.config.services[service.configured].backends[backend.place].backup,
             accepting: backend.entry.state & ACCEPTS != 0,
-            reason: format!("{}; {}", health.reason, backend.reason),
-            since: unix(health.since),
+            reason: reasons.join("; "),
+            since: unix(standing.since),
+            transitions: standing.transitions,
+            connections_left: self.connections_left.get(&(service.key, backend.address)).copied(),
             next_hop_mac: (backend.entry.mac != [0; 6]).then(|| mac_text(backend.entry.mac)),
             share: backend.share,
             connections: total.connections,
@@ -285,6 +323,8 @@ impl Agent {
             connections_limit: u64::from(self.config.limits.connections),
             netlink_overruns: self.netlink_overruns,
             plans_failed: self.plans_failed,
+            reloads_applied: self.reloads.applied,
+            reloads_refused: self.reloads.refused,
         };
         Ok(metrics::render(&snapshot).expect("writing to a string does not fail"))
     }

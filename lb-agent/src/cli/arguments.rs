@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, doctor, role, vrrp};
+use super::{attach, backends, check, completions, detach, doctor, reload, role, vrrp};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,7 @@ pub enum Verb {
     Backends(backends::Arguments),
     /// List the nodes of the configuration as this one sees them
     Nodes,
+    Reload(reload::Arguments),
     Role(role::Arguments),
     Vrrp(vrrp::Arguments),
     Check(check::Arguments),

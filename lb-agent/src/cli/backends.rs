@@ -1,31 +1,57 @@
-//! `lbctl backends [SERVICE]`.
+//! `lbctl backends [SERVICE]`, `lbctl backends drain|enable|disable BACKEND`.
 
-use clap::Args;
+mod admin;
+
+use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use super::figures;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
-use crate::control::api::{Backend, BackendState, Delivery};
+use crate::control::api::{Admin, Backend, BackendState, Delivery};
 use crate::control::client::Client;
 
-/// List the backends: their state, why, and how packets reach them from here
+/// List the backends (their state, why, and how packets reach them from here), or say what they are used for
 #[derive(Args, Clone, Debug, PartialEq)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 DELIVERY  local        listens on this node: its socket gets the packet unchanged
           direct       on another node with agent: carried there unchanged
           nat          runs nothing of ours: translated
           unresolved   cannot be reached now
-STATE     healthy, down, unknown (not checked yet), draining (keeps its connections, takes no new)
+STATE     healthy, unknown (not checked yet), down, backup (until no other is healthy),
+          draining (keeps its connections, takes no new), disabled (by a person, as if down)
 SHARE     of the service's clients that come to it first
+LEFT      connections of one that is drained or disabled, as far as they can be counted here
 
 Examples:
   lbctl backends kube-apiserver
-  lbctl backends -o wide")]
+  lbctl backends -o wide
+  lbctl backends drain master2 --wait && ssh master2 reboot
+  lbctl backends enable master2"
+)]
 pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Args, Clone, Debug, PartialEq)]
+struct List {
     /// Only those of this service
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+enum Verb {
+    /// List the backends, as without a word (for a service that is called like one of these)
+    List(List),
+    Drain(admin::Drain),
+    Disable(admin::Disable),
+    Enable(admin::Enable),
 }
 
 pub(super) async fn run(
@@ -33,6 +59,16 @@ pub(super) async fn run(
     client: &Client,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
+    match &arguments.verb {
+        None => list(&arguments.list, client, screen).await,
+        Some(Verb::List(arguments)) => list(arguments, client, screen).await,
+        Some(Verb::Drain(arguments)) => arguments.run(client, screen).await,
+        Some(Verb::Disable(arguments)) => arguments.run(client, screen).await,
+        Some(Verb::Enable(arguments)) => arguments.run(client, screen).await,
+    }
+}
+
+async fn list(arguments: &List, client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let mut backends = client.backends(arguments.service.as_deref()).await?;
     if let Some(service) = &arguments.service {
         backends.retain(|backend| &backend.service == service);
@@ -40,18 +76,26 @@ pub(super) async fn run(
             return Err(no_such(service, client).await?);
         }
     }
+    show(&backends, screen)
+}
+
+fn show(backends: &[Backend], screen: &mut Screen<'_>) -> Result<(), Failure> {
     if screen.data(&backends)? {
         return Ok(());
     }
+    let leaving = backends.iter().any(|backend| backend.admin != Admin::Enabled);
     let mut headings =
         vec!["SERVICE", "ADDRESS", "NODE", "DELIVERY", "STATE", "FOR", "SHARE", "CONNECTIONS"];
+    if leaving {
+        headings.push("LEFT");
+    }
     if screen.is_wide() {
         headings.extend(["PACKETS", "BYTES", "WEIGHT", "NEXT-HOP"]);
     }
     headings.push("REASON");
     let mut table = Table::new(headings);
-    for backend in &backends {
-        table.row(cells(backend, screen));
+    for backend in backends {
+        table.row(cells(backend, leaving, screen));
     }
     screen.table(&table)
 }
@@ -73,17 +117,20 @@ async fn no_such(service: &str, client: &Client) -> Result<Failure, Failure> {
     Ok(Failure::NoSuchService { name: service.to_owned(), advice })
 }
 
-fn cells(backend: &Backend, screen: &Screen<'_>) -> Vec<Cell> {
+fn cells(backend: &Backend, leaving: bool, screen: &Screen<'_>) -> Vec<Cell> {
     let mut cells = vec![
         Cell::from(&backend.service),
         Cell::from(backend.address),
         Cell::from(backend.node.as_deref().unwrap_or_default()),
         delivery(backend.delivery),
-        state(backend),
+        state(backend.state),
         Cell::from(figures::age(screen.seconds_since(backend.since))),
         Cell::from(figures::share(backend.share)),
         Cell::from(backend.connections),
     ];
+    if leaving {
+        cells.push(Cell::from(left(backend)));
+    }
     if screen.is_wide() {
         cells.extend([
             Cell::from(backend.packets),
@@ -96,6 +143,14 @@ fn cells(backend: &Backend, screen: &Screen<'_>) -> Vec<Cell> {
     cells
 }
 
+fn left(backend: &Backend) -> String {
+    match (backend.admin, backend.connections_left) {
+        (Admin::Enabled, _) => String::new(),
+        (_, Some(left)) => left.to_string(),
+        (_, None) => "?".to_owned(),
+    }
+}
+
 fn delivery(delivery: Delivery) -> Cell {
     match delivery {
         Delivery::Local => Cell::from("local"),
@@ -105,11 +160,13 @@ fn delivery(delivery: Delivery) -> Cell {
     }
 }
 
-fn state(backend: &Backend) -> Cell {
-    match backend.state {
-        BackendState::Healthy if backend.accepting => Cell::toned(Tone::Good, "healthy"),
-        BackendState::Healthy => Cell::toned(Tone::Doubtful, "draining"),
+fn state(state: BackendState) -> Cell {
+    match state {
+        BackendState::Healthy => Cell::toned(Tone::Good, "healthy"),
         BackendState::Down => Cell::toned(Tone::Bad, "down"),
         BackendState::Unknown => Cell::toned(Tone::Doubtful, "unknown"),
+        BackendState::Draining => Cell::toned(Tone::Doubtful, "draining"),
+        BackendState::Backup => Cell::from("backup"),
+        BackendState::Disabled => Cell::toned(Tone::Bad, "disabled"),
     }
 }

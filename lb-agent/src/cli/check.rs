@@ -274,15 +274,20 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
     for line in protection(service) {
         screen.line(&format!("  {line}"))?;
     }
-    let weights: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let primaries = service.backends.iter().filter(|backend| !backend.backup);
+    let weights: u64 = primaries.map(|backend| u64::from(backend.weight)).sum();
     let mut table = Table::new(["BACKEND", "SHARE", "DELIVERY"]);
     let shown = if screen.is_wide() { usize::MAX } else { SHOWN_BACKENDS_MAX };
     for backend in service.backends.iter().take(shown) {
         // The file is valid: some weight is above 0.
         let share = f64::from(backend.weight) / weights.max(1) as f64;
+        let share = match backend.backup {
+            true => "backup".to_owned(),
+            false => super::figures::share(share),
+        };
         table.row([
             Cell::from(backend.address),
-            Cell::from(super::figures::share(share)),
+            Cell::from(share),
             Cell::from(delivery(config, backend)),
         ]);
     }

@@ -1,6 +1,7 @@
 //! Why a verb failed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -25,6 +26,18 @@ pub(super) enum Failure {
     NotUtf8 { file: PathBuf, valid: usize },
     #[error("there is no service `{name}`: {advice}")]
     NoSuchService { name: String, advice: String },
+    #[error(
+        "{backend} is draining, but its connections cannot be counted here: run this on {}",
+        node.as_deref().unwrap_or("the node that has it")
+    )]
+    CountedElsewhere { backend: SocketAddr, node: Option<String> },
+    #[error("{backend} is not draining any more: somebody else has enabled or disabled it")]
+    NoLongerDraining { backend: SocketAddr },
+    #[error(
+        "{} connections are left after {waited}; it goes on draining (lbctl backends)",
+        left.map_or_else(|| "uncounted".to_owned(), |left| left.to_string())
+    )]
+    StillConnected { left: Option<u64>, waited: String },
 }
 
 impl Failure {

@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod figures;
 mod nodes;
+mod reload;
 mod role;
 mod screen;
 mod services;
@@ -109,6 +110,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
+        Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,
         Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
         Verb::Doctor(_) => return doctor::run(screen),

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::figures;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
-use crate::control::api::Service;
+use crate::control::api::{Service, Uses};
 use crate::control::client::Client;
 
 pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
@@ -13,7 +13,8 @@ pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), 
         return Ok(());
     }
     let wide = screen.is_wide();
-    let mut headings = vec!["NAME", "ADDRESS", "PROTOCOL", "HASH", "ACCEPTING", "CONNECTIONS"];
+    let mut headings =
+        vec!["NAME", "ADDRESS", "PROTOCOL", "HASH", "ACCEPTING", "USES", "CONNECTIONS"];
     if wide {
         headings.extend(["PACKETS", "BYTES", "SLOTS", "MEMORY", "TABLE", "SHARED-BY"]);
     }
@@ -37,6 +38,7 @@ fn cells(service: &Service, wide: bool) -> Vec<Cell> {
         Cell::from(service.protocol),
         Cell::from(service.hash),
         Cell::toned(tone, format!("{}/{}", service.accepting, service.backends)),
+        uses(service.uses),
         Cell::from(service.connections),
     ];
     if wide {
@@ -50,4 +52,12 @@ fn cells(service: &Service, wide: bool) -> Vec<Cell> {
         ]);
     }
     cells
+}
+
+fn uses(uses: Uses) -> Cell {
+    match uses {
+        Uses::Primaries => Cell::from("healthy"),
+        Uses::Backups => Cell::toned(Tone::Doubtful, "backups"),
+        Uses::Everybody => Cell::toned(Tone::Bad, "all"),
+    }
 }

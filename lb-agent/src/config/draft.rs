@@ -40,7 +40,7 @@ const TABLE_SIZE_MAX: u32 = 1 << 22;
 /// Of all tables together: 1 GiB, and as much as 2^30 slots take, 16 GiB.
 const TABLE_SLOTS: u64 = 1 << 26;
 const TABLE_SLOTS_MAX: u64 = 1 << 30;
-/// Six series for each backend of that many are a scrape of about 10 MiB.
+/// Nine series for each backend of that many are a scrape of about 15 MiB.
 const BACKEND_SERIES: u32 = 16_384;
 /// The shortest lease: a quarter of it, the refresh, is still well above a scheduling delay.
 const LEASE_MIN: Duration = Duration::from_millis(200);
@@ -87,6 +87,8 @@ pub(super) struct DraftService {
     pub(super) backends_span: Span,
     pub(super) table_size: Option<Placed<u32>>,
     pub(super) health: Health,
+    /// Where `minimum_healthy` stands.
+    pub(super) minimum_span: Span,
     pub(super) lists: DraftLists,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) connection_limit: Option<ConnectionLimit>,
@@ -101,6 +103,7 @@ pub(super) struct DraftBackend {
     pub(super) weight: u16,
     pub(super) delivery: Placed<DeliverySetting>,
     pub(super) server_id: Option<Placed<ServerId>>,
+    pub(super) backup: Placed<bool>,
 }
 
 impl Draft {
@@ -206,7 +209,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let addresses = service_addresses(section, faults);
     let backends = backends(section, faults);
     let table_size = section.optional("table_size", faults, |item| item.number(2..=TABLE_SIZE_MAX));
-    let health = health(section, protocol, faults);
+    let (health, minimum_span) = health(section, protocol, faults);
     let lists = protection::lists(section, faults);
     let rate_limit = protection::rate_limit(section, faults);
     let connection_limit = protection::connection_limit(section, protocol, faults);
@@ -223,6 +226,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         backends_span: section.span_of("backends"),
         table_size,
         health,
+        minimum_span,
         lists,
         rate_limit,
         connection_limit,
@@ -263,7 +267,8 @@ fn backend(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftBackend> {
         };
         let address = item.placed(faults, read)?;
         let delivery = Placed { value: AUTO, span: address.span.clone() };
-        return Some(DraftBackend { address, weight: 1, delivery, server_id: None });
+        let backup = Placed { value: false, span: address.span.clone() };
+        return Some(DraftBackend { address, weight: 1, delivery, server_id: None, backup });
     }
     let section = item.section(&schema::BACKEND, faults)?;
     let address =
@@ -280,10 +285,13 @@ fn backend(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftBackend> {
     });
     let delivery = delivery.unwrap_or(Placed { value: AUTO, span: section.span.clone() });
     let server_id = section.optional("server_id", faults, datagram::server_id);
-    Some(DraftBackend { address: address?, weight, delivery, server_id })
+    let backup = section.optional("backup", faults, |item| item.boolean());
+    let backup = backup.unwrap_or(Placed { value: false, span: section.span.clone() });
+    Some(DraftBackend { address: address?, weight, delivery, server_id, backup })
 }
 
-fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) -> Health {
+/// With the place of `minimum_healthy`.
+fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) -> (Health, Span) {
     let asked_for = service.has("health");
     let section = service.section("health", &schema::HEALTH, faults);
     let before = faults.count();
@@ -298,14 +306,17 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
     }
     // A server of UDP seldom accepts TCP on the same port: it is checked only if asked for.
     let by_default = asked_for || protocol == Protocol::Tcp;
-    Health {
+    let health = Health {
         enabled: section.or("enabled", by_default, faults, Item::boolean),
         check: Arc::new(check::check(&section, faults)),
         interval,
         timeout,
         rise: section.or("rise", 2, faults, |item| item.number(1..=100)),
         fall: section.or("fall", 3, faults, |item| item.number(1..=100)),
-    }
+        minimum_healthy: section
+            .or("minimum_healthy", 1, faults, |item| item.number(0..=u32::from(u16::MAX))),
+    };
+    (health, section.span_of("minimum_healthy"))
 }
 
 fn lease(root: &Section<'_>, faults: &mut Faults<'_>) -> Lease {

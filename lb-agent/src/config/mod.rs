@@ -6,6 +6,7 @@
 
 mod check;
 mod datagram;
+mod difference;
 mod document;
 mod draft;
 mod error;
@@ -36,14 +37,15 @@ use error::Faults;
 
 pub use check::{Check, ClientCertificate, Fingerprint, HttpCheck, Statuses, TlsCheck, Trust};
 pub use datagram::{Quic, ServerId};
+pub use difference::Change;
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use protection::{ConnectionLimit, Lists, NoPrefix, Prefix, RateLimit, SynFlood};
 pub use track::{BUILT_IN, Script, Track, Watched};
-pub use value::duration_text;
 pub(crate) use value::is_interface_name;
+pub use value::{duration_of, duration_text};
 pub use vrrp::{AuthPass, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion};
 
 /// Everything that `lb.toml` says, checked and with its defaults filled in.
@@ -122,6 +124,8 @@ pub struct Backend {
     pub delivery: DeliverySetting,
     /// With `quic`; unique within the service, and as long as that says.
     pub server_id: Option<ServerId>,
+    /// Takes clients while no other can: of a service with at most eight backends, not all of which are.
+    pub backup: bool,
 }
 
 /// A service's transport protocol.
@@ -164,6 +168,9 @@ pub struct Health {
     pub rise: u32,
     /// Failures in a row that take it out, at least 1.
     pub fall: u32,
+    /// With fewer healthy backends than these all are used, healthy or not: at most as many as there are. 0 is
+    /// never.
+    pub minimum_healthy: u32,
 }
 
 /// The lease under which the VIP is held.

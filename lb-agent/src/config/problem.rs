@@ -67,6 +67,14 @@ pub enum Problem {
     MixedFamilies { backend: SocketAddr },
     #[error("service `{service}` has no backend with a weight above 0")]
     NoWeight { service: String },
+    #[error("service `{service}` has no backend that is used before its backups")]
+    OnlyBackups { service: String },
+    #[error(
+        "a service of {backends} backends has no room for a backup: {most} are the most with one"
+    )]
+    BackupOfMany { backends: usize, most: usize },
+    #[error("`minimum_healthy` is {wanted}, and the service has {backends} backends")]
+    MinimumOfMore { wanted: u32, backends: usize },
     #[error("port {port} of service `{service}` is one of the NAT ports {first}-{last}")]
     PortInNatRange { service: String, port: u16, first: u16, last: u16 },
     #[error("`table_size` {size} is not a prime")]
@@ -348,6 +356,14 @@ impl Problem {
                 "make two services, one for each family; they may share the port".to_owned()
             }
             Self::NoWeight { .. } => "give one of them a `weight` of 1 or more".to_owned(),
+            Self::OnlyBackups { .. } => "leave `backup` out at one with a weight".to_owned(),
+            Self::BackupOfMany { .. } => {
+                "leave `backup` out: among so many the others take over for one that fails"
+                    .to_owned()
+            }
+            Self::MinimumOfMore { .. } => {
+                "all would always be used, and no check would count: write fewer".to_owned()
+            }
             Self::PortInNatRange { .. } => {
                 "move `ports` in [nat], or the service: replies from backends could not be told \
                  from clients"

@@ -62,7 +62,7 @@ pub(crate) static SERVICE: Table = Table {
 
 pub(crate) static BACKEND: Table = Table {
     heading: "an element of `backends`",
-    keys: &["address", "weight", "delivery", "server_id"],
+    keys: &["address", "weight", "delivery", "server_id", "backup"],
 };
 
 pub(crate) static HEALTH: Table = Table {
@@ -85,6 +85,7 @@ pub(crate) static HEALTH: Table = Table {
         "timeout",
         "rise",
         "fall",
+        "minimum_healthy",
     ],
 };
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash as Key;
 use std::net::IpAddr;
 
+use lb_common::bucket::RANKS;
 use lb_common::layout::size;
 
 use super::document::Placed;
@@ -230,6 +231,8 @@ fn addresses(service: &DraftService, draft: &Draft) -> Vec<IpAddr> {
 fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> Service {
     service_addresses(service, draft, faults);
     backends(service, draft, faults);
+    backups(service, faults);
+    minimum_healthy(service, faults);
     table_size(service, faults);
     prefixes(service, faults);
     server_ids(service, faults);
@@ -315,6 +318,7 @@ fn backend(draft: &DraftBackend) -> Backend {
         weight: draft.weight,
         delivery: draft.delivery.value,
         server_id: draft.server_id.as_ref().map(|placed| placed.value),
+        backup: draft.backup.value,
     }
 }
 
@@ -386,6 +390,27 @@ fn backend_fits(
     let direct = backend.delivery.value == DeliverySetting::Direct;
     if direct && draft.places_complete && !is_node(draft, address.ip()) {
         faults.add(&backend.delivery.span, Problem::DirectToStranger { backend: address });
+    }
+}
+
+/// Somebody comes before the backups, and each of them has a rank in every bucket.
+fn backups(service: &DraftService, faults: &mut Faults<'_>) {
+    let backups = service.backends.iter().filter(|backend| backend.backup.value);
+    let Some(first) = backups.map(|backend| &backend.backup.span).next() else { return };
+    let primary = |backend: &DraftBackend| backend.weight > 0 && !backend.backup.value;
+    if service.complete && !service.backends.iter().any(primary) {
+        faults.add(first, Problem::OnlyBackups { service: service.name.value.clone() });
+    }
+    let backends = service.backends.len();
+    if backends > RANKS {
+        faults.add(first, Problem::BackupOfMany { backends, most: RANKS });
+    }
+}
+
+fn minimum_healthy(service: &DraftService, faults: &mut Faults<'_>) {
+    let (wanted, backends) = (service.health.minimum_healthy, service.backends.len());
+    if service.complete && (backends as u64) < u64::from(wanted) {
+        faults.add(&service.minimum_span, Problem::MinimumOfMore { wanted, backends });
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls_pki_types::ServerName;
 
 use super::Url;
 use super::check::{Fingerprint, Statuses};
@@ -30,7 +30,12 @@ fn malformed(text: &str, form: Form) -> Problem {
 
 /// `100ms`, `2s`, `2h4m`: whole numbers with units, added up.
 pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
-    duration_ms(text).map(Duration::from_millis).ok_or_else(|| malformed(text, Form::Duration))
+    duration_of(text).ok_or_else(|| malformed(text, Form::Duration))
+}
+
+/// A duration as the file says it: `1m30s`, `250ms`. None where it is none.
+pub fn duration_of(text: &str) -> Option<Duration> {
+    duration_ms(text).map(Duration::from_millis)
 }
 
 fn duration_ms(text: &str) -> Option<u64> {

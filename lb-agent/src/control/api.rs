@@ -8,10 +8,12 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/services` | list of [`Service`] |
 //! | `GET /v1/backends`, all or with a [`WhichService`] | list of [`Backend`] |
+//! | `PUT /v1/backends/admin` with an [`AdminChange`] | drained, disabled or enabled: list of [`Backend`] |
 //! | `GET /v1/nodes` | list of [`Node`] |
 //! | `GET /v1/interfaces` | list of [`Interface`] |
 //! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
 //! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
+//! | `POST /v1/reload` with a [`ReloadRequest`] | the configuration is read anew: a [`Reload`] |
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
 //! | `GET /v1/notify` | list of [`NotifyHook`] |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use crate::config::{Hash, Mode, Protocol};
+pub use crate::standing::{Admin, Uses};
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Status {
     pub role_since: f64,
     /// The file that it runs from.
     pub config: PathBuf,
+    /// When that was last taken over.
+    #[serde(default)]
+    pub config_since: f64,
     pub interfaces: Vec<Interface>,
     pub virtual_addresses: Vec<VirtualAddress>,
     pub host_hooks: HostHooks,
@@ -118,6 +124,24 @@ pub enum Role {
 #[serde(deny_unknown_fields)]
 pub struct RoleChange {
     pub role: Role,
+}
+
+/// The query of `POST /v1/reload`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Only say what would be changed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What is different in the file from what the agent ran with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// All of it is done; else it was only asked for.
+    pub applied: bool,
+    /// Sentences; none where the file means what it meant.
+    pub changes: Vec<String>,
 }
 
 /// `GET /v1/vrrp`: one virtual router as this node takes part in it.
@@ -307,6 +331,12 @@ pub struct Service {
     pub backends: u32,
     /// Backends that take new connections.
     pub accepting: u32,
+    /// Backends that could: enabled, with a weight, and not down.
+    #[serde(default)]
+    pub healthy: u32,
+    /// Which of them do.
+    #[serde(default)]
+    pub uses: Uses,
     pub connections: u64,
     pub packets: u64,
     pub bytes: u64,
@@ -331,12 +361,25 @@ pub struct Backend {
     pub delivery: Delivery,
     pub weight: u16,
     pub state: BackendState,
+    /// What a person wants it to be used for, whatever its state is.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Takes new connections only while no other can.
+    #[serde(default)]
+    pub backup: bool,
     /// Takes new connections.
     pub accepting: bool,
     /// Why it is in that state.
     pub reason: String,
     /// In that state since.
     pub since: f64,
+    /// Times that its state changed since the agent's start.
+    #[serde(default)]
+    pub transitions: u64,
+    /// While it is drained or disabled: connections to it that are open, as far as this node can count them.
+    /// Those to a backend on another node are counted there.
+    #[serde(default)]
+    pub connections_left: Option<u64>,
     pub next_hop_mac: Option<String>,
     /// Fraction of the service's buckets in which it comes first, 0 to 1.
     pub share: f64,
@@ -364,6 +407,27 @@ pub enum BackendState {
     Down,
     /// Not checked, or not yet.
     Unknown,
+    /// Keeps the connections that it has.
+    Draining,
+    /// Healthy, and waits for the others to fail.
+    Backup,
+    /// By a person, as if it were down.
+    Disabled,
+}
+
+/// `PUT /v1/backends/admin`. It holds on the node that answers, also after a restart of its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminChange {
+    /// An address with its port, an address for all ports, or a node's name for all its backends.
+    pub backend: String,
+    /// Those of the service of this name alone. None: of all.
+    #[serde(default)]
+    pub service: Option<String>,
+    pub admin: Admin,
+    /// Also where a service has no healthy backend left then.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `GET /v1/nodes`.

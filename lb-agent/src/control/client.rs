@@ -17,8 +17,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use super::api::{
-    ApiError, Backend, Hold, Interface, Node, Role, RoleChange, Service, Status, Track,
-    VirtualRouter,
+    AdminChange, ApiError, Backend, Hold, Interface, Node, Reload, Role, RoleChange, Service,
+    Status, Track, VirtualRouter,
 };
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
@@ -104,6 +104,20 @@ impl Client {
             None => "/v1/backends".to_owned(),
         };
         self.read(&path).await
+    }
+
+    /// Has backends drained, disabled or enabled, and returns them as they are then.
+    pub async fn set_admin(&self, change: &AdminChange) -> Result<Vec<Backend>, ClientError> {
+        let path = "/v1/backends/admin";
+        let answer = self.ask(Method::PUT, path, json(change)).await?;
+        self.understood(path, &answer)
+    }
+
+    /// Has the configuration read anew, or asks what that would change.
+    pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
+        let path = format!("/v1/reload?dry_run={dry_run}");
+        let answer = self.ask(Method::POST, &path, Bytes::new()).await?;
+        self.understood(&path, &answer)
     }
 
     pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {

@@ -31,10 +31,13 @@ pub enum Command {
     Services(oneshot::Sender<Vec<api::Service>>),
     /// Of the service of that name, or of all.
     Backends(Option<String>, oneshot::Sender<Result<Vec<api::Backend>, Refusal>>),
+    Admin(api::AdminChange, oneshot::Sender<Result<Vec<api::Backend>, Refusal>>),
     Nodes(oneshot::Sender<Vec<api::Node>>),
     Interfaces(oneshot::Sender<Vec<api::Interface>>),
     Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
     Detach(String, oneshot::Sender<Result<(), Refusal>>),
+    /// Only as a question, or to be done.
+    Reload(bool, oneshot::Sender<Result<api::Reload, Refusal>>),
     SetRole(api::Role, oneshot::Sender<Result<(), Refusal>>),
     Notify(oneshot::Sender<Vec<api::NotifyHook>>),
     Vrrp(oneshot::Sender<Vec<api::VirtualRouter>>),
@@ -101,9 +104,11 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/backends", get(backends))
+        .route("/v1/backends/admin", put(admin))
         .route("/v1/nodes", get(nodes))
         .route("/v1/interfaces", get(interfaces))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
+        .route("/v1/reload", post(reload))
         .route("/v1/role", put(role))
         .route("/v1/notify", get(notify))
         .route("/v1/vrrp", get(vrrp))
@@ -237,6 +242,24 @@ async fn backends(
     Ok(change(&agent, |reply| Command::Backends(service, reply)).await)
 }
 
+async fn admin(
+    State(agent): Agent,
+    wanted: Result<Json<api::AdminChange>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let wanted = body(wanted)?;
+    Ok(change(&agent, |reply| Command::Admin(wanted, reply)).await)
+}
+
+async fn reload(
+    State(agent): Agent,
+    query: Result<Query<api::ReloadRequest>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let dry_run = query
+        .map(|Query(request)| request.dry_run)
+        .map_err(|why| Misread(why.status(), why.body_text()))?;
+    Ok(change(&agent, |reply| Command::Reload(dry_run, reply)).await)
+}
+
 async fn nodes(State(agent): Agent) -> Response {
     answer(&agent, Command::Nodes).await
 }
@@ -358,6 +381,7 @@ mod tests {
             ("PUT /v1/role", "", "{\"role\":\"active\"}", "415", "application/json"),
             ("POST /v1/vrrp/resign?router_id=256", "", "", "400", "router_id"),
             ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
+            ("PUT /v1/backends/admin", JSON, "{\"backend\":\"x\"}", "422", "missing field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
         ] {
             let answer = answer(line, headers, body).await;

@@ -165,7 +165,8 @@ impl Maps {
     /// Writes the tables that the maps do not hold yet, each once, beside those in use. Returns where
     /// each of the plan's stands.
     fn write_tables(&mut self, plan: &Plan, capacity: &Capacity) -> Result<Places, DataPlaneError> {
-        let held = self.state.tables.iter();
+        // A retired one may be gone in a moment.
+        let held = self.state.lasting_tables();
         let held = held.filter_map(|(&at, held)| Some((Arc::as_ptr(held.table.as_ref()?), at)));
         let mut places: Places = held.collect();
         let mut new: Vec<(u32, &Arc<SharedTable>)> = Vec::new();

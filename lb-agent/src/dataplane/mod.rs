@@ -242,6 +242,19 @@ impl DataPlane {
         counters::backends(&self.maps.backend_counters, applied.block.clone(), self.cpus)
     }
 
+    /// The index of a service's backend in the map of backends.
+    pub fn backend_index(
+        &self,
+        key: &lb_common::service::ServiceKey,
+        backend: std::net::SocketAddr,
+    ) -> Option<u32> {
+        let applied = self.maps.state.services.get(key)?;
+        let (address, port_be) = (backend.ip().into(), backend.port().to_be());
+        let is_it = |b: &Backend| b.address == address && b.port_be == port_be;
+        let at = applied.backends.iter().position(is_it)?;
+        Some(applied.block.start + u32::try_from(at).ok()?)
+    }
+
     /// A handle of its own on the NAT flows and the counted connections, for a thread that may block,
     /// and what ends its work.
     pub fn sweeper(&self) -> Result<(Sweeper, SweepStop), DataPlaneError> {

@@ -99,6 +99,20 @@ impl Census {
         }
         (over, flows)
     }
+
+    /// How many flows are not ended, however long they are silent.
+    pub(super) fn open(mut self) -> u64 {
+        self.sightings.sort_unstable_by_key(|sighting| sighting.flow);
+        let flows = self.sightings.chunk_by(|a, b| a.flow == b.flow);
+        let has_client = |entries: &&[Sighting]| entries.iter().any(|entry| entry.from_client);
+        flows.filter(|entries| !is_ended(entries)).filter(has_client).count() as u64
+    }
+}
+
+/// Whether one side has reset it, or both have ended it.
+fn is_ended(entries: &[Sighting]) -> bool {
+    let reset = entries.iter().any(|entry| entry.seen & SEEN_RST != 0);
+    reset || entries.iter().all(|entry| entry.seen & SEEN_FIN != 0)
 }
 
 /// Whether a flow with these entries, one of them or both, is over at `now_ns`.
@@ -124,11 +138,9 @@ fn limit(timeouts: &NatTimeouts, entries: &[Sighting]) -> Duration {
     if entries.iter().any(|entry| entry.udp) {
         return timeouts.udp;
     }
-    let any = |flag| entries.iter().any(|entry| entry.seen & flag != 0);
-    let both = |flag| entries.iter().all(|entry| entry.seen & flag != 0);
-    if any(SEEN_RST) || both(SEEN_FIN) {
+    if is_ended(entries) {
         timeouts.tcp_closing
-    } else if both(SEEN_DATA) {
+    } else if entries.iter().all(|entry| entry.seen & SEEN_DATA != 0) {
         timeouts.tcp_established
     } else {
         timeouts.tcp_opening
@@ -256,6 +268,23 @@ mod tests {
         assert_eq!(flows, 0);
         for (key, entry) in &entries {
             assert_eq!(numbers, [number(&client_key(key, entry))]);
+        }
+    }
+
+    #[test]
+    fn a_flow_is_open_until_one_side_resets_or_both_end_it() {
+        for (sent, replied, open) in [
+            (SEEN_SYN, 0, 1),
+            (SEEN_SYN | SEEN_DATA, SEEN_DATA, 1),
+            (SEEN_SYN | SEEN_DATA | SEEN_FIN, SEEN_DATA, 1),
+            (SEEN_SYN | SEEN_DATA | SEEN_FIN, SEEN_DATA | SEEN_FIN, 0),
+            (SEEN_SYN | SEEN_DATA, SEEN_DATA | SEEN_RST, 0),
+        ] {
+            let mut census = Census::default();
+            for (key, entry) in &flow(TCP, sent, replied) {
+                census.note(key, entry, 0);
+            }
+            assert_eq!(census.open(), open, "{sent:#b} {replied:#b}");
         }
     }
 

@@ -166,9 +166,14 @@ impl State {
         (free < limit).then_some(free)
     }
 
+    /// Those that are not retired.
+    pub(super) fn lasting_tables(&self) -> impl Iterator<Item = (&u32, &HeldTable)> {
+        self.tables.iter().filter(|(index, _)| !self.retired_tables.contains(index))
+    }
+
     /// Where the maps hold this very table.
     pub(super) fn index_of(&self, table: &SharedTable) -> Option<u32> {
-        let mut held = self.tables.iter().filter(|(index, _)| !self.retired_tables.contains(index));
+        let mut held = self.lasting_tables();
         let is_it = |held: &HeldTable| held.table.as_ref().is_some_and(|held| held.is_like(table));
         held.find_map(|(&index, held)| is_it(held).then_some(index))
     }

@@ -1,7 +1,7 @@
 //! Removing the NAT flows and counted connections that are over, on a thread of its own: a map of a million flows takes a good
 //! part of a second, for which the agent's loop must not wait.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +74,22 @@ impl Sweeper {
         }
         let connections = self.connections.sweep(timeouts, &self.stopped)?;
         Ok(Sweep { flows, removed, connections, took: begun.elapsed() })
+    }
+
+    /// How many flows lead to each of these backends, by index, that neither side has ended. Blocks as
+    /// [`sweep`](Self::sweep) does.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn open_flows(&self, backends: &HashSet<u32>) -> Result<HashMap<u32, u64>, DataPlaneError> {
+        let mut each: HashMap<u32, Census> = HashMap::new();
+        let now_ns = monotonic_ns();
+        self.for_each(|key, entry| {
+            if backends.contains(&entry.backend) {
+                each.entry(entry.backend).or_default().note(key, entry, now_ns);
+            }
+        })?;
+        Ok(each.into_iter().map(|(backend, census)| (backend, census.open())).collect())
     }
 
     /// Removes flows of these numbers. Returns how many went, and how many have come to life again.

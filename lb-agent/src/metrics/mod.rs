@@ -47,6 +47,8 @@ pub struct Snapshot<'a> {
     pub nat_sweep: Duration,
     pub netlink_overruns: u64,
     pub plans_failed: u64,
+    pub reloads_applied: u64,
+    pub reloads_refused: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -162,6 +164,24 @@ fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "Times that the maps could not be brought up to date",
         snapshot.plans_failed,
     );
+    counter(
+        registry,
+        "reloads",
+        "Times that the configuration was read anew and taken over",
+        snapshot.reloads_applied,
+    );
+    counter(
+        registry,
+        "reloads_refused",
+        "Times that it was read anew and refused",
+        snapshot.reloads_refused,
+    );
+    gauge(
+        registry,
+        "config_since_seconds",
+        "When the configuration was last taken over",
+        status.config_since,
+    );
     let leases = Family::<VipLabels, FloatGauge>::default();
     for vip in &status.virtual_addresses {
         let seconds = vip.lease_remaining_ms.map_or(0.0, |ms| ms as f64 / 1000.0);
@@ -199,6 +219,8 @@ fn packets(registry: &mut Registry, verdicts: &[u64]) {
 fn services(registry: &mut Registry, services: &[api::Service]) {
     let all = Family::<ServiceLabels, Gauge>::default();
     let accepting = Family::<ServiceLabels, Gauge>::default();
+    let healthy = Family::<ServiceLabels, Gauge>::default();
+    let uses = Family::<ServiceLabels, Gauge>::default();
     let connections = Family::<ServiceLabels, Counter>::default();
     let packets = Family::<ServiceLabels, Counter>::default();
     let bytes = Family::<ServiceLabels, Counter>::default();
@@ -214,12 +236,28 @@ fn services(registry: &mut Registry, services: &[api::Service]) {
         };
         all.get_or_create(&labels).set(i64::from(service.backends));
         accepting.get_or_create(&labels).set(i64::from(service.accepting));
+        healthy.get_or_create(&labels).set(i64::from(service.healthy));
+        uses.get_or_create(&labels).set(match service.uses {
+            api::Uses::Primaries => 0,
+            api::Uses::Backups => 1,
+            api::Uses::Everybody => 2,
+        });
         connections.get_or_create(&labels).inc_by(service.connections);
         packets.get_or_create(&labels).inc_by(service.packets);
         bytes.get_or_create(&labels).inc_by(service.bytes);
     }
     registry.register("service_backends", "Configured backends", all);
     registry.register("service_backends_accepting", "Backends for new connections", accepting);
+    registry.register(
+        "service_backends_healthy",
+        "Backends that are enabled and not down",
+        healthy,
+    );
+    registry.register(
+        "service_uses",
+        "0 healthy backends, 1 only its backups are healthy, 2 all, since too few are healthy",
+        uses,
+    );
     registry.register("service_connections", "New connections steered here", connections);
     registry.register("service_packets", "Packets steered here", packets);
     registry.register("service_bytes", "Bytes steered here", bytes);
@@ -235,7 +273,10 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     if !snapshot.backends_shown {
         return;
     }
-    let healthy = Family::<BackendLabels, Gauge>::default();
+    let up = Family::<BackendLabels, Gauge>::default();
+    let state = Family::<BackendLabels, Gauge>::default();
+    let since = Family::<BackendLabels, FloatGauge>::default();
+    let transitions = Family::<BackendLabels, Counter>::default();
     let accepting = Family::<BackendLabels, Gauge>::default();
     let share = Family::<BackendLabels, FloatGauge>::default();
     let connections = Family::<BackendLabels, Counter>::default();
@@ -247,14 +288,33 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
             backend: backend.address.to_string(),
         };
         let down = backend.state == api::BackendState::Down;
-        healthy.get_or_create(&labels).set(i64::from(!down));
+        up.get_or_create(&labels).set(i64::from(!down));
+        state.get_or_create(&labels).set(match backend.state {
+            api::BackendState::Unknown => 0,
+            api::BackendState::Healthy => 1,
+            api::BackendState::Down => 2,
+            api::BackendState::Draining => 3,
+            api::BackendState::Backup => 4,
+            api::BackendState::Disabled => 5,
+        });
+        since.get_or_create(&labels).set(backend.since);
+        // The same at each of the service's addresses.
+        let counted = transitions.get_or_create(&labels).get();
+        transitions.get_or_create(&labels).inc_by(backend.transitions.saturating_sub(counted));
         accepting.get_or_create(&labels).set(i64::from(backend.accepting));
         share.get_or_create(&labels).set(backend.share);
         connections.get_or_create(&labels).inc_by(backend.connections);
         packets.get_or_create(&labels).inc_by(backend.packets);
         bytes.get_or_create(&labels).inc_by(backend.bytes);
     }
-    registry.register("backend_up", "0 once the checks have found it down", healthy);
+    registry.register("backend_up", "0 once the checks have found it down", up);
+    registry.register(
+        "backend_state",
+        "0 unknown, 1 healthy, 2 down, 3 draining, 4 backup, 5 disabled",
+        state,
+    );
+    registry.register("backend_state_since_seconds", "When it came into that state", since);
+    registry.register("backend_transitions", "Times that its state changed", transitions);
     registry.register("backend_accepting", "Whether it takes new connections", accepting);
     registry.register("backend_share_ratio", "Buckets in which it comes first", share);
     registry.register("backend_connections", "New connections steered to it here", connections);

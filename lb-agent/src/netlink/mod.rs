@@ -12,6 +12,7 @@ mod network;
 mod pace;
 mod request;
 mod snapshot;
+mod sockets;
 mod sysctl;
 #[cfg(test)]
 pub(crate) mod testbed;
@@ -29,5 +30,6 @@ pub use network::{
 };
 pub use pace::ProbePace;
 pub use request::ROUTE_PROTOCOL;
+pub use sockets::open_connections;
 pub use sysctl::ipv6_obstacle;
 pub use virtual_link::VirtualLinkError;

@@ -30,6 +30,7 @@ pub use protection::PlannedProtection;
 
 use crate::config::{self, Config, Hash, Protocol, UnknownPorts};
 use crate::netlink::{Mac, Network, NextHop};
+use crate::standing::Usable;
 
 pub use tables::{SharedTable, Tables, TablesError};
 
@@ -65,6 +66,8 @@ pub struct PlannedService {
 #[derive(Clone, Debug)]
 pub struct PlannedBackend {
     pub address: SocketAddr,
+    /// Among the configured service's backends.
+    pub place: usize,
     pub weight: u16,
     /// What the map gets.
     pub entry: Backend,
@@ -74,13 +77,6 @@ pub struct PlannedBackend {
     pub reason: Arc<str>,
     /// Fraction of the buckets in which it comes first.
     pub share: f64,
-}
-
-/// Whether a backend may be used, as the health checks see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usable {
-    pub alive: bool,
-    pub accepts: bool,
 }
 
 /// The key of a service at one of its addresses.
@@ -111,8 +107,8 @@ pub struct Inputs<'a> {
     pub syn_cookies: bool,
     /// Indexes of the attached interfaces.
     pub attached: &'a [u32],
-    /// By configured service and backend address.
-    pub usable: &'a dyn Fn(usize, SocketAddr) -> Usable,
+    /// By the places of a service in the configuration and of a backend in the service.
+    pub usable: &'a dyn Fn(usize, usize) -> Usable,
 }
 
 impl Inputs<'_> {
@@ -186,7 +182,8 @@ fn plan_service(
     let mut flags = if service.hash == Hash::SourcePort { HASH_PORT } else { 0 };
     let mut backends = Vec::with_capacity(built.order.len());
     for (&place, &share) in built.order.iter().zip(built.table.shares()) {
-        let backend = service.backends.get(usize::from(place))?;
+        let place = usize::from(place);
+        let backend = service.backends.get(place)?;
         let at = backend.address;
         let way = ways.to(at.ip(), backend.delivery);
         match way.intended {
@@ -194,9 +191,10 @@ fn plan_service(
             Delivery::Nat => flags |= HAS_NAT,
             _ => {}
         }
-        let usable = (inputs.usable)(configured, at);
+        let usable = (inputs.usable)(configured, place);
         backends.push(PlannedBackend {
             address: at,
+            place,
             weight: backend.weight,
             entry: entry(backend, way, usable),
             server_id: backend.server_id.map(|id| id.number),
@@ -233,10 +231,11 @@ fn staying(service: &config::Service) -> u32 {
 
 fn entry(backend: &config::Backend, way: &delivery::Way, usable: Usable) -> Backend {
     let mut state = 0;
-    if usable.alive {
+    // What an entry leads to is found by that alone: where new ones are made they are not to be doubted.
+    if usable.alive || usable.accepts && way.intended == Delivery::Nat {
         state |= ALIVE;
     }
-    if usable.accepts && backend.weight > 0 {
+    if usable.accepts {
         state |= ACCEPTS;
     }
     Backend {

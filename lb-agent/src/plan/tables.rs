@@ -112,14 +112,29 @@ impl Tables {
     /// # Errors
     /// Where a service's backends do not fit a table.
     pub fn build(config: &Config) -> Result<Self, TablesError> {
+        Self::build_after(config, &Self::default())
+    }
+
+    /// As [`build`](Self::build); what there was before is not built again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build_after(config: &Config, former: &Self) -> Result<Self, TablesError> {
         let mut services = HashMap::new();
+        let former: HashMap<&Likeness, &Arc<SharedTable>> = former
+            .services
+            .values()
+            .filter_map(|built| Some((&built.table.outline.as_ref()?.1, &built.table)))
+            .collect();
         let mut shared: HashMap<Likeness, Arc<SharedTable>> = HashMap::new();
         for service in &config.services {
             let outline = outline(service)?;
             let order = order(service, &outline);
             let likeness = outline.likeness();
-            let table =
-                shared.entry(likeness).or_insert_with(|| Arc::new(SharedTable::new(outline)));
+            let known = former.get(&likeness).copied().cloned();
+            let table = shared
+                .entry(likeness)
+                .or_insert_with(|| known.unwrap_or_else(|| Arc::new(SharedTable::new(outline))));
             for &address in &service.addresses {
                 let key = key(address, service);
                 let seed = service_seed(&key.address, key.port_be, key.protocol);
@@ -142,24 +157,27 @@ impl Tables {
 
 fn outline(service: &config::Service) -> Result<Outline, TablesError> {
     let name = || service.name.clone();
-    let members: Vec<Member> =
-        service.backends.iter().map(|b| Member::new(b.address, b.weight)).collect();
+    let members: Vec<Member> = service.backends.iter().map(member).collect();
     let slots = match service.table_size {
         Some(size) => {
             Slots::new(size).map_err(|source| TablesError::Slots { service: name(), source })?
         }
         None => {
-            let weights: Vec<u16> = service.backends.iter().map(|b| b.weight).collect();
+            let weights: Vec<u16> = members.iter().map(|member| member.weight).collect();
             Slots::for_weights(&weights)
         }
     };
     Outline::new(&members, slots).map_err(|source| TablesError::Build { service: name(), source })
 }
 
+/// A backup ranks as one without a weight, behind all that have some.
+fn member(backend: &config::Backend) -> Member {
+    Member::new(backend.address, if backend.backup { 0 } else { backend.weight })
+}
+
 /// For each member of the outline its place among the service's backends.
 fn order(service: &config::Service, outline: &Outline) -> Arc<[u16]> {
-    let places: HashMap<Member, u16> =
-        service.backends.iter().map(|b| Member::new(b.address, b.weight)).zip(0..).collect();
+    let places: HashMap<Member, u16> = service.backends.iter().map(member).zip(0..).collect();
     // The outline is of these very members, and of fewer than a u16 can count.
     outline.members().iter().filter_map(|member| places.get(member).copied()).collect()
 }

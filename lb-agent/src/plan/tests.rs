@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::hysteresis::State;
 use crate::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Route};
+use crate::standing::{Admin, Manner, Member};
 
 const CONFIG: &str = r#"
 interface = "e0"
@@ -72,18 +74,32 @@ struct World {
     config: Config,
     known: HashMap<(u32, IpAddr), Mac>,
     down: Vec<SocketAddr>,
+    minimum_healthy: u32,
 }
 
 impl World {
     fn new(text: &str) -> Self {
         let config = Config::parse(text).unwrap();
-        Self { config, known: HashMap::new(), down: Vec::new() }
+        Self { config, known: HashMap::new(), down: Vec::new(), minimum_healthy: 0 }
     }
 
     fn plan(&self, network: &Network) -> Plan {
-        let usable = |_, address| {
-            let up = !self.down.contains(&address);
-            Usable { alive: up, accepts: up }
+        let members = |service: usize| {
+            let backends = self.config.services[service].backends.iter();
+            backends.map(|backend| Member {
+                health: if self.down.contains(&backend.address) {
+                    State::Down
+                } else {
+                    State::Healthy
+                },
+                admin: Admin::Enabled,
+                backup: backend.backup,
+                weighted: backend.weight > 0,
+            })
+        };
+        let usable = |service: usize, place: usize| {
+            let manner = Manner::of(members(service), self.minimum_healthy);
+            manner.usable(members(service).nth(place).unwrap())
         };
         Plan::make(&Inputs {
             config: &self.config,
@@ -169,6 +185,34 @@ fn weight_zero_drains_and_does_not_kill() {
         .replace("\"192.168.139.134:6443\"", "{ address = \"192.168.139.134:6443\", weight = 0 }");
     let plan = World::new(&text).plan(&network(&[("192.168.139.134", PEER_MAC)]));
     assert_eq!(backend(&plan, "192.168.139.134:6443").entry.state, ALIVE);
+}
+
+#[test]
+fn backups_rank_behind_all_others() {
+    let text = CONFIG.replace(
+        "\"192.168.139.134:6443\"",
+        "{ address = \"192.168.139.134:6443\", backup = true }",
+    );
+    let mut world = World::new(&text);
+    let network = network(&[("192.168.139.134", PEER_MAC), ("192.168.139.9", [2; 6])]);
+    let plan = world.plan(&network);
+    let backup = backend(&plan, "192.168.139.134:6443");
+    assert_eq!((backup.entry.state, backup.share), (ALIVE, 0.0));
+    world.down =
+        ["192.168.139.133:6443", "192.168.139.9:6443"].map(|a| a.parse().unwrap()).to_vec();
+    let plan = world.plan(&network);
+    assert_eq!(backend(&plan, "192.168.139.134:6443").entry.state, ALIVE | ACCEPTS);
+}
+
+#[test]
+fn one_that_is_used_though_it_is_down_is_found_by_its_entries_alone() {
+    let mut world = World::new(CONFIG);
+    world.minimum_healthy = 1;
+    let all = ["192.168.139.133:6443", "192.168.139.134:6443", "192.168.139.9:6443"];
+    world.down = all.map(|a| a.parse().unwrap()).to_vec();
+    let plan = world.plan(&network(&[("192.168.139.134", PEER_MAC), ("192.168.139.9", [2; 6])]));
+    let states = all.map(|address| backend(&plan, address).entry.state);
+    assert_eq!(states, [ACCEPTS, ACCEPTS, ALIVE | ACCEPTS]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) fn status() -> Value {
     json!({
         "version": "0.1.0", "layout_version": 1, "table_version": 1, "node": "master1",
         "role": "active", "role_reason": "configured as active", "role_since": NOW - 192.0,
-        "config": "/etc/lb/lb.toml", "interfaces": [interface()],
+        "config": "/etc/lb/lb.toml", "config_since": NOW - 30.0, "interfaces": [interface()],
         "virtual_addresses": [
             { "address": "192.168.139.150", "held": true, "lease_remaining_ms": 1640 },
             { "address": "fd00::150", "held": false, "lease_remaining_ms": null },
@@ -75,10 +75,12 @@ pub(super) fn services() -> Value {
     json!([
         { "name": "kube-apiserver", "address": "192.168.139.150", "port": 8443,
           "protocol": "tcp", "hash": "source", "slots": 65537, "backends": 3, "accepting": 2,
+          "healthy": 2, "uses": "primaries",
           "connections": 40, "packets": 900, "bytes": 2048, "table_services": 12,
           "table_bytes": 1_048_912, "own_bytes": 472 },
         { "name": "dns", "address": "fd00::150", "port": 53, "protocol": "udp",
           "hash": "source-port", "slots": 1021, "backends": 1, "accepting": 1,
+          "healthy": 0, "uses": "everybody",
           "connections": 0, "packets": 0, "bytes": 0, "table_services": 1,
           "table_bytes": 16_656, "own_bytes": 232 },
     ])
@@ -87,10 +89,19 @@ pub(super) fn services() -> Value {
 pub(super) fn backend(address: &str, state: &str, accepting: bool, reason: &str) -> Value {
     json!({
         "service": "kube-apiserver", "address": address, "node": "master1", "delivery": "direct",
-        "weight": 7, "state": state, "accepting": accepting, "reason": reason,
-        "since": NOW - 90000.0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
+        "weight": 7, "state": state, "admin": "enabled", "backup": false, "accepting": accepting,
+        "reason": reason, "since": NOW - 90000.0, "transitions": 2, "connections_left": null, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
         "connections": 14, "packets": 300, "bytes": 1048576,
     })
+}
+
+/// A backend that drains, with so many connections left.
+pub(super) fn leaving(delivery: &str, left: u64) -> Value {
+    let mut backend = backend("192.168.139.134:6443", "draining", false, "drained with lbctl");
+    backend["admin"] = json!("draining");
+    backend["delivery"] = json!(delivery);
+    backend["connections_left"] = json!(left);
+    backend
 }
 
 pub(super) fn backends() -> Value {
@@ -105,7 +116,7 @@ pub(super) fn backends() -> Value {
     }
     json!([
         backend("192.168.139.133:6443", "healthy", true, "2 checks in a row succeeded"),
-        backend("192.168.139.134:6443", "healthy", false, "drained by hand"),
+        leaving("local", 0),
         backend("192.168.139.135:6443", "down", false, "connection refused"),
         stranger,
     ])

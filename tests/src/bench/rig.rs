@@ -185,6 +185,7 @@ fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
         protection: None,
         backends: vec![PlannedBackend {
             address: at,
+            place: 0,
             weight: 1,
             entry,
             server_id: None,

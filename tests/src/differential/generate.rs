@@ -223,7 +223,8 @@ fn cut(address: IpAddr, length: u32) -> IpAddr {
 }
 
 fn health(random: &mut Random) -> State {
-    random.pick(&[State::Up, State::Up, State::Up, State::Draining, State::Down])
+    use State::{Distrusted, Down, Draining, Up};
+    random.pick(&[Up, Up, Up, Up, Draining, Down, Distrusted])
 }
 
 fn nat_ports(random: &mut Random) -> Step {

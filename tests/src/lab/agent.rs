@@ -9,7 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use lb_agent::control::api::{Backend, NotifyHook, Role, Service, Status, Track, VirtualRouter};
+use lb_agent::control::api::{
+    Backend, NotifyHook, Reload, Role, Service, Status, Track, VirtualRouter,
+};
 use serde::de::DeserializeOwned;
 
 use super::{Host, Process};
@@ -41,6 +43,8 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 pub struct Agent {
     process: Process,
     socket: PathBuf,
+    /// Its configuration.
+    file: PathBuf,
 }
 
 impl Agent {
@@ -60,7 +64,7 @@ impl Agent {
         command.arg("--state-dir").arg(directory.join("state"));
         command.arg("--cgroup").arg(host.cgroup());
         command.args(["--metrics", "127.0.0.1:9633"]);
-        let mut agent = Self { process: host.spawn("lb-agent", command)?, socket };
+        let mut agent = Self { process: host.spawn("lb-agent", command)?, socket, file };
         agent.wait_until("the agent answers", START, |_| true)?;
         Ok(agent)
     }
@@ -99,6 +103,39 @@ impl Agent {
     /// Where it does not answer.
     pub fn tracks(&self) -> Result<Vec<Track>> {
         self.read("/v1/tracks")
+    }
+
+    /// Puts another configuration in the place of its own, in one step, without a word to it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_configuration(&self, text: &str) -> Result<()> {
+        let next = self.file.with_extension("next");
+        std::fs::write(&next, text).context("cannot write the configuration")?;
+        std::fs::rename(next, &self.file).context("cannot replace the configuration")
+    }
+
+    /// Has it take over another configuration, by `lbctl`.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub fn reload_with(&self, text: &str) -> Result<Reload> {
+        self.write_configuration(text)?;
+        let said = self.lbctl(["reload", "-o", "json"])?;
+        serde_json::from_str(&said).context("not the JSON that was agreed on")
+    }
+
+    /// Waits until its warnings satisfy the condition.
+    ///
+    /// # Errors
+    /// Where they do not in time.
+    pub fn wait_for_warnings(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&[String]) -> bool,
+    ) -> Result<()> {
+        poll(what, limit, || Ok(condition(&self.status()?.warnings).then_some(())))
     }
 
     /// Waits until one of its tracks satisfies the condition, and returns it.
@@ -185,14 +222,20 @@ impl Agent {
     /// # Errors
     /// Where it fails; what it complained of is quoted.
     pub fn lbctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        said(&mut self.lbctl_command(arguments)?)
+    }
+
+    /// `lbctl` for this agent, to be run by [`said`].
+    ///
+    /// # Errors
+    /// Where it is not built.
+    pub fn lbctl_command<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Command> {
         let mut command = Command::new(binary("lbctl")?);
         command.arg("--socket").arg(&self.socket).args(arguments);
-        let output = command.output().context("cannot run lbctl")?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            bail!("lbctl failed ({}): {}", output.status, complaint.trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(command)
     }
 
     /// SIGKILL: nothing is tidied up.
@@ -224,6 +267,19 @@ impl Agent {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(get(&self.socket, path)).with_context(|| format!("GET {path}"))
     }
+}
+
+/// Runs `lbctl` and returns its output.
+///
+/// # Errors
+/// Where it fails; what it complained of is quoted.
+pub fn said(lbctl: &mut Command) -> Result<String> {
+    let output = lbctl.output().context("cannot run lbctl")?;
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        bail!("lbctl failed ({}): {}", output.status, complaint.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn poll<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {

@@ -50,6 +50,14 @@ impl Namespace {
         tool::ip_batch(&self.name, batch)
     }
 
+    /// Runs a program inside to its end and returns its standard output.
+    ///
+    /// # Errors
+    /// As [`tool::run`].
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        tool::run("ip", &[&["netns", "exec", &self.name, program], arguments].concat())
+    }
+
     /// Runs `work` on a thread of its own inside the namespace. Sockets that it opens belong there.
     ///
     /// # Errors

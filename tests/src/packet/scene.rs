@@ -46,6 +46,8 @@ pub enum State {
     Up,
     Draining,
     Down,
+    /// Down, and used all the same.
+    Distrusted,
 }
 
 /// Whether virtual MACs are in use, and the lease on those of [`ROUTER_ID`].
@@ -91,6 +93,7 @@ impl State {
             Self::Up => ALIVE | ACCEPTS,
             Self::Draining => ALIVE,
             Self::Down => 0,
+            Self::Distrusted => ACCEPTS,
         }
     }
 }

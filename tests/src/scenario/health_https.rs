@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
+use lb_agent::control::api::Uses;
 
 use super::cluster::{Cluster, SETTLE};
 use super::shape::{Family, Shape, sources};
@@ -19,7 +20,10 @@ const REQUESTS: u64 = 200;
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let mut cluster = Cluster::machines(stage, Shape::masters(&[Mode::Https]))?;
-    let authority = cluster.certificate.authority.clone();
+    // The agents' own, which is to be replaced: the clients go on with the right one.
+    let right = cluster.certificate.authority.clone();
+    let authority = cluster.lab.directory().join("checked-by.crt");
+    std::fs::copy(&right, &authority).context("the authority's certificate")?;
     let mut checks = "interval = \"200ms\"\nfall = 2\nhttps = \"/readyz\"\n".to_owned();
     let _ = writeln!(checks, "ca_file = {authority:?}");
     cluster.shape.checks = checks;
@@ -43,20 +47,21 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     claim_served(stage, &cluster, "it is well again", true)?;
 
     stage.step("another authority's certificate takes the place of the right one");
-    let right = std::fs::read(&authority).context("the authority's certificate")?;
     let folder = cluster.lab.directory().join("another");
     std::fs::create_dir(&folder).context("a folder for another authority")?;
     let another = Certificate::create(&folder, &[])?;
     std::fs::rename(&another.authority, &authority).context("the other authority's certificate")?;
-    for node in cluster.shape.node_names() {
-        cluster.wait_for_verdicts(&node, false)?;
-    }
-    let said = "no TLS: its certificate is from an authority that is not trusted here";
-    claim_reasons(stage, &cluster, "whom nobody vouches for is not believed", said)?;
+    let said = "0 of 3 backends are healthy, fewer than minimum_healthy = 1: all are used; no TLS: its certificate \
+                is from an authority that is not trusted here";
+    claim_reasons(stage, &cluster, "whom nobody vouches for is not believed, but used", said)?;
+    claim_served(stage, &cluster, "nobody is believed", true)?;
+    claim_told(stage, &cluster)?;
     // Beside it, and then in its place: no check is to see half a file.
-    std::fs::write(folder.join("right"), right).context("the right certificate")?;
+    std::fs::copy(&right, folder.join("right")).context("the right certificate")?;
     std::fs::rename(folder.join("right"), &authority).context("the right certificate")?;
-    cluster.settle()?;
+    for node in cluster.shape.node_names() {
+        claim_reasons_of(stage, &cluster, &node, "the right one is back", "200 OK in ")?;
+    }
     claim_served(stage, &cluster, "the right one is back", true)?;
 
     let mut tally = Tally::default();
@@ -84,6 +89,18 @@ fn claim_served(stage: &mut Stage, cluster: &Cluster, when: &str, by_it: bool) -
         let text = format!("{when}: {SICK} gets new {} connections: {by_it}", family.name());
         stage.claim(&text, holds, report.summary());
     }
+    Ok(())
+}
+
+/// That checks are not believed is said.
+fn claim_told(stage: &mut Stage, cluster: &Cluster) -> Result<()> {
+    let agent = cluster.nodes[0].agent()?;
+    let services = agent.services()?;
+    let all = services.iter().all(|s| s.uses == Uses::Everybody && s.healthy == 0);
+    stage.claim("services say that all their backends are used", all, format!("{services:?}"));
+    let warnings = agent.status()?.warnings;
+    let warned = warnings.iter().any(|warning| warning.contains("minimum_healthy = 1"));
+    stage.claim("`lbctl status` warns of it", warned, format!("{warnings:?}"));
     Ok(())
 }
 

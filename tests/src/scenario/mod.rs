@@ -8,6 +8,7 @@ mod cold_start;
 mod datagrams;
 pub mod demo;
 mod direct;
+mod drain;
 mod duet;
 mod election;
 mod evidence;
@@ -29,6 +30,7 @@ mod nat;
 mod notify;
 mod owner;
 mod passage;
+mod reload;
 mod role_move;
 mod scale;
 mod set_change;
@@ -172,6 +174,16 @@ pub static ALL: &[Scenario] = &[
         name: "health-https",
         about: "servers that say that they are not well get no new clients; certificates are verified",
         run: health_https::run,
+    },
+    Scenario {
+        name: "drain",
+        about: "backends are drained by hand, directly and through NAT: no new clients, none lost, all counted",
+        run: drain::run,
+    },
+    Scenario {
+        name: "reload-under-load",
+        about: "a thousand changed files are taken over under load: nothing is lost, nothing begins anew",
+        run: reload::run,
     },
     Scenario {
         name: "agent-kill",

@@ -117,7 +117,8 @@ fn backend(backing: &Backing) -> SceneBackend {
             Delivery::None | Delivery::Tunnel => Way::Unresolved,
         },
         state: match (backing.alive, backing.accepts) {
-            (_, true) => State::Up,
+            (true, true) => State::Up,
+            (false, true) => State::Distrusted,
             (true, false) => State::Draining,
             (false, false) => State::Down,
         },

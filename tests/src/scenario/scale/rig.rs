@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use lb_agent::config::Config;
 use lb_agent::dataplane::{Capacity, DataPlane, Pins};
 use lb_agent::netlink::{Hop, InterfaceAddress, Link, Neighbour, NeighbourState, Network, Route};
-use lb_agent::plan::{Inputs, Lists, Plan, Tables, Usable};
+use lb_agent::plan::{Inputs, Lists, Plan, Tables};
+use lb_agent::standing::Usable;
 
 use super::frames::{self, Seen};
 use super::reckon::Ranked;
@@ -157,8 +158,8 @@ impl Rig {
 
     /// What the maps are to hold, while these backends are down.
     pub(super) fn plan(&self, read: &Read, down: &[SocketAddr]) -> Plan {
-        let usable = |_, address| {
-            let up = !down.contains(&address);
+        let usable = |service: usize, place: usize| {
+            let up = !down.contains(&read.config.services[service].backends[place].address);
             Usable { alive: up, accepts: up }
         };
         Plan::make(&Inputs {

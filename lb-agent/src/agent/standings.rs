@@ -1,0 +1,300 @@
+//! What each backend is used for now, and what persons have said of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use tracing::{info, warn};
+
+use super::core::{Agent, unkept};
+use super::report::unix;
+use crate::control::api;
+use crate::control::server::Refusal;
+use crate::standing::{Admin, Manner, Member, Said, Standing, Usable, Uses};
+
+/// Of a configured service.
+#[derive(Debug)]
+pub(super) struct ServiceStanding {
+    pub(super) manner: Manner,
+    /// In the configuration's order.
+    pub(super) backends: Vec<BackendStanding>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackendStanding {
+    pub(super) standing: Standing,
+    pub(super) usable: Usable,
+    /// When it became that.
+    pub(super) since: SystemTime,
+    /// How many times it became something else.
+    pub(super) transitions: u64,
+}
+
+impl BackendStanding {
+    /// Of one that nothing is known of yet.
+    pub(super) const fn new(since: SystemTime) -> Self {
+        let usable = Usable { alive: false, accepts: false };
+        Self { standing: Standing::Unknown, usable, since, transitions: 0 }
+    }
+}
+
+impl Agent {
+    /// What a person has said of a backend; nothing if it is enabled.
+    pub(super) fn said_of(&self, configured: usize, backend: SocketAddr) -> Option<Said> {
+        self.said.value().of(&self.config.services[configured].name, backend)
+    }
+
+    fn members(&self, configured: usize) -> impl Iterator<Item = Member> {
+        let service = &self.config.services[configured];
+        // Most often nothing was said of any.
+        let any_said = self.said.value().has(&service.name);
+        service.backends.iter().map(move |backend| {
+            let said = any_said.then(|| self.said_of(configured, backend.address)).flatten();
+            Member {
+                health: self.state_of(configured, backend.address),
+                admin: said.map_or(Admin::Enabled, |said| said.admin),
+                backup: backend.backup,
+                weighted: backend.weight > 0,
+            }
+        })
+    }
+
+    /// Works out what each backend is used for.
+    pub(super) fn restand(&mut self) {
+        let now = SystemTime::now();
+        for configured in 0..self.config.services.len() {
+            let members: Vec<Member> = self.members(configured).collect();
+            let minimum = self.config.services[configured].health.minimum_healthy;
+            let manner = Manner::of(members.iter().copied(), minimum);
+            let before = self.standings.get(configured);
+            if before.map_or(Uses::Primaries, |before| before.manner.uses) != manner.uses {
+                self.tell_of_manner(configured, manner);
+            }
+            let known = before.map_or(&[][..], |before| &before.backends);
+            let backends = members.iter().enumerate().map(|(place, &member)| {
+                let (standing, usable) = (manner.standing(member), manner.usable(member));
+                match known.get(place) {
+                    Some(known) if known.standing == standing => {
+                        BackendStanding { usable, ..*known }
+                    }
+                    Some(known) => BackendStanding {
+                        standing,
+                        usable,
+                        since: now,
+                        transitions: known.transitions + 1,
+                    },
+                    None => {
+                        let since = self.started_at;
+                        BackendStanding { standing, usable, since, transitions: 0 }
+                    }
+                }
+            });
+            let service = ServiceStanding { manner, backends: backends.collect() };
+            match self.standings.get_mut(configured) {
+                Some(before) => *before = service,
+                None => self.standings.push(service),
+            }
+        }
+    }
+
+    fn tell_of_manner(&self, configured: usize, manner: Manner) {
+        let service = &self.config.services[configured];
+        let (name, healthy, of) = (&service.name, manner.healthy, service.backends.len());
+        match manner.uses {
+            Uses::Primaries => {
+                info!(service = name, healthy, of, "healthy backends are used again")
+            }
+            Uses::Backups => warn!(service = name, healthy, of, "only backups are left, and used"),
+            Uses::Everybody => {
+                let minimum = service.health.minimum_healthy;
+                warn!(service = name, healthy, of, minimum, "too few are healthy: all are used");
+            }
+        }
+    }
+
+    /// Why a backend is what it is, but for its health.
+    pub(super) fn why_so(&self, configured: usize, place: usize) -> Option<String> {
+        let service = &self.config.services[configured];
+        let backend = service.backends.get(place)?;
+        let of = self.standings.get(configured)?;
+        let standing = of.backends.get(place)?;
+        let said = self.said_of(configured, backend.address).map(|said| said.admin);
+        let why = match (standing.standing, said) {
+            (Standing::Disabled, _) => "disabled with lbctl".to_owned(),
+            (_, Some(Admin::Draining)) => "drained with lbctl".to_owned(),
+            (Standing::Draining, _) => "its weight is 0".to_owned(),
+            (Standing::Backup, _) => "a backup, while others are healthy".to_owned(),
+            (_, _)
+                if backend.backup && of.manner.uses == Uses::Backups && standing.usable.accepts =>
+            {
+                "a backup, since no other is healthy".to_owned()
+            }
+            (Standing::Down, _) if standing.usable.accepts => too_few(of, service),
+            _ => return None,
+        };
+        Some(why)
+    }
+
+    /// What a person should know of how services use their backends.
+    pub(super) fn manner_warnings(&self) -> impl Iterator<Item = String> {
+        let services = self.config.services.iter().zip(&self.standings);
+        services.filter_map(|(service, of)| {
+            let name = &service.name;
+            match of.manner.uses {
+                Uses::Primaries => None,
+                Uses::Backups => Some(format!("service {name}: only its backups are healthy")),
+                Uses::Everybody => Some(format!("service {name}: {}", too_few(of, service))),
+            }
+        })
+    }
+
+    /// Has backends drained, disabled or enabled, of all services at once or of none. Returns them as they
+    /// are then.
+    pub(super) fn admin_asked(
+        &mut self,
+        change: &api::AdminChange,
+    ) -> Result<Vec<api::Backend>, Refusal> {
+        let refused = |sentence| Refusal { callers: true, sentence };
+        let found = self.meant(change).map_err(refused)?;
+        if change.admin != Admin::Enabled && !change.force {
+            self.leaves_somebody(&found, change.admin).map_err(refused)?;
+        }
+        let since = unix(SystemTime::now());
+        let admin = change.admin;
+        let config = &self.config;
+        let written = self.said.change(|said| {
+            for &(configured, place) in &found {
+                let service = &config.services[configured];
+                let backend = service.backends[place].address;
+                let known = said.of(&service.name, backend);
+                // Said once more, it holds since the first time.
+                if known.map_or(Admin::Enabled, |known| known.admin) != admin {
+                    info!(service = service.name, %backend, ?admin, "a backend's use set by hand");
+                    said.say(&service.name, backend, Said { admin, since });
+                }
+            }
+        });
+        self.recount = true;
+        self.replan();
+        written.map_err(|error| unkept(&error))?;
+        self.backends_at(&found)
+            .map_err(|error| Refusal { callers: false, sentence: error.to_string() })
+    }
+
+    /// The backends that a change is for, by service and place.
+    fn meant(&self, change: &api::AdminChange) -> Result<Vec<(usize, usize)>, String> {
+        let services = || self.config.services.iter().enumerate();
+        if let Some(service) = &change.service
+            && !services().any(|(_, known)| known.name == *service)
+        {
+            return Err(format!("there is no service `{service}` (lbctl services)"));
+        }
+        let wanted = Wanted::parse(&change.backend, self);
+        let mut found = Vec::new();
+        for (configured, service) in services() {
+            if change.service.as_ref().is_some_and(|wanted| *wanted != service.name) {
+                continue;
+            }
+            let backends = service.backends.iter().enumerate();
+            let fitting = backends.filter(|(_, backend)| wanted.fits(backend.address));
+            found.extend(fitting.map(|(place, _)| (configured, place)));
+        }
+        if found.is_empty() {
+            let of =
+                change.service.as_ref().map_or_else(String::new, |s| format!(" of service `{s}`"));
+            return Err(format!(
+                "no backend{of} is `{}`: name it by ADDRESS:PORT, by ADDRESS, or by the name of its node \
+                 (lbctl backends)",
+                change.backend
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Whether each service has somebody for new clients once these have none; else which has not.
+    fn leaves_somebody(&self, found: &[(usize, usize)], admin: Admin) -> Result<(), String> {
+        for these in found.chunk_by(|(one, _), (other, _)| one == other) {
+            let configured = these[0].0;
+            let service = &self.config.services[configured];
+            let minimum = service.health.minimum_healthy;
+            let mut members: Vec<Member> = self.members(configured).collect();
+            let serves =
+                |members: &[Member]| Manner::of(members.iter().copied(), minimum).healthy > 0;
+            let before = serves(&members);
+            for &(_, place) in these {
+                members[place].admin = admin;
+            }
+            if before && !serves(&members) {
+                return Err(format!(
+                    "service `{}` would have no healthy backend left for new clients: if that is meant, \
+                     say --force (\"force\": true)",
+                    service.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was said of backends that the configuration has no more.
+    pub(super) fn forget_strangers(&mut self) {
+        let config = &self.config;
+        let is_there = |service: &str, backend: SocketAddr| {
+            let service = config.services.iter().find(|known| known.name == service);
+            service.is_some_and(|service| service.backends.iter().any(|b| b.address == backend))
+        };
+        if self.said.value().all(is_there) {
+            return;
+        }
+        match self.said.change(|said| said.keep_only(is_there)) {
+            Ok(gone) => info!(gone, "what lbctl said of former backends is forgotten"),
+            Err(error) => warn!(%error, "what lbctl said of former backends cannot be forgotten"),
+        }
+    }
+}
+
+fn too_few(of: &ServiceStanding, service: &crate::config::Service) -> String {
+    format!(
+        "{} of {} backends are healthy, fewer than minimum_healthy = {}: all are used",
+        of.manner.healthy,
+        service.backends.len(),
+        service.health.minimum_healthy
+    )
+}
+
+/// Which backends somebody means.
+enum Wanted {
+    One(SocketAddr),
+    /// On any port of these.
+    At(Vec<IpAddr>),
+}
+
+impl Wanted {
+    fn parse(text: &str, agent: &Agent) -> Self {
+        if let Ok(one) = text.parse() {
+            return Self::One(one);
+        }
+        if let Ok(address) = text.parse() {
+            return Self::At(vec![address]);
+        }
+        let node = agent.config.nodes.iter().find(|node| node.name == text);
+        Self::At(node.map_or_else(Vec::new, |node| node.addresses.clone()))
+    }
+
+    fn fits(&self, backend: SocketAddr) -> bool {
+        match self {
+            Self::One(one) => *one == backend,
+            Self::At(addresses) => addresses.contains(&backend.ip()),
+        }
+    }
+}
+
+/// As the API names it.
+pub(super) const fn api_state(standing: Standing) -> api::BackendState {
+    match standing {
+        Standing::Disabled => api::BackendState::Disabled,
+        Standing::Down => api::BackendState::Down,
+        Standing::Draining => api::BackendState::Draining,
+        Standing::Backup => api::BackendState::Backup,
+        Standing::Healthy => api::BackendState::Healthy,
+        Standing::Unknown => api::BackendState::Unknown,
+    }
+}

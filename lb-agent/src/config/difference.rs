@@ -1,0 +1,285 @@
+//! What is different in another configuration, in words, and what of that a running agent cannot take over.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+
+use super::{Backend, Config, DataPath, Health, Host, Metrics, Nat, Service};
+
+/// One thing that is different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// For people: what was, and what is to be.
+    pub what: String,
+    /// A running agent cannot do it.
+    pub needs_restart: bool,
+}
+
+/// Collects changes. Values are told as they are debugged, which is how the file would say them, or nearly; secrets
+/// are not told.
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn live(&mut self, what: String) {
+        self.0.push(Change { what, needs_restart: false });
+    }
+
+    fn restart(&mut self, what: String) {
+        self.0.push(Change { what, needs_restart: true });
+    }
+
+    /// A value that a running agent can change.
+    fn value<T: PartialEq + Debug>(&mut self, name: &str, old: &T, new: &T) {
+        if old != new {
+            self.live(format!("{name}: {old:?} -> {new:?}"));
+        }
+    }
+
+    /// One that it can change, and that is too long, or a secret.
+    fn silent<T: PartialEq>(&mut self, name: &str, old: &T, new: &T) {
+        if old != new {
+            self.live(format!("{name} is different"));
+        }
+    }
+
+    /// One that it cannot change.
+    fn fixed<T: PartialEq>(&mut self, name: &str, old: &T, new: &T) {
+        if old != new {
+            self.restart(format!("{name} is different"));
+        }
+    }
+}
+
+impl Config {
+    /// What is different in `new`, in the file's order; nothing where both mean the same.
+    pub fn changes_to(&self, new: &Self) -> Vec<Change> {
+        let mut changes = Changes::default();
+        // Taken apart, here and below, so that what is added to it cannot be forgotten.
+        let Self { interfaces, virtual_addresses, active, nodes, services: known, .. } = self;
+        changes.value("interfaces", interfaces, &new.interfaces);
+        changes.fixed("virtual_addresses", virtual_addresses, &new.virtual_addresses);
+        changes.fixed("active", active, &new.active);
+        changes.fixed("[[node]]", nodes, &new.nodes);
+        services(known, &new.services, &mut changes);
+        self.tables_but_services(new, &mut changes);
+        changes.0
+    }
+
+    fn tables_but_services(&self, new: &Self, changes: &mut Changes) {
+        let Self {
+            interfaces: _,
+            virtual_addresses: _,
+            active: _,
+            nodes: _,
+            services: _,
+            vrrp,
+            notify,
+            tracks,
+            lease,
+            nat,
+            host,
+            data_path,
+            syn_flood,
+            metrics,
+            control,
+            paths,
+            limits,
+        } = self;
+        changes.fixed("[vrrp]", vrrp, &new.vrrp);
+        changes.fixed("[[notify]]", notify, &new.notify);
+        changes.fixed("[[track]]", tracks, &new.tracks);
+        changes.fixed("[lease]", lease, &new.lease);
+        self::nat(nat, &new.nat, changes);
+        let Host { enabled, prefer_local, cgroup } = host;
+        changes.value("`enabled` in [host]", enabled, &new.host.enabled);
+        changes.value("`prefer_local` in [host]", prefer_local, &new.host.prefer_local);
+        changes.fixed("`cgroup` in [host]", cgroup, &new.host.cgroup);
+        let DataPath { modes, unknown_ports } = data_path;
+        changes.fixed("`modes` in [data_path]", modes, &new.data_path.modes);
+        changes.value(
+            "`unknown_ports` in [data_path]",
+            unknown_ports,
+            &new.data_path.unknown_ports,
+        );
+        changes.value("[syn_flood]", syn_flood, &new.syn_flood);
+        let Metrics { listen, backend_series } = metrics;
+        changes.fixed("`listen` in [metrics]", listen, &new.metrics.listen);
+        changes.value("`backend_series` in [metrics]", backend_series, &new.metrics.backend_series);
+        changes.fixed("[control]", control, &new.control);
+        changes.fixed("[paths]", paths, &new.paths);
+        changes.fixed("[limits]", limits, &new.limits);
+    }
+}
+
+fn nat(old: &Nat, new: &Nat, changes: &mut Changes) {
+    let Nat {
+        ports,
+        flows,
+        key,
+        tcp_opening_timeout,
+        tcp_established_timeout,
+        tcp_closing_timeout,
+        udp_timeout,
+    } = old;
+    changes.value("`ports` in [nat]", ports, &new.ports);
+    changes.fixed("`flows` in [nat]", flows, &new.flows);
+    changes.silent("`key` in [nat]", key, &new.key);
+    for (name, old, new) in [
+        ("tcp_opening_timeout", tcp_opening_timeout, new.tcp_opening_timeout),
+        ("tcp_established_timeout", tcp_established_timeout, new.tcp_established_timeout),
+        ("tcp_closing_timeout", tcp_closing_timeout, new.tcp_closing_timeout),
+        ("udp_timeout", udp_timeout, new.udp_timeout),
+    ] {
+        changes.value(&format!("`{name}` in [nat]"), old, &new);
+    }
+}
+
+fn services(old: &[Service], new: &[Service], changes: &mut Changes) {
+    let by_name = |services: &[Service]| -> BTreeMap<String, usize> {
+        services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    for service in old.iter().filter(|service| !after.contains_key(&service.name)) {
+        changes.live(format!("service {} goes", service.name));
+    }
+    for service in new {
+        match before.get(&service.name) {
+            Some(&at) => self::service(&old[at], service, changes),
+            None => {
+                let backends = service.backends.len();
+                changes.live(format!("service {} comes, with {backends} backends", service.name));
+            }
+        }
+    }
+}
+
+fn service(old: &Service, new: &Service, changes: &mut Changes) {
+    let Service {
+        name,
+        addresses,
+        port,
+        protocol,
+        hash,
+        backends: known,
+        table_size,
+        health: checks,
+        lists,
+        rate_limit,
+        connection_limit,
+        affinity,
+        quic,
+    } = old;
+    let of = |key: &str| format!("service {name}: `{key}`");
+    changes.value(&of("addresses"), addresses, &new.addresses);
+    changes.value(&of("port"), port, &new.port);
+    changes.value(&of("protocol"), protocol, &new.protocol);
+    changes.value(&of("hash"), hash, &new.hash);
+    backends(name, known, &new.backends, changes);
+    changes.value(&of("table_size"), table_size, &new.table_size);
+    health(&of("health"), checks, &new.health, changes);
+    changes.silent(&of("allow` and `deny"), lists, &new.lists);
+    changes.value(&of("rate_limit"), rate_limit, &new.rate_limit);
+    changes.value(&of("connection_limit"), connection_limit, &new.connection_limit);
+    changes.value(&of("affinity"), affinity, &new.affinity);
+    changes.value(&of("quic"), quic, &new.quic);
+}
+
+fn backends(service: &str, old: &[Backend], new: &[Backend], changes: &mut Changes) {
+    let by_address = |backends: &[Backend]| -> BTreeMap<SocketAddr, usize> {
+        backends.iter().enumerate().map(|(at, backend)| (backend.address, at)).collect()
+    };
+    let (before, after) = (by_address(old), by_address(new));
+    for address in before.keys().filter(|address| !after.contains_key(address)) {
+        changes.live(format!("service {service}: backend {address} goes"));
+    }
+    for (address, &at) in &after {
+        let new = &new[at];
+        let Some(old) = before.get(address).map(|&at| &old[at]) else {
+            changes.live(format!("service {service}: backend {address} comes"));
+            continue;
+        };
+        let Backend { address: _, weight, delivery, server_id, backup } = old;
+        let of = |key: &str| format!("service {service}: `{key}` of {address}");
+        changes.value(&of("weight"), weight, &new.weight);
+        changes.value(&of("delivery"), delivery, &new.delivery);
+        changes.value(&of("server_id"), server_id, &new.server_id);
+        changes.value(&of("backup"), backup, &new.backup);
+    }
+}
+
+fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
+    let Health { enabled, check, interval, timeout, rise, fall, minimum_healthy } = old;
+    let key = |key: &str| format!("{of}, `{key}`");
+    changes.value(&key("enabled"), enabled, &new.enabled);
+    changes.value(of, check, &new.check);
+    changes.value(&key("interval"), interval, &new.interval);
+    changes.value(&key("timeout"), timeout, &new.timeout);
+    changes.value(&key("rise"), rise, &new.rise);
+    changes.value(&key("fall"), fall, &new.fall);
+    changes.value(&key("minimum_healthy"), minimum_healthy, &new.minimum_healthy);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../../tests/fixtures/config/taken/ten-lines.toml");
+
+    fn changes(to: &[(&str, &str)]) -> Vec<(String, bool)> {
+        let mut text = FILE.to_owned();
+        for (from, to) in to {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        let parse = |text: &str| Config::parse(text).unwrap_or_else(|e| panic!("{}", e.report("")));
+        let changes = parse(FILE).changes_to(&parse(&text));
+        changes.into_iter().map(|change| (change.what, change.needs_restart)).collect()
+    }
+
+    #[test]
+    fn the_same_file_changes_nothing() {
+        assert_eq!(changes(&[]), []);
+    }
+
+    #[test]
+    fn backends_come_and_go_and_change() {
+        let known = "\"192.168.139.134:6443\"";
+        let what = |text: &str| vec![(format!("service kube-apiserver: {text}"), false)];
+        let heavier = "{ address = \"192.168.139.134:6443\", weight = 2 }";
+        assert_eq!(changes(&[(known, heavier)]), what("`weight` of 192.168.139.134:6443: 1 -> 2"));
+        let other = changes(&[(known, "\"192.168.139.140:6443\"")]);
+        assert_eq!(other[..1], what("backend 192.168.139.134:6443 goes"));
+        assert_eq!(other[1..], what("backend 192.168.139.140:6443 comes"));
+    }
+
+    #[test]
+    fn a_service_of_another_name_is_another() {
+        let changes = changes(&[("\"kube-apiserver\"", "\"api\"")]);
+        let what: Vec<&str> = changes.iter().map(|(what, _)| what.as_str()).collect();
+        assert_eq!(what, ["service kube-apiserver goes", "service api comes, with 2 backends"]);
+    }
+
+    #[test]
+    fn what_a_running_agent_cannot_do_is_marked() {
+        let changes = changes(&[(
+            "interface = \"ens33\"",
+            "interface = \"ens34\"\nnat = { flows = 7, udp_timeout = \"3m\" }",
+        )]);
+        let expected = [
+            ("interfaces: [\"ens33\"] -> [\"ens34\"]", false),
+            ("`flows` in [nat] is different", true),
+            ("`udp_timeout` in [nat]: 120s -> 180s", false),
+        ];
+        assert_eq!(changes, expected.map(|(what, restart)| (what.to_owned(), restart)));
+    }
+
+    #[test]
+    fn secrets_are_not_told() {
+        let changes = changes(&[(
+            "interface = \"ens33\"",
+            "interface = \"ens33\"\nnat = { key = \"hush\" }",
+        )]);
+        assert_eq!(changes, [("`key` in [nat] is different".to_owned(), false)]);
+    }
+}

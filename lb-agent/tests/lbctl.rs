@@ -118,6 +118,7 @@ impl Agent {
 
 async fn answer(State(asked): State<Asked>, request: Request) -> Response {
     let question = format!("{} {}", request.method(), request.uri().path());
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a short body");
     let noted = format!("{question} {}", String::from_utf8_lossy(&body));
     asked.lock().expect("as above").push(noted.trim_end().to_owned());
@@ -135,6 +136,10 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             let sentence = "wlan0 already has a foreign XDP program (id 7): detach it first";
             (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
         }
+        "POST /v1/reload" => ok(json!({
+            "applied": query == "dry_run=false",
+            "changes": ["service api comes, with 2 backends"]
+        })),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";
             (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
@@ -240,6 +245,19 @@ async fn backends_of_one_service_leave_out_the_others() {
         said.err.contains("no service `web`: the services are kube-apiserver, dns"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn a_reload_says_what_it_did_or_would_do() {
+    let agent = Agent::start();
+    for (arguments, last) in [
+        (&["reload"][..], "1 change is done"),
+        (&["reload", "--dry-run"], "nothing was changed yet: lbctl reload does it"),
+    ] {
+        let said = agent.lbctl(arguments).await;
+        let expected = format!("service api comes, with 2 backends\n{last}\n");
+        assert_eq!((said.outcome, said.out), (Outcome::Done, expected));
+    }
 }
 
 #[tokio::test]
@@ -612,7 +630,8 @@ async fn help_teaches_by_example() {
     for part in ["Examples:", "lbctl attach ens33", "Exit status:", "completions"] {
         assert!(help.out.contains(part), "no `{part}` in:\n{}", help.out);
     }
-    for verb in ["attach", "detach", "backends", "role", "check", "doctor", "completions"] {
+    for verb in ["attach", "detach", "backends", "reload", "role", "check", "doctor", "completions"]
+    {
         let help = lbctl(&scratch.path("none"), &[verb, "--help"]).await;
         assert!(help.out.contains("Example"), "{verb}:\n{}", help.out);
     }

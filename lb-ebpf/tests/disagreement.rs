@@ -256,9 +256,19 @@ impl Node for Knows {
 
 /// Sends an ACK to `start` and follows it from node to node: where it ended, how, and the way.
 fn follow(nodes: &[Knows], start: u8, dead: Option<u8>) -> (Option<Verdict>, Vec<u8>) {
+    follow_while(start, dead, |_| nodes)
+}
+
+/// The same, where what the nodes know depends on how far it has come.
+fn follow_while<'n>(
+    start: u8,
+    dead: Option<u8>,
+    nodes_at: impl Fn(usize) -> &'n [Knows],
+) -> (Option<Verdict>, Vec<u8>) {
     let mut frame = Bytes::ack(start);
     let mut way = Vec::new();
     loop {
+        let nodes = nodes_at(way.len());
         let at = frame.destination();
         way.push(at);
         if dead == Some(at) {
@@ -438,6 +448,37 @@ fn three_nodes_find_the_owner_while_their_ranks_change() {
                             let seen = format!("{tables:?}, opinion {opinion:#b}, by {way:?}");
                             assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
                             assert_eq!(way.last(), Some(&owner), "{seen}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A node gets its new table while the segment is on its way.
+#[test]
+fn three_nodes_find_the_owner_when_ranks_change_under_way() {
+    for one in permutations(&NODES) {
+        for other in permutations(&NODES) {
+            for mix in 0..8u32 {
+                for changed in 0..3u32 {
+                    let tables = |mix: u32| -> [&[u8]; 3] {
+                        let table = |bit: u32| if mix >> bit & 1 == 0 { &one } else { &other };
+                        [table(0), table(1), table(2)]
+                    };
+                    for owner in NODES {
+                        let before = three(tables(mix), 0, Some(owner));
+                        let after = three(tables(mix ^ 1 << changed), 0, Some(owner));
+                        for start in NODES {
+                            for when in 1..8 {
+                                let nodes_at =
+                                    |hop| if hop < when { &before[..] } else { &after[..] };
+                                let (end, way) = follow_while(start, None, nodes_at);
+                                let seen = format!("{one:?}, {other:?}, {mix:#b}, by {way:?}");
+                                assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
+                                assert_eq!(way.last(), Some(&owner), "{seen}");
+                            }
                         }
                     }
                 }

@@ -2,11 +2,12 @@
 //! The real binary, in a machine of the lab; needs root.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lb_common::layout::LAYOUT_VERSION;
 use lb_tests::lab::{self, Host, Lab, Offloads, Process, tool};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_lb-lab");
@@ -86,7 +87,7 @@ impl Machine {
         let links =
             self.host.namespace().within(|| tool::run("ip", &["-d", "link", "show", NIC]))?;
         ensure!(!links.contains("lb_xdp"), "XDP stayed: {links}");
-        let pins = self.host.bpf_directory().join("v1/links/if2");
+        let pins = pins(self).join("links/if2");
         ensure!(!pins.exists(), "{} stayed", pins.display());
         let routes = self
             .host
@@ -228,23 +229,51 @@ fn without_cgroup2_it_serves_and_says_what_does_not_work() -> Result<()> {
     Ok(())
 }
 
+/// The configuration of an agent that leaves nothing when it ends.
+fn removed() -> String {
+    format!("{CONFIGURATION}\n[data_path]\non_stop = \"remove\"\n")
+}
+
 #[test]
 fn a_clean_end_leaves_nothing_behind() -> Result<()> {
     let machine = Machine::new()?;
-    let mut agent = machine.running(CONFIGURATION)?;
+    let mut agent = machine.running(&removed())?;
     agent.signal(nix::sys::signal::Signal::SIGTERM)?;
     let status = agent.wait(LIMIT)?;
     ensure!(status.success(), "{status}: {}", agent.log());
-    ensure!(!machine.host.bpf_directory().join("v1").exists(), "pins stayed");
+    ensure!(!pins(&machine).exists(), "pins stayed");
     ensure!(!machine.host.holds(NIC, "192.168.139.150".parse()?)?, "the address stayed");
     ensure!(!machine.host.directory().join("lb.sock").exists(), "the socket stayed");
+    machine.is_untouched()
+}
+
+/// Where programs, links and maps of this version are pinned.
+fn pins(machine: &Machine) -> PathBuf {
+    machine.host.bpf_directory().join(format!("v{LAYOUT_VERSION}"))
+}
+
+#[test]
+fn an_agent_that_ends_leaves_the_data_path_to_the_next() -> Result<()> {
+    let machine = Machine::new()?;
+    for _ in 0..2 {
+        let mut agent = machine.running(CONFIGURATION)?;
+        agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let status = agent.wait(LIMIT)?;
+        ensure!(status.success(), "{status}: {}", agent.log());
+        ensure!(agent.log().contains("--purge"), "not told: {}", agent.log());
+        ensure!(pins(&machine).exists(), "the pins are gone");
+        ensure!(!machine.host.holds(NIC, "192.168.139.150".parse()?)?, "the address stayed");
+        ensure!(!machine.host.directory().join("lb.sock").exists(), "the socket stayed");
+    }
+    lab::agent::purge(&machine.host)?;
+    ensure!(!pins(&machine).exists(), "pins stayed");
     machine.is_untouched()
 }
 
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() -> Result<()> {
     let machine = Machine::new()?;
-    let agent = machine.agent(CONFIGURATION)?;
+    let agent = machine.agent(&removed())?;
     // As on a full disk: each write fails with ENOSPC.
     let mut command = Command::new("sh");
     command.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]);

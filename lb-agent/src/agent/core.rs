@@ -55,6 +55,8 @@ const RESOLUTION: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     pub(super) state: health::State,
     pub(super) reason: String,
+    /// Why it cannot be checked now.
+    pub(super) unchecked: Option<String>,
 }
 
 pub(super) struct Agent {
@@ -213,14 +215,14 @@ impl Agent {
     }
 
     fn note_health(&mut self, event: health::Event) {
-        let down = event.state == health::State::Down;
-        if down {
-            warn!(backend = %event.target.address, reason = event.reason, "backend is down");
-        } else {
-            info!(backend = %event.target.address, reason = event.reason, "backend is healthy");
+        let health::Event { target, state, reason, unchecked } = event;
+        let before = self.health.get(&target).map_or(health::State::Unknown, |known| known.state);
+        match state {
+            state if state == before => {}
+            health::State::Down => warn!(backend = %target.address, reason, "backend is down"),
+            _ => info!(backend = %target.address, reason, "backend is healthy"),
         }
-        let health = Health { state: event.state, reason: event.reason };
-        self.health.insert(event.target, health);
+        self.health.insert(target, Health { state, reason, unchecked });
     }
 
     /// A backend's health without the words for it.
@@ -234,6 +236,7 @@ impl Agent {
         self.health.get(&target).cloned().unwrap_or_else(|| Health {
             state: health::State::Unknown,
             reason: "not checked".to_owned(),
+            unchecked: None,
         })
     }
 

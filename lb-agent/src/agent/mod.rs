@@ -46,7 +46,7 @@ use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
-use crate::config::Config;
+use crate::config::{Config, OnStop};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Pins, monotonic_ns};
 use crate::health::Checker;
@@ -70,11 +70,14 @@ pub fn read_config(options: &Options) -> Result<Config, AgentError> {
     Ok(options.override_in(config))
 }
 
-/// Removes what any agent pinned under the configured path, and its interfaces with virtual MACs first:
-/// the programs keep them silent.
+/// Removes what any agent pinned under the configured path, its interfaces with virtual MACs first (the programs
+/// keep them silent), and the routes of virtual addresses.
 pub async fn purge(config: &Config) -> Result<(), AgentError> {
     let netlink = Netlink::connect()?;
     virtual_links::remove_stale(&netlink, &netlink.snapshot().await?).await;
+    for vip in netlink.local_routes().await? {
+        netlink.remove_local_route(vip).await?;
+    }
     let done = Pins::new(&config.paths.bpf).purge();
     done.map_err(|source| AgentError::System { operation: "removing pins", source })
 }
@@ -321,7 +324,7 @@ impl Agent {
         }
     }
 
-    /// Leaves nothing behind: the VIP first, so that no client is drawn to a node that stops.
+    /// The VIP goes first, so that no client is drawn to a node that stops; then the data path, where that is wanted.
     async fn close(self, holders: Tasks, mut vrrp_events: mpsc::Receiver<vrrp::Event>) {
         if let Election::Vrrp(Elected { vrrp, .. }) = self.election {
             // Waits for the successor, on a thread where waiting is allowed.
@@ -348,13 +351,22 @@ impl Agent {
             }
         }
         virtual_links::remove(&self.netlink, &self.seats).await;
-        for &vip in &self.config.virtual_addresses {
-            if let Err(error) = self.netlink.remove_local_route(vip).await {
-                warn!(%vip, %error, "removing a local route");
+        match self.config.data_path.on_stop {
+            OnStop::Keep => {
+                info!("the data path goes on without an agent (lb-agent --purge removes it)");
+                // As if this agent had been killed: what it holds of filters would take them along.
+                std::mem::forget(self.dataplane);
             }
-        }
-        if let Err(error) = self.dataplane.close() {
-            warn!(%error, "removing pins");
+            OnStop::Remove => {
+                for &vip in &self.config.virtual_addresses {
+                    if let Err(error) = self.netlink.remove_local_route(vip).await {
+                        warn!(%vip, %error, "removing a local route");
+                    }
+                }
+                if let Err(error) = self.dataplane.close() {
+                    warn!(%error, "removing pins");
+                }
+            }
         }
         // Last of all, when there is nothing more to be told and nobody waits for this node.
         self.hooks.close().await;

@@ -9,9 +9,9 @@ use crate::config::Config;
 
 /// The load balancer's agent: attaches the kernel programs, checks backends, holds the VIP.
 ///
-/// Runs in the foreground and logs to standard error. SIGTERM and SIGINT end it cleanly: programs
-/// detached, addresses and routes gone. A killed agent leaves the data path running; the next one
-/// takes it over.
+/// Runs in the foreground and logs to standard error. SIGHUP has it read its configuration anew. SIGTERM and
+/// SIGINT end it: the virtual addresses are handed over, and the data path goes on by itself until the
+/// next agent takes it over, or until --purge; with `on_stop = "remove"` in [data_path] nothing stays.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lb-agent", version, max_term_width = 100)]
 pub struct Options {

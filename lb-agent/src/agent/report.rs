@@ -96,6 +96,7 @@ impl Agent {
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
         warnings.extend(self.manner_warnings().take(SERVICES_WARNED_OF));
+        warnings.extend(self.unchecked_warning());
         let idle = |s: &&PlannedService| s.backends.iter().all(|b| b.entry.state & ACCEPTS == 0);
         let idle: Vec<&PlannedService> = self.services.iter().filter(idle).collect();
         warnings.extend(idle.iter().take(SERVICES_WARNED_OF).map(|service| {
@@ -106,6 +107,19 @@ impl Agent {
             warnings.push(format!("{more} more services: no backend accepts (lbctl services)"));
         }
         warnings
+    }
+
+    /// Backends whose checks cannot be made: their states are from before.
+    fn unchecked_warning(&self) -> Option<String> {
+        let unchecked = self
+            .health
+            .iter()
+            .filter_map(|(target, health)| Some((target.address, health.unchecked.as_ref()?)));
+        let (address, why) = unchecked.clone().min_by_key(|(address, _)| *address)?;
+        Some(match unchecked.count() {
+            1 => format!("{address} cannot be checked: {why}"),
+            more => format!("{more} backends cannot be checked, {address} among them: {why}"),
+        })
     }
 
     pub(super) fn interfaces(&self) -> Vec<api::Interface> {
@@ -237,8 +251,9 @@ impl Agent {
         let standing = &self.standings[service.configured].backends[backend.place];
         let said = self.said_of(service.configured, backend.address);
         let why = self.why_so(service.configured, backend.place);
-        let reasons = [why.as_deref(), Some(health.reason.as_str()), Some(&*backend.reason)];
-        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
+        let unchecked = health.unchecked.map(|why| format!("cannot be checked now: {why}"));
+        let reasons = [why, unchecked, Some(health.reason), Some((*backend.reason).to_owned())];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         let node = self.config.node_of(backend.address.ip());
         let delivery = match backend.entry.delivery {
             d if d == Delivery::Local as u8 => api::Delivery::Local,

@@ -95,7 +95,8 @@ impl Config {
         changes.value("`enabled` in [host]", enabled, &new.host.enabled);
         changes.value("`prefer_local` in [host]", prefer_local, &new.host.prefer_local);
         changes.fixed("`cgroup` in [host]", cgroup, &new.host.cgroup);
-        let DataPath { modes, unknown_ports } = data_path;
+        let DataPath { modes, unknown_ports, on_stop } = data_path;
+        changes.value("`on_stop` in [data_path]", on_stop, &new.data_path.on_stop);
         changes.fixed("`modes` in [data_path]", modes, &new.data_path.modes);
         changes.value(
             "`unknown_ports` in [data_path]",

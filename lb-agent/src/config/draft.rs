@@ -23,7 +23,8 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema, value,
+    Metrics, Mode, Nat, Node, OnStop, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema,
+    value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -371,7 +372,10 @@ fn data_path(root: &Section<'_>, faults: &mut Faults<'_>) -> (DataPath, Vec<Plac
     let unknown_ports = section.or("unknown_ports", UnknownPorts::Pass, faults, |item| {
         item.choice(&[("pass", UnknownPorts::Pass), ("drop", UnknownPorts::Drop)])
     });
-    (DataPath { modes, unknown_ports }, placed)
+    let on_stop = section.or("on_stop", OnStop::Keep, faults, |item| {
+        item.choice(&[("keep", OnStop::Keep), ("remove", OnStop::Remove)])
+    });
+    (DataPath { modes, unknown_ports, on_stop }, placed)
 }
 
 fn metrics(root: &Section<'_>, faults: &mut Faults<'_>) -> Metrics {

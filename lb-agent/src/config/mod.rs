@@ -210,6 +210,7 @@ pub struct DataPath {
     /// In the order in which they are tried; at least one, each once. Without them the interface decides.
     pub modes: Option<Vec<Mode>>,
     pub unknown_ports: UnknownPorts,
+    pub on_stop: OnStop,
 }
 
 /// A way to attach the program to an interface.
@@ -230,6 +231,14 @@ pub enum UnknownPorts {
     /// The node's stack answers.
     Pass,
     Drop,
+}
+
+/// What becomes of programs, maps and routes when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// They go on with what they know, and the next agent takes them over.
+    Keep,
+    Remove,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -168,7 +168,7 @@ pub(crate) static HOST: Table =
     Table { heading: "[host]", keys: &["enabled", "prefer_local", "cgroup"] };
 
 pub(crate) static DATA_PATH: Table =
-    Table { heading: "[data_path]", keys: &["modes", "unknown_ports"] };
+    Table { heading: "[data_path]", keys: &["modes", "unknown_ports", "on_stop"] };
 
 pub(crate) static SYN_FLOOD: Table = Table { heading: "[syn_flood]", keys: &["syns_per_second"] };
 

@@ -159,19 +159,27 @@ impl Watch {
     /// Ends when it has something to report and nobody reads events any more.
     async fn run(mut self, first: Duration) {
         let mut next = Instant::now() + first;
-        let known = lock(&self.verdict).clone();
-        if let Some(verdict) = known
-            && !self.report(verdict).await
-        {
+        if lock(&self.verdict).is_some() && !self.report(None).await {
             return;
         }
+        let mut unchecked = None;
         for round in 0.. {
             sleep_until(next).await;
             let (start, outcome) = self.check().await;
             next = start + pace::pause(&self.target, round);
-            let Some(verdict) = self.judge.hear(outcome) else { continue };
-            *lock(&self.verdict) = Some(verdict.clone());
-            if !self.report(verdict).await {
+            let why_not = match &outcome {
+                Outcome::NotChecked(why) => Some(why.clone()),
+                Outcome::Passed(_) | Outcome::Failed(_) => None,
+            };
+            let verdict = self.judge.hear(outcome);
+            if verdict.is_none() && why_not == unchecked {
+                continue;
+            }
+            if verdict.is_some() {
+                *lock(&self.verdict) = verdict;
+            }
+            unchecked.clone_from(&why_not);
+            if !self.report(why_not).await {
                 return;
             }
         }
@@ -192,9 +200,13 @@ impl Watch {
         (start, outcome)
     }
 
-    async fn report(&self, verdict: Verdict) -> bool {
-        let Verdict { state, reason } = verdict;
-        self.shared.events.send(Event { target: self.target.clone(), state, reason }).await.is_ok()
+    /// Tells what is known; false where nobody is told any more.
+    async fn report(&self, unchecked: Option<String>) -> bool {
+        let known = lock(&self.verdict).clone();
+        let not_yet = || Verdict { state: State::Unknown, reason: "not checked yet".to_owned() };
+        let Verdict { state, reason } = known.unwrap_or_else(not_yet);
+        let event = Event { target: self.target.clone(), state, reason, unchecked };
+        self.shared.events.send(event).await.is_ok()
     }
 }
 

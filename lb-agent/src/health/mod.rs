@@ -42,11 +42,13 @@ pub struct Schedule {
     pub fall: u32,
 }
 
-/// A target's state changed.
+/// A target's state changed, or whether it can be checked at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub target: Target,
     pub state: State,
     /// For people: `connected in 0.4 ms`, `connection refused, 3 times in a row`.
     pub reason: String,
+    /// Why its last check could not be made; the state is from before.
+    pub unchecked: Option<String>,
 }

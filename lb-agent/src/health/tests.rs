@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::driver::Limits;
 use super::{Checker, Event, Schedule, State, Target};
-use crate::config::Check;
+use crate::config::{Check, HttpCheck, Statuses, TlsCheck, Trust};
 
 /// More than anything here takes, on a machine however busy.
 pub(super) const TEST_LIMIT: Duration = Duration::from_secs(20);
@@ -212,5 +212,44 @@ fn a_checker_that_is_dropped_ends_its_checks() {
         // The channel ends when the last of the tasks has.
         let end = async { while events.recv().await.is_some() {} };
         timeout(TEST_LIMIT, end).await.expect("every task ends");
+    });
+}
+
+#[test]
+fn that_a_check_cannot_be_made_is_told_and_that_it_can_again() {
+    runtime().block_on(async {
+        let server = TcpListener::bind(test_address()).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("token");
+        let tls = TlsCheck {
+            server_name: None,
+            trust: Trust::Anything,
+            certificate: None,
+            token_file: Some(missing.clone()),
+        };
+        let check = HttpCheck {
+            path: "/".to_owned(),
+            expect: vec![Statuses::SUCCESS],
+            host: None,
+            tls: Some(tls),
+        };
+        let check = Arc::new(Check::Http(check.into()));
+        let (checker, mut events) = Checker::start();
+        checker.set_targets([Target { check, ..target(address) }]);
+        let event = next(&mut events).await;
+        assert_eq!((event.state, event.reason.as_str()), (State::Unknown, "not checked yet"));
+        let why = event.unchecked.expect("a reason");
+        assert!(why.contains(&*missing.to_string_lossy()), "{why}");
+        // Nobody speaks TLS there: that is found out once the file is there, and told as a failure.
+        std::fs::write(&missing, "a-token").unwrap();
+        drop(server);
+        let mut event = next(&mut events).await;
+        if event.state == State::Unknown {
+            // The first failures came before the last one.
+            assert_eq!(event.unchecked, None);
+            event = next(&mut events).await;
+        }
+        assert_eq!((event.state, event.unchecked), (State::Down, None));
     });
 }

@@ -103,6 +103,17 @@ impl Process {
         writeln!(input, "{line}").with_context(|| format!("{} does not listen", self.name))
     }
 
+    /// The processes that it has begun and that run.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn children(&self) -> Result<Vec<u32>> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        text.split_whitespace().map(|child| Ok(child.parse()?)).collect()
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

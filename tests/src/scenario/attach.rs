@@ -22,7 +22,7 @@ const COUNT: u64 = 32;
 const DETACHED: Duration = Duration::from_secs(5);
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
-    let shape = Shape { clients: 1, ..Shape::masters(&[Mode::Tcp]) };
+    let shape = Shape { clients: 1, on_stop_remove: true, ..Shape::masters(&[Mode::Tcp]) };
     let mut cluster = Cluster::machines(stage, shape.clone())?;
     let configuration = |modes| Shape { modes, ..shape.clone() }.configuration();
     stage.step("starting the agents");

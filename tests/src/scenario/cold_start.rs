@@ -92,6 +92,7 @@ fn configuration() -> String {
     let (own, backend) = (address(NODE, Family::V4), address(SERVER, Family::V4));
     format!(
         "interface = \"{NIC}\"\nvirtual_addresses = [\"{}\"]\nactive = \"{NODE}\"\n\
+         [data_path]\non_stop = \"remove\"\n\
          [[node]]\nname = \"{NODE}\"\naddress = \"{own}\"\n\
          [[service]]\nname = \"api\"\nport = 8443\nbackends = [\"{backend}:6443\"]\n",
         vip(Family::V4),

@@ -9,7 +9,7 @@
 //! 2. master2's agent starts, with a priority above, and preempts: the VIP comes from a keepalived that
 //!    still runs, so that nobody waits for a timer.
 //! 3. master1's agent starts, with the highest priority and all three backends, and takes over.
-//! 4. The other agents are started anew with all three backends.
+//! 4. The other agents take over a file with all three backends.
 //! 5. master1 resigns.
 //!
 //! keepalived's own planned move, measured first, costs its successor's skew, for it leaves before the
@@ -83,11 +83,12 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     replaced.await_active(&mut cluster, 1)?;
     migration.end(stage, &cluster, text, prober, 1)?;
 
-    let text = "step 4, the others' agents start with all backends";
+    let text = "step 4, the others' agents take over all backends";
     let prober = migration.begin(stage, &cluster, text)?;
-    for master in [2, 3] {
-        cluster.nodes[usize::from(master) - 1].agent.take().context("no agent runs")?.kill()?;
-        replaced.start_agent(&mut cluster, master, 1)?;
+    for master in [2u8, 3] {
+        let node = &cluster.nodes[usize::from(master) - 1];
+        node.agent()?.reload_with(&replaced.configuration(1))?;
+        node.wait_for_verdict(true, |backend| backend.weight > 0)?;
     }
     migration.end(stage, &cluster, text, prober, 1)?;
 

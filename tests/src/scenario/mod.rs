@@ -31,6 +31,7 @@ mod notify;
 mod owner;
 mod passage;
 mod reload;
+mod restart;
 mod role_move;
 mod scale;
 mod set_change;
@@ -184,6 +185,11 @@ pub static ALL: &[Scenario] = &[
         name: "reload-under-load",
         about: "a thousand changed files are taken over under load: nothing is lost, nothing begins anew",
         run: reload::run,
+    },
+    Scenario {
+        name: "restart-under-load",
+        about: "agents end or are killed, and come back, one after the other under load",
+        run: restart::run,
     },
     Scenario {
         name: "agent-kill",

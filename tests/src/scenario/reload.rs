@@ -7,15 +7,18 @@ use anyhow::Result;
 use lb_agent::control::api;
 
 use super::cluster::{Cluster, SETTLE};
-use super::shape::{Family, Shape, Vrrp, sources};
+use super::shape::{self, Family, NIC, Shape, Vrrp, sources};
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections, Load};
 use crate::lab::agent::Agent;
+use crate::lab::peer::proxy::{Kind, Proxy};
 
 /// Over all nodes.
 const RELOADS: u64 = 1000;
+/// Of a proxy: each leaves a worker behind while it has connections.
+const PROXY_RELOADS: usize = 20;
 const STREAMS: u32 = 12;
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +32,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let cluster = Cluster::start(stage, shape)?;
     let agents: Vec<&Agent> =
         cluster.nodes.iter().map(|node| node.agent()).collect::<Result<_>>()?;
-    let mut loads = loads(&cluster)?;
+    let mut loads = loads(&cluster, STREAMS)?;
     for (_, load) in &mut loads {
         load.run_for_requests(50, LIMIT)?;
     }
@@ -52,12 +55,17 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     tally.spread(stage, 3);
     tally.unbroken(stage, 2 * STREAMS);
     tally.figures(stage);
-    come_and_go(stage, cluster)
+    drop(cluster);
+    come_and_go(stage)?;
+    for kind in [Kind::Nginx, Kind::Haproxy] {
+        beside(stage, kind)?;
+    }
+    Ok(())
 }
 
-fn loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
-    let kept =
-        |arguments| Arguments { concurrency: 8, streams: STREAMS, pause_ms: 10, ..arguments };
+/// Clients of every kind: kept connections with streams, new ones, and a node's own process.
+pub(super) fn loads(cluster: &Cluster, streams: u32) -> Result<Vec<(String, Load)>> {
+    let kept = |arguments| Arguments { concurrency: 8, streams, pause_ms: 10, ..arguments };
     let mut loads = cluster.loads("kept", kept)?;
     for (client, family) in [("client2", Family::V4), ("client1", Family::V6)] {
         let arguments = Arguments {
@@ -195,8 +203,7 @@ fn refuse(stage: &mut Stage, shape: &Shape, agent: &Agent) -> Result<()> {
 }
 
 /// Backends that come are served from the first moment on, also one that no node has ever talked to.
-fn come_and_go(stage: &mut Stage, cluster: Cluster) -> Result<()> {
-    drop(cluster);
+fn come_and_go(stage: &mut Stage) -> Result<()> {
     let shape = Shape::pair(&[Mode::Https]);
     let few = shape.with_members(&["server1"]);
     let mut cluster = Cluster::start(stage, few.clone())?;
@@ -221,5 +228,54 @@ fn come_and_go(stage: &mut Stage, cluster: Cluster) -> Result<()> {
     tally.answered(stage, "a client of backends that come and go, through NAT", &report);
     let reached = report.backends.len();
     stage.claim("each of them is reached", reached == 3, report.summary());
+    Ok(())
+}
+
+/// What becomes of the same clients where a proxy has the address and is reloaded. Nothing is claimed of it but that
+/// it served: its figures stand beside ours.
+fn beside(stage: &mut Stage, kind: Kind) -> Result<()> {
+    let family = Family::V4;
+    let cluster = Cluster::machines(stage, Shape::masters(&[Mode::Https]))?;
+    let host = &cluster.nodes[0].host;
+    host.namespace().ip(&format!("address add {}/32 dev {NIC}", shape::vip(family)))?;
+    let servers = cluster.shape.backend_names();
+    let servers: Vec<_> =
+        servers.iter().map(|name| shape::backend(name, Mode::Https, family)).collect();
+    let mut proxy = Proxy::start(host, kind, shape::target(Mode::Https, family), &servers)?;
+    let workers = proxy.workers()?;
+    let arguments = |client| Arguments {
+        concurrency: 8,
+        pause_ms: 10,
+        source: sources(client, family),
+        ..cluster.arguments(Mode::Https, family)
+    };
+    let mut kept =
+        cluster.load("client1", &Arguments { streams: STREAMS, ..arguments("client1") })?;
+    kept.wait_until("all streams", LIMIT, |r| r.streams.opened == u64::from(STREAMS))?;
+    let connections = Connections::PerRequest;
+    let mut single = cluster.load("client2", &Arguments { connections, ..arguments("client2") })?;
+    stage.step(&format!("{} is reloaded", kind.name()));
+    for round in 0..PROXY_RELOADS {
+        proxy.reload(&servers[..servers.len() - round % 2])?;
+        for load in [&mut kept, &mut single] {
+            load.run_for_requests(20, LIMIT)?;
+        }
+    }
+    let left = proxy.workers()?;
+    let (kept, single) = (kept.stop()?, single.stop()?);
+    let name = kind.name();
+    stage.say(&format!("{name}: kept {}", kept.summary()));
+    stage.say(&format!("{name}: new {}", single.summary()));
+    let served = kept.requests > 0 && single.requests > 0;
+    stage.claim(&format!("{name} serves while it is reloaded"), served, PROXY_RELOADS);
+    stage.figure(&format!("{name}_reloads"), PROXY_RELOADS as u64);
+    stage.figure(&format!("{name}_failed"), kept.failed + single.failed);
+    stage.figure(
+        &format!("{name}_connections_broken"),
+        kept.connections_broken() + single.connections_broken(),
+    );
+    stage.figure(&format!("{name}_streams_broken"), kept.streams.broken);
+    stage.figure(&format!("{name}_workers_before"), workers as u64);
+    stage.figure(&format!("{name}_workers_after"), left as u64);
     Ok(())
 }

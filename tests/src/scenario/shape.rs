@@ -67,6 +67,8 @@ pub struct Shape {
     pub hash: &'static str,
     /// `data_path.modes`; where empty the agent chooses, for the lab's veths generic XDP.
     pub modes: &'static [&'static str],
+    /// `data_path.on_stop` is "remove".
+    pub on_stop_remove: bool,
     pub offloads: Offloads,
     /// Of all machines.
     pub mtu: u32,
@@ -105,6 +107,7 @@ impl Shape {
             checks: QUICK.to_owned(),
             hash: "source",
             modes: &["native"],
+            on_stop_remove: false,
             offloads: Offloads::Off,
             mtu: ETHERNET_MTU,
             members: Vec::new(),
@@ -167,8 +170,12 @@ impl Shape {
                 }
             }
         }
+        text.push_str("\n[data_path]\n");
         if !self.modes.is_empty() {
-            let _ = write!(text, "\n[data_path]\nmodes = {:?}\n", self.modes);
+            let _ = writeln!(text, "modes = {:?}", self.modes);
+        }
+        if self.on_stop_remove {
+            text.push_str("on_stop = \"remove\"\n");
         }
         for (name, number) in self.node_names().into_iter().zip(1..) {
             let [v4, v6] = Family::BOTH.map(|family| address(&name, family));

@@ -3,16 +3,19 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::{await_some, directory, write};
 use crate::lab::{Host, Process};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// How often a reload is asked for.
+const TRIES: u32 = 10;
 /// Debian's module.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
@@ -35,7 +38,10 @@ impl Kind {
 /// Owned: killed on drop.
 #[derive(Debug)]
 pub struct Proxy {
-    _process: Process,
+    process: Process,
+    kind: Kind,
+    listen: SocketAddr,
+    directory: PathBuf,
 }
 
 impl Proxy {
@@ -50,28 +56,75 @@ impl Proxy {
         servers: &[SocketAddr],
     ) -> Result<Self> {
         let directory = directory(host, kind.name())?;
-        let mut command = match kind {
+        let file = configure(kind, &directory, listen, servers)?;
+        let mut command = Command::new(kind.name());
+        match kind {
             Kind::Nginx => {
-                let text = nginx(&directory, listen, servers);
-                let file = write(&directory, "nginx.conf", &text)?;
-                let mut command = Command::new("nginx");
                 command.arg("-p").arg(&directory).arg("-c").arg(file).args(["-e", "stderr"]);
-                command
             }
+            // A master beside the worker, as systemd has it: it takes signals for reloads.
             Kind::Haproxy => {
-                let file = write(&directory, "haproxy.cfg", &haproxy(listen, servers))?;
-                let mut command = Command::new("haproxy");
-                command.arg("-db").arg("-f").arg(file);
-                command
+                command.args(["-W", "-db", "-f"]).arg(file);
             }
-        };
+        }
         command.current_dir(&directory);
         let mut process = host.spawn(kind.name(), command)?;
         await_some(&format!("{} serves", kind.name()), LIMIT, || {
             process.require_running()?;
             host.namespace().within(|| Ok(TcpStream::connect(listen).ok().map(drop)))
         })?;
-        Ok(Self { _process: process })
+        Ok(Self { process, kind, listen, directory })
+    }
+
+    /// Has it take over other servers, as its documentation says, and waits until a new worker is there.
+    ///
+    /// # Errors
+    /// Where it ends, or none comes.
+    pub fn reload(&mut self, servers: &[SocketAddr]) -> Result<()> {
+        let before = self.process.children()?;
+        configure(self.kind, &self.directory, self.listen, servers)?;
+        let signal = match self.kind {
+            Kind::Nginx => Signal::SIGHUP,
+            Kind::Haproxy => Signal::SIGUSR2,
+        };
+        let what = format!("{} has a new worker", self.kind.name());
+        let mut begun = false;
+        for _ in 0..TRIES {
+            // One that comes while haproxy's master begins anew is lost.
+            self.process.signal(signal)?;
+            let new = await_some(&what, LIMIT / TRIES, || {
+                self.process.require_running()?;
+                let now = self.process.children()?;
+                Ok(now.iter().any(|child| !before.contains(child)).then_some(()))
+            });
+            begun = new.is_ok();
+            if begun {
+                break;
+            }
+        }
+        ensure!(begun, "{what}: not within {LIMIT:?}: {}", self.process.log());
+        Ok(())
+    }
+
+    /// Its processes, but for the first.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn workers(&self) -> Result<usize> {
+        Ok(self.process.children()?.len())
+    }
+}
+
+/// Writes its file.
+fn configure(
+    kind: Kind,
+    directory: &Path,
+    listen: SocketAddr,
+    servers: &[SocketAddr],
+) -> Result<PathBuf> {
+    match kind {
+        Kind::Nginx => write(directory, "nginx.conf", &nginx(directory, listen, servers)),
+        Kind::Haproxy => write(directory, "haproxy.cfg", &haproxy(listen, servers)),
     }
 }
 

@@ -55,9 +55,10 @@ impl fmt::Display for ConfigError {
         let Some(first) = self.faults.first() else {
             return f.write_str("the configuration is refused");
         };
-        write!(f, "line {}, column {}: {}", first.line, first.column, first.problem)?;
+        let problem = harmless_text(&first.problem.to_string());
+        write!(f, "line {}, column {}: {problem}", first.line, first.column)?;
         if let Some(remedy) = first.problem.remedy() {
-            write!(f, "; {remedy}")?;
+            write!(f, "; {}", harmless_text(&remedy))?;
         }
         match self.faults.len() - 1 {
             0 => Ok(()),
@@ -73,17 +74,18 @@ impl Fault {
     /// This one as [`ConfigError::report`] shows it.
     pub fn report(&self, file: &str) -> String {
         let Self { problem, line, column, .. } = self;
+        let said = harmless_text(&problem.to_string());
         let margin = " ".repeat(line.to_string().len());
         let (before, shown, width) = self.window();
         let padding: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let carets = "^".repeat(width);
         let quoted = format!("{line} | {shown}");
         let mut text = format!(
-            "error: {problem}\n{margin}--> {file}:{line}:{column}\n{margin} |\n{}\n{margin} | {padding}{carets}\n",
+            "error: {said}\n{margin}--> {file}:{line}:{column}\n{margin} |\n{}\n{margin} | {padding}{carets}\n",
             quoted.trim_end(),
         );
         if let Some(remedy) = problem.remedy() {
-            text.push_str(&format!("{margin} = {remedy}\n"));
+            text.push_str(&format!("{margin} = {}\n", harmless_text(&remedy)));
         }
         text
     }
@@ -108,6 +110,11 @@ impl Fault {
 /// Control characters are not for somebody's terminal.
 fn harmless(c: char) -> char {
     if c.is_control() && c != '\t' { '\u{fffd}' } else { c }
+}
+
+/// What is said of a value holds the value, in which the file may have escaped them.
+fn harmless_text(text: &str) -> String {
+    text.chars().map(harmless).collect()
 }
 
 /// Gathers problems while a text is read.

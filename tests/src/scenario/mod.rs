@@ -350,7 +350,7 @@ impl Scenario {
 
     /// Whether it can be run with several times as much.
     pub fn takes_times(&self) -> bool {
-        self.name == "scale"
+        matches!(self.name, "scale" | "reload-under-load" | "restart-under-load")
     }
 
     /// Runs it. True where it is proven.

@@ -282,6 +282,12 @@ fn follow_while<'n>(
     }
 }
 
+/// It ended at the owner's socket.
+fn assert_found((end, way): (Option<Verdict>, Vec<u8>), owner: u8, told: std::fmt::Arguments<'_>) {
+    assert_eq!(end, Some(Verdict::LocalEstablished), "{told}, by {way:?}");
+    assert_eq!(way.last(), Some(&owner), "{told}, by {way:?}");
+}
+
 fn permutations(of: &[u8]) -> Vec<Vec<u8>> {
     if of.is_empty() {
         return vec![Vec::new()];
@@ -307,6 +313,11 @@ fn opinions() -> impl Iterator<Item = u32> {
     (0..1 << 9).filter(|opinion| opinion & 0b100_010_001 == 0)
 }
 
+/// The tables of three nodes, each of which has one of two: the other where its bit is set.
+fn mixed<'t>(one: &'t [u8], other: &'t [u8], mix: u32) -> [&'t [u8]; 3] {
+    [0, 1, 2].map(|bit| if mix >> bit & 1 == 0 { one } else { other })
+}
+
 fn three(tables: [&[u8]; 3], opinion: u32, owner: Option<u8>) -> Vec<Knows> {
     let nodes = NODES.iter().zip(tables);
     nodes
@@ -324,10 +335,8 @@ fn three_nodes_find_the_owner_whoever_they_think_dead() {
             for owner in NODES {
                 for start in NODES {
                     let nodes = three([&table; 3], opinion, Some(owner));
-                    let (end, way) = follow(&nodes, start, None);
-                    let seen = format!("{table:?}, opinion {opinion:#b}, by {way:?}");
-                    assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
-                    assert_eq!(way.last(), Some(&owner), "{seen}");
+                    let told = format_args!("{table:?}, opinion {opinion:#b}");
+                    assert_found(follow(&nodes, start, None), owner, told);
                 }
             }
         }
@@ -341,16 +350,13 @@ fn three_nodes_find_the_owner_while_a_backend_leaves_or_joins() {
         for whole in permutations(&NODES) {
             for smaller in permutations(&remaining) {
                 for mix in 0..8 {
-                    let table = |bit: u32| if mix >> bit & 1 == 0 { &whole } else { &smaller };
-                    let tables: [&[u8]; 3] = [table(0), table(1), table(2)];
+                    let tables = mixed(&whole, &smaller, mix);
                     for opinion in opinions() {
                         for &owner in &remaining {
                             for start in NODES {
                                 let nodes = three(tables, opinion, Some(owner));
-                                let (end, way) = follow(&nodes, start, None);
-                                let seen = format!("{tables:?}, opinion {opinion:#b}, by {way:?}");
-                                assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
-                                assert_eq!(way.last(), Some(&owner), "{seen}");
+                                let told = format_args!("{tables:?}, opinion {opinion:#b}");
+                                assert_found(follow(&nodes, start, None), owner, told);
                             }
                         }
                     }
@@ -438,16 +444,13 @@ fn three_nodes_find_the_owner_while_their_ranks_change() {
     for one in permutations(&NODES) {
         for other in permutations(&NODES) {
             for mix in 0..8 {
-                let table = |bit: u32| if mix >> bit & 1 == 0 { &one } else { &other };
-                let tables: [&[u8]; 3] = [table(0), table(1), table(2)];
+                let tables = mixed(&one, &other, mix);
                 for opinion in opinions() {
                     for owner in NODES {
                         for start in NODES {
                             let nodes = three(tables, opinion, Some(owner));
-                            let (end, way) = follow(&nodes, start, None);
-                            let seen = format!("{tables:?}, opinion {opinion:#b}, by {way:?}");
-                            assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
-                            assert_eq!(way.last(), Some(&owner), "{seen}");
+                            let told = format_args!("{tables:?}, opinion {opinion:#b}");
+                            assert_found(follow(&nodes, start, None), owner, told);
                         }
                     }
                 }
@@ -463,10 +466,7 @@ fn three_nodes_find_the_owner_when_ranks_change_under_way() {
         for other in permutations(&NODES) {
             for mix in 0..8u32 {
                 for changed in 0..3u32 {
-                    let tables = |mix: u32| -> [&[u8]; 3] {
-                        let table = |bit: u32| if mix >> bit & 1 == 0 { &one } else { &other };
-                        [table(0), table(1), table(2)]
-                    };
+                    let tables = |mix| mixed(&one, &other, mix);
                     for owner in NODES {
                         let before = three(tables(mix), 0, Some(owner));
                         let after = three(tables(mix ^ 1 << changed), 0, Some(owner));
@@ -474,12 +474,28 @@ fn three_nodes_find_the_owner_when_ranks_change_under_way() {
                             for when in 1..8 {
                                 let nodes_at =
                                     |hop| if hop < when { &before[..] } else { &after[..] };
-                                let (end, way) = follow_while(start, None, nodes_at);
-                                let seen = format!("{one:?}, {other:?}, {mix:#b}, by {way:?}");
-                                assert_eq!(end, Some(Verdict::LocalEstablished), "{seen}");
-                                assert_eq!(way.last(), Some(&owner), "{seen}");
+                                let told = format_args!("{one:?}, {other:?}, {mix:#b}");
+                                assert_found(follow_while(start, None, nodes_at), owner, told);
                             }
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_nobody_owns_is_refused_two_frames_later_while_ranks_change() {
+    for one in permutations(&NODES) {
+        for other in permutations(&NODES) {
+            for mix in 0..8 {
+                for opinion in opinions() {
+                    for start in NODES {
+                        let nodes = three(mixed(&one, &other, mix), opinion, None);
+                        let (end, way) = follow(&nodes, start, None);
+                        assert_eq!(end, Some(Verdict::Nobody), "{one:?}, {other:?}, by {way:?}");
+                        assert!(way.len() <= 1 + 3 + 3 + 2, "{one:?}, {other:?}, by {way:?}");
                     }
                 }
             }

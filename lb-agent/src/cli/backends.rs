@@ -28,7 +28,7 @@ LEFT      connections of one that is drained or disabled, as far as they can be 
 Examples:
   lbctl backends kube-apiserver
   lbctl backends -o wide
-  lbctl backends drain master2 --wait && ssh master2 reboot
+  lbctl backends drain master2 --wait && reboot     on master2
   lbctl backends enable master2"
 )]
 pub struct Arguments {

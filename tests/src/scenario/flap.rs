@@ -70,9 +70,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     }
     cluster.settle()?;
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.unbroken(stage, 2 * STREAMS);
     tally.moved(stage);
     stage.figure("dual_answer_ms", milliseconds(dual));

@@ -65,9 +65,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     claim_served(stage, &cluster, "the right one is back", true)?;
 
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.unbroken(stage, 2 * STREAMS);
     tally.figures(stage);
     Ok(())

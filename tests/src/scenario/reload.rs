@@ -49,9 +49,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         load.run_for_requests(50, LIMIT)?;
     }
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.spread(stage, 3);
     tally.unbroken(stage, 2 * STREAMS);
     tally.figures(stage);

@@ -44,9 +44,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         cluster.settle()?;
     }
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.unbroken(stage, 2 * STREAMS);
     tally.moved(stage);
     let spans = |of: fn(&Healed) -> Duration| sorted_ms(healed.iter().map(of));

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use anyhow::Result;
+
 use super::stage::Stage;
-use crate::client::Report;
+use crate::client::{Load, Report};
 
 /// A sum of reports.
 #[derive(Debug, Default)]
@@ -28,6 +30,21 @@ impl Tally {
         self.add(report);
         let holds = report.failed == 0 && report.backends.values().sum::<u64>() > 0;
         stage.claim(&format!("every request of {who} is answered"), holds, report.summary());
+    }
+
+    /// Stops clients, takes their reports in, and claims the same of each.
+    ///
+    /// # Errors
+    /// Where a client does not tell.
+    pub(super) fn all_answered(
+        &mut self,
+        stage: &mut Stage,
+        loads: impl IntoIterator<Item = (impl AsRef<str>, Load)>,
+    ) -> Result<()> {
+        for (who, load) in loads {
+            self.answered(stage, who.as_ref(), &load.stop()?);
+        }
+        Ok(())
     }
 
     /// Takes a report in.

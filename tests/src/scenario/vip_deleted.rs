@@ -62,9 +62,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     let own = cluster.nodes[0].host.mac(NIC)?;
     stage.claim("one node answers ARP all the time", owners == [own], format!("{owners:02x?}"));
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.unbroken(stage, 2 * STREAMS);
     tally.moved(stage);
     Ok(())

@@ -236,9 +236,7 @@ fn loads(cluster: &Cluster) -> Result<Vec<(String, Load)>> {
 }
 
 fn finish(stage: &mut Stage, loads: Vec<(String, Load)>, tally: &mut Tally) -> Result<()> {
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     Ok(())
 }
 

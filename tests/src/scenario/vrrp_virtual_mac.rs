@@ -124,9 +124,7 @@ fn moves(stage: &mut Stage) -> Result<()> {
     let text = "a client that asks every millisecond is told no other MAC all the time";
     stage.claim(text, owners == [mac_of(Family::V4)], seen);
     let mut tally = Tally::default();
-    for (who, load) in loads {
-        tally.answered(stage, &who, &load.stop()?);
-    }
+    tally.all_answered(stage, loads)?;
     tally.unbroken(stage, 2 * STREAMS);
     tally.moved(stage);
     judge(stage, &cluster, wires, 3)?;

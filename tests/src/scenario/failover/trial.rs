@@ -177,9 +177,7 @@ impl Trial {
     /// Where a client does not end.
     pub(crate) fn end(self, stage: &mut Stage) -> Result<Tally> {
         let mut tally = Tally::default();
-        for (who, load) in self.loads {
-            tally.answered(stage, &who, &load.stop()?);
-        }
+        tally.all_answered(stage, self.loads)?;
         tally.unbroken(stage, 2 * STREAMS);
         tally.moved(stage);
         Ok(tally)

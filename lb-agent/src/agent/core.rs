@@ -196,13 +196,7 @@ impl Agent {
     /// The target of a configured backend's checks.
     pub(super) fn target(service: &Service, address: SocketAddr) -> Target {
         let health = &service.health;
-        let schedule = Schedule {
-            interval: health.interval,
-            timeout: health.timeout,
-            rise: health.rise,
-            fall: health.fall,
-        };
-        Target { address, check: Arc::clone(&health.check), schedule }
+        Target { address, check: Arc::clone(&health.check), schedule: Schedule::of(health) }
     }
 
     /// Has the backends of every checked service checked. A datagram service has no connection to

@@ -103,8 +103,7 @@ impl Checker {
         let beginners = new.len();
         for target in new {
             let verdict = known.get(&target.address).cloned();
-            let first = pace::first_delay(&target, beginners);
-            let task = self.begin(target.clone(), verdict, first);
+            let task = self.begin(target.clone(), verdict, beginners);
             tasks.insert(target, task);
         }
     }
@@ -114,16 +113,17 @@ impl Checker {
         self.shared.checks.load(Ordering::Relaxed)
     }
 
-    fn begin(&self, target: Target, known: Option<Verdict>, first: Duration) -> Task {
+    fn begin(&self, target: Target, known: Option<Verdict>, beginners: usize) -> Task {
         let state = known.as_ref().map_or(State::Unknown, |verdict| verdict.state);
         let verdict = Arc::new(Mutex::new(known));
         let watch = Watch {
             judge: Judge::new(&target.schedule, state),
             target,
+            beginners,
             verdict: verdict.clone(),
             shared: self.shared.clone(),
         };
-        Task { handle: self.runtime.spawn(watch.run(first)).abort_handle(), verdict }
+        Task { handle: self.runtime.spawn(watch.run()).abort_handle(), verdict }
     }
 }
 
@@ -150,6 +150,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The checks of one target.
 struct Watch {
     target: Target,
+    /// So many began together, with this one.
+    beginners: usize,
     judge: Judge,
     verdict: Arc<Mutex<Option<Verdict>>>,
     shared: Arc<Shared>,
@@ -157,8 +159,8 @@ struct Watch {
 
 impl Watch {
     /// Ends when it has something to report and nobody reads events any more.
-    async fn run(mut self, first: Duration) {
-        let mut next = Instant::now() + first;
+    async fn run(mut self) {
+        let mut next = Instant::now() + pace::first_delay(&self.target, self.beginners);
         if lock(&self.verdict).is_some() && !self.report(None).await {
             return;
         }
@@ -166,7 +168,7 @@ impl Watch {
         for round in 0.. {
             sleep_until(next).await;
             let (start, outcome) = self.check().await;
-            next = start + pace::pause(&self.target, round);
+            next = start + pace::pause(&self.target, round, self.beginners);
             let why_not = match &outcome {
                 Outcome::NotChecked(why) => Some(why.clone()),
                 Outcome::Passed(_) | Outcome::Failed(_) => None,

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Check;
+use crate::config::{Check, Health};
 pub use crate::hysteresis::State;
 pub use driver::Checker;
 
@@ -40,6 +40,21 @@ pub struct Schedule {
     pub rise: u32,
     /// Failures in a row that make a target down. 0 is taken as 1.
     pub fall: u32,
+}
+
+impl Schedule {
+    /// What a service's configuration says.
+    pub fn of(health: &Health) -> Self {
+        let Health { interval, timeout, rise, fall, .. } = *health;
+        Self { interval, timeout, rise, fall }
+    }
+
+    /// How long a target that dies counts as healthy at most: it dies just after a check has begun well, every
+    /// further one comes as late as it may, and the last runs to its end. Longer only where so many checks take
+    /// long at the same time that others wait for their turn.
+    pub fn noticed_within(&self) -> Duration {
+        pace::longest_pause(self.interval).saturating_mul(self.fall.max(1)) + self.timeout
+    }
 }
 
 /// A target's state changed, or whether it can be checked at all.

@@ -10,8 +10,11 @@ use super::Target;
 
 /// So many targets may begin in the same instant.
 const AT_ONCE: usize = 16;
-/// Over at most so long are the first checks of more targets spread.
-const SPREAD: Duration = Duration::from_millis(200);
+/// So far apart, on average, do more than these begin, so that a thousand HTTPS handshakes leave the rest of the
+/// machine its time.
+const APART: Duration = Duration::from_millis(1);
+/// How much longer or shorter than the interval a pause may be, as a share of it.
+const JITTER: f64 = 0.1;
 /// An interval of 0 must not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -21,14 +24,26 @@ pub(super) fn first_delay(target: &Target, beginners: usize) -> Duration {
     if beginners <= AT_ONCE {
         return Duration::ZERO;
     }
-    SPREAD.min(target.schedule.interval).mul_f64(fraction(identity(&target.address)))
+    let spread = APART.saturating_mul(u32::try_from(beginners).unwrap_or(u32::MAX));
+    spread.min(target.schedule.interval).mul_f64(fraction(identity(&target.address)))
 }
 
 /// From the start of the check numbered `round` to the start of the next: the interval give or
-/// take a tenth, so that checks which began together drift apart.
-pub(super) fn pause(target: &Target, round: u64) -> Duration {
-    let jitter = fraction(mix(identity(&target.address) ^ (round + 1)));
-    target.schedule.interval.mul_f64(0.9 + 0.2 * jitter).max(SHORTEST_PAUSE)
+/// take a tenth, so that checks which began together drift apart. Of many that began together (`beginners`, as
+/// above) the second checks come at any time within an interval, for drifting so far would take a hundred rounds.
+pub(super) fn pause(target: &Target, round: u64, beginners: usize) -> Duration {
+    let drawn = fraction(mix(identity(&target.address) ^ (round + 1)));
+    let share = if round == 0 && beginners > AT_ONCE {
+        JITTER + drawn
+    } else {
+        1.0 - JITTER + 2.0 * JITTER * drawn
+    };
+    target.schedule.interval.mul_f64(share).max(SHORTEST_PAUSE)
+}
+
+/// The longest pause there is.
+pub(super) fn longest_pause(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 + JITTER).max(SHORTEST_PAUSE)
 }
 
 fn identity(address: &SocketAddr) -> u64 {
@@ -64,13 +79,30 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_targets_begin_evenly_within_200_ms() {
+    fn a_thousand_targets_begin_evenly_within_a_second() {
         let mut tenths = [0; 10];
         for n in 0..1000 {
             let delay = first_delay(&target(n, Duration::from_secs(2)), 1000);
-            tenths[(delay.as_micros() / 20_000) as usize] += 1;
+            tenths[(delay.as_millis() / 100) as usize] += 1;
         }
         assert!(tenths.iter().all(|count| (70..=130).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn a_thousand_targets_are_spread_over_the_interval_from_their_second_checks_on() {
+        let interval = Duration::from_secs(5);
+        let mut slices = [0; 300];
+        for n in 0..1000 {
+            let target = target(n, interval);
+            let mut at = first_delay(&target, 1000);
+            for round in 0..4 {
+                at += pause(&target, round, 1000);
+                slices[(at.as_millis() / 100) as usize] += 1;
+            }
+        }
+        // Before that some wait for their second checks, and after it some are to make a sixth.
+        let whole = &slices[16..180];
+        assert!(whole.iter().all(|count| (7..=37).contains(count)), "{whole:?}");
     }
 
     #[test]
@@ -81,13 +113,13 @@ mod tests {
 
     #[test]
     fn an_interval_of_zero_pauses_all_the_same() {
-        assert_eq!(pause(&target(1, Duration::ZERO), 0), Duration::from_millis(1));
+        assert_eq!(pause(&target(1, Duration::ZERO), 0, 1), Duration::from_millis(1));
     }
 
     #[test]
     fn pauses_average_to_the_interval() {
         let target = target(1, Duration::from_secs(2));
-        let sum: Duration = (0..1000).map(|round| pause(&target, round)).sum();
+        let sum: Duration = (0..1000).map(|round| pause(&target, round, 1)).sum();
         assert!((1_990..2_010).contains(&(sum / 1000).as_millis()), "{sum:?}");
     }
 
@@ -98,9 +130,18 @@ mod tests {
         ) {
             let interval = Duration::from_millis(interval_ms);
             let target = target(n.into(), interval);
-            let pause = pause(&target, round);
-            prop_assert!(pause >= interval.mul_f64(0.899) && pause <= interval.mul_f64(1.101));
-            prop_assert_eq!(pause, super::pause(&target.clone(), round));
+            let pause = pause(&target, round, 1);
+            prop_assert!(pause >= interval.mul_f64(0.899) && pause <= longest_pause(interval));
+            prop_assert_eq!(pause, super::pause(&target.clone(), round, 1));
+        }
+
+        #[test]
+        fn the_pause_after_the_first_of_many_checks_is_no_longer_than_any_other(
+            n in any::<u16>(), interval_ms in 10u64..3_600_000, beginners in 17usize..100_000,
+        ) {
+            let interval = Duration::from_millis(interval_ms);
+            let pause = pause(&target(n.into(), interval), 0, beginners);
+            prop_assert!(pause >= interval.mul_f64(0.099) && pause <= longest_pause(interval));
         }
     }
 }

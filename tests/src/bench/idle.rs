@@ -7,14 +7,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use nix::unistd::{SysconfVar, sysconf};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::backend::Mode;
-use crate::lab::Host;
 use crate::lab::peer::await_some;
 use crate::lab::peer::keepalived::Keepalived;
+use crate::lab::{Host, processor_time};
 use crate::scenario::cluster::Cluster;
 use crate::scenario::shape::{Family, NIC, Shape, Vrrp};
 use crate::scenario::stage::Stage;
@@ -125,21 +124,9 @@ fn configuration(interval: Duration, families: &[Family]) -> String {
 
 /// Time on a core, in user space and in the kernel: of keepalived, then of each node's agent.
 fn used(cluster: &Cluster, peer: &Peer) -> Result<Vec<Duration>> {
-    let mut used = vec![process_time(peer.keepalived.child()?.as_raw().cast_unsigned())?];
+    let mut used = vec![processor_time(peer.keepalived.child()?.as_raw().cast_unsigned())?];
     for node in &cluster.nodes {
-        used.push(process_time(node.agent()?.process().id())?);
+        used.push(processor_time(node.agent()?.process().id())?);
     }
     Ok(used)
-}
-
-/// utime and stime of proc_pid_stat(5).
-fn process_time(id: u32) -> Result<Duration> {
-    let path = format!("/proc/{id}/stat");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The second field is a name in parentheses that may hold anything; the third follows it.
-    let (_, rest) = text.rsplit_once(')').context("a stat file without a name")?;
-    let fields = rest.split_ascii_whitespace().skip(14 - 3).take(2);
-    let ticks = fields.map(|field| field.parse::<u64>().context("a time")).sum::<Result<u64>>()?;
-    let a_second = sysconf(SysconfVar::CLK_TCK)?.context("no CLK_TCK")?;
-    Ok(Duration::from_secs_f64(ticks as f64 / a_second as f64))
 }

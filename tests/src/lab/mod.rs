@@ -32,7 +32,7 @@ use anyhow::Result;
 pub use fault::Fault;
 pub use host::{ETHERNET_MTU, Host, HostBuilder, Mac, Offloads, format_mac};
 pub use namespace::Namespace;
-pub use process::Process;
+pub use process::{Process, processor_time};
 pub use run::{abandon, sweep};
 pub use xdp_pass::Pass;
 

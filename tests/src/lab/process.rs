@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::unistd::{SysconfVar, sysconf};
 
 /// Lines that a process may be ahead of its reader: progress lines come ten a second.
 const LINES_MAX: usize = 65_536;
@@ -240,4 +241,19 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
     let (answer, child) = mpsc::channel();
     spawner.send((command, answer)).ok().context("the thread that starts processes is gone")?;
     Ok(child.recv().context("the thread that starts processes is gone")??)
+}
+
+/// What a process has taken of a core until now: utime and stime of proc_pid_stat(5).
+///
+/// # Errors
+/// Where there is no such process.
+pub fn processor_time(id: u32) -> Result<Duration> {
+    let path = format!("/proc/{id}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The second field is a name in parentheses that may hold anything; the third follows it.
+    let (_, rest) = text.rsplit_once(')').context("a stat file without a name")?;
+    let fields = rest.split_ascii_whitespace().skip(14 - 3).take(2);
+    let ticks = fields.map(|field| field.parse::<u64>().context("a time")).sum::<Result<u64>>()?;
+    let a_second = sysconf(SysconfVar::CLK_TCK)?.context("no CLK_TCK")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / a_second as f64))
 }

@@ -41,6 +41,7 @@ pub mod stage;
 mod stale_neighbour;
 mod syn_flood;
 pub(crate) mod tally;
+mod thousand_backends;
 mod udp;
 mod vip_deleted;
 mod vip_taken;
@@ -190,6 +191,11 @@ pub static ALL: &[Scenario] = &[
         name: "restart-under-load",
         about: "agents end or are killed, and come back, one after the other under load",
         run: restart::run,
+    },
+    Scenario {
+        name: "thousand-backends",
+        about: "one agent checks a thousand servers by HTTPS, without bursts; a quarter falls silent, then all",
+        run: thousand_backends::run,
     },
     Scenario {
         name: "agent-kill",
@@ -350,7 +356,10 @@ impl Scenario {
 
     /// Whether it can be run with several times as much.
     pub fn takes_times(&self) -> bool {
-        matches!(self.name, "scale" | "reload-under-load" | "restart-under-load")
+        matches!(
+            self.name,
+            "scale" | "reload-under-load" | "restart-under-load" | "thousand-backends"
+        )
     }
 
     /// Runs it. True where it is proven.

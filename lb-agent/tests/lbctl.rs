@@ -477,7 +477,7 @@ async fn check_says_what_a_good_file_means() {
         "lb.toml is valid",
         "192.0.2.53, 2001:db8::53",
         "service dns: udp 192.0.2.53:53, 192.0.2.54:53, clients divided by address and port",
-        "checked every 500ms (a dead backend is out after 2s at most)",
+        "checked every 500ms (a dead backend is out after 2s150ms at most; with none healthy, all are used)",
         "not checked",
         "nat, as set",
         "nat: no [[node]] has the address",

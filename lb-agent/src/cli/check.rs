@@ -18,6 +18,7 @@ use crate::config::{
     Backend, Config, ConfigError, ConnectionLimit, DeliverySetting, Health, Lists, Notify,
     NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
 };
+use crate::health::Schedule;
 use crate::lists;
 use crate::script::trust::{self, Distrust};
 
@@ -351,10 +352,14 @@ fn checks(health: &Health) -> String {
     if !health.enabled {
         return "not checked".to_owned();
     }
-    // The worst case: it dies just after a check has begun well, and each check runs to its end.
-    let noticed = health.interval * health.fall + health.timeout;
+    let noticed = Schedule::of(health).noticed_within();
+    let too_few = match health.minimum_healthy {
+        0 => "with none healthy, new connections are refused".to_owned(),
+        1 => "with none healthy, all are used".to_owned(),
+        minimum => format!("with fewer than {minimum} healthy, all are used"),
+    };
     format!(
-        "checked every {} (a dead backend is out after {} at most)",
+        "checked every {} (a dead backend is out after {} at most; {too_few})",
         duration_text(health.interval),
         duration_text(noticed)
     )

@@ -41,10 +41,8 @@ pub(super) fn gap(asked: &[Asked], end: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::simulation::random::Random;
 
     const END_MS: u64 = 1000;
 
@@ -121,24 +119,25 @@ mod tests {
         assert_eq!(gap_ms(&[]), 0);
     }
 
-    proptest! {
-        #[test]
-        fn losing_or_delaying_an_answer_never_makes_the_gap_shorter(
-            seen in vec((1..20_u64, proptest::option::of(0..40_u64)), 1..50),
-            which in any::<prop::sample::Index>(),
-            later in proptest::option::of(1..100_u64),
-        ) {
-            let mut at = 0;
-            let mut all: Vec<_> = seen.into_iter().map(|(pause, after)| {
-                at += pause;
-                asked(at, after)
-            }).collect();
-            let end = Duration::from_millis(at + 200);
+    #[test]
+    fn losing_or_delaying_an_answer_never_makes_the_gap_shorter() {
+        for seed in 0..2000 {
+            let random = &mut Random::new(seed);
+            let millisecond = Duration::from_millis(1);
+            let mut at = Duration::ZERO;
+            let count = random.below(49) + 1;
+            let mut draw = || {
+                at += millisecond + random.time(18 * millisecond);
+                let after = random.chance(50).then(|| random.time(40 * millisecond));
+                Asked { sent: at, answered: after.map(|after| at + after) }
+            };
+            let mut all: Vec<_> = std::iter::repeat_with(&mut draw).take(count).collect();
+            let end = at + 200 * millisecond;
             let before = gap(&all, end);
-            let index = which.index(all.len());
-            let one = &mut all[index];
-            one.answered = one.answered.zip(later).map(|(at, later)| at + Duration::from_millis(later));
-            prop_assert!(gap(&all, end) >= before);
+            let later = random.chance(50).then(|| random.time(100 * millisecond));
+            let one = &mut all[random.below(count)];
+            one.answered = one.answered.zip(later).map(|(at, later)| at + later);
+            assert!(gap(&all, end) >= before, "seed {seed}: {all:?}");
         }
     }
 }

@@ -76,6 +76,8 @@ pub const PATIENT: &[&str] = &[
     "vrrp-track",
     "vip-taken",
     "migrate",
+    "vrrp-trouble",
+    "vrrp-three",
 ];
 
 pub struct Scenario {

@@ -3,6 +3,7 @@
 //! Pure modules (`config`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`) know nothing of
 //! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
 
+pub mod absence;
 pub mod agent;
 pub mod announce;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod lists;
 pub mod metrics;
 pub mod netlink;
 pub mod notify;
+mod packet_socket;
 pub mod plan;
 pub mod role;
 pub mod script;

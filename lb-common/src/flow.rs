@@ -1,4 +1,4 @@
-//! The tuple of a flow in one direction, as a key.
+//! The tuple of a flow in one direction, as a key; and what is noted of the connections of clients.
 
 use crate::Address;
 
@@ -39,5 +39,33 @@ pub struct Endpoint {
     pub padding: [u8; 2],
 }
 
+/// The value of the map `flows`, by the tuple from the client to the service: a connection, noted so that its
+/// client can be told when its backend is gone. Nothing is wrong where one is missing.
+///
+/// The numbers are those of the last segment in which the client pushed something.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Flow {
+    /// Index in the map `backends`: whom its first segment that was noted went to, or
+    /// [`NO_BACKEND`](crate::backend::NO_BACKEND). Its owner may be another one.
+    pub backend: u32,
+    /// The segment's sequence number.
+    pub sequence_be: u32,
+    /// What it acknowledged.
+    pub acknowledged_be: u32,
+    /// When it came, and when the first one did: `CLOCK_MONOTONIC`, in units of 2^30 ns.
+    pub seen: u32,
+    pub since: u32,
+}
+
+impl Flow {
+    /// Nanoseconds as a time of [`seen`](Self::seen).
+    #[inline(always)]
+    pub const fn time(now_ns: u64) -> u32 {
+        (now_ns >> 30) as u32
+    }
+}
+
+const _: () = assert!(size_of::<Flow>() == 20);
 const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<Endpoint>() == 20);

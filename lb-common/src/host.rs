@@ -4,7 +4,7 @@ use crate::Address;
 
 /// The key of the map `host_origins`: a socket and the backend that it was sent to.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct OriginKey {
     /// The socket's cookie.
     pub cookie: u64,

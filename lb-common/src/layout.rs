@@ -43,8 +43,9 @@ pub mod map {
 
     pub const AFFINITIES: &str = "affinities";
     pub const SERVER_IDS: &str = "server_ids";
+    pub const FLOWS: &str = "flows";
 
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -75,6 +76,7 @@ pub mod map {
         SYN_LEFT,
         AFFINITIES,
         SERVER_IDS,
+        FLOWS,
     ];
 }
 
@@ -122,6 +124,8 @@ pub mod size {
     pub const CONNECTIONS: usize = 65_536;
     /// Clients' tuples. Set by `limits.datagram_flows`.
     pub const AFFINITIES: usize = 65_536;
+    /// Connections of clients. Set by `limits.flows`.
+    pub const FLOWS: usize = 131_072;
     /// As of backends.
     pub const SERVER_IDS: usize = BACKENDS;
     /// Room for programs to come.

@@ -23,6 +23,7 @@ pod!(
     crate::deep::DeepPacket,
     crate::filter::AddressFilter,
     crate::flow::Endpoint,
+    crate::flow::Flow,
     crate::flow::FlowKey,
     crate::fragment::Fragment,
     crate::fragment::FragmentKey,

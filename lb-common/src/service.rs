@@ -30,6 +30,9 @@ pub const PROTECTED: u32 = 1 << 3;
 /// Its datagrams stay where they went before, or go where their connection id says.
 pub const STAYS: u32 = 1 << 4;
 
+/// Its connections are noted in the map `flows`.
+pub const NOTED: u32 = 1 << 5;
+
 /// The flags' upper half: for so many seconds after the last one a client's datagrams stay with their backend.
 /// Below it is the [scheme of connection ids](crate::quic::Scheme).
 const AFFINITY_SHIFT: u32 = 16;
@@ -49,7 +52,7 @@ pub struct Service {
     pub slots: u32,
     /// Index of its first backend in the map `backends`.
     pub backends: u32,
-    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`], [`PROTECTED`], [`STAYS`].
+    /// [`HASH_PORT`], [`HAS_NAT`], [`HAS_LOCAL`], [`PROTECTED`], [`STAYS`], [`NOTED`].
     pub flags: u32,
     /// Backends from there on.
     pub backend_count: u32,

@@ -20,6 +20,7 @@ pub mod host;
 pub mod icmp;
 pub mod nat;
 pub mod neighbour;
+mod note;
 mod opaque;
 pub mod parse;
 pub mod protect;

@@ -12,6 +12,7 @@ use crate::answer::too_large;
 use crate::carry::carry;
 use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
+use crate::note::note;
 use crate::parse::{Packet, Parsed, parse};
 use crate::wire::*;
 use crate::{nat, neighbour, protect, virtual_mac};
@@ -140,9 +141,15 @@ pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &
     if service.flags & HAS_NAT != 0
         && let Some(steered) = nat::known(frame, node, packet)
     {
+        note(frame, node, service, packet, steered);
         return steered;
     }
-    to_service(frame, node, settings, service, packet, &ethernet)
+    let from_peer = is_from_peer(node, settings, &ethernet);
+    let steered = to_service(frame, node, settings, service, packet, &ethernet, from_peer);
+    if !from_peer {
+        note(frame, node, service, packet, steered);
+    }
+    steered
 }
 
 /// A flooded frame, or one that a promiscuous card picked up, belongs to another machine.
@@ -225,8 +232,8 @@ fn to_service<F: Frame, N: Node>(
     service: &Service,
     packet: &Packet,
     ethernet: &Ethernet,
+    from_peer: bool,
 ) -> Steered {
-    let from_peer = is_from_peer(node, settings, ethernet);
     let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
     else {
         return Steered::here(Verdict::Inconsistent);

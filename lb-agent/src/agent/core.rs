@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::absences::Absences;
 use super::attachments::Attachments;
 use super::census::Counts;
 use super::election::Election;
@@ -22,6 +23,7 @@ use super::options::Options;
 use super::reload::Reloads;
 use super::seats::Seats;
 use super::standings::ServiceStanding;
+use super::telling::Teller;
 use super::tracking::Occasion;
 use crate::announce::Interface;
 use crate::config::{Config, Service};
@@ -57,6 +59,7 @@ pub(super) struct Health {
     pub(super) reason: String,
     /// Why it cannot be checked now.
     pub(super) unchecked: Option<String>,
+    pub(super) silence: health::Silence,
 }
 
 pub(super) struct Agent {
@@ -93,6 +96,8 @@ pub(super) struct Agent {
     /// They are to be counted anew.
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
+    pub(super) absences: Absences,
+    pub(super) teller: Teller,
     pub(super) started_at: SystemTime,
     pub(super) tables: Tables,
     pub(super) lists: Lists,
@@ -125,7 +130,7 @@ impl Agent {
         mut stop: mpsc::Receiver<&'static str>,
     ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
         let sweeper = Arc::new(sweeper);
-        let (mut sweeping, mut counting) = (None, None);
+        let (mut sweeping, mut counting, mut asking) = (None, None, None);
         let mut sweep = interval(NAT_SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
@@ -135,6 +140,9 @@ impl Agent {
             self.begin_election();
             if counting.is_none() && std::mem::take(&mut self.recount) {
                 counting = self.begin_census(&sweeper);
+            }
+            if asking.is_none() && self.absences.take_due() {
+                asking = self.begin_asking(&sweeper);
             }
             tokio::select! {
                 reason = stop.recv() => {
@@ -181,8 +189,15 @@ impl Agent {
                     counting = None;
                     self.note_census(result);
                 }
+                result = ended(&mut asking) => {
+                    asking = None;
+                    if self.note_answers(result) {
+                        self.replan();
+                    }
+                }
                 _ = tick.tick() => {
                     self.recount = true;
+                    self.absences.ask();
                     self.look(Occasion::Tick);
                     if let Err(error) = self.dataplane.tidy() {
                         warn!(%error, "giving back the memory of former tables");
@@ -209,14 +224,15 @@ impl Agent {
     }
 
     fn note_health(&mut self, event: health::Event) {
-        let health::Event { target, state, reason, unchecked } = event;
+        let health::Event { target, state, reason, unchecked, silence } = event;
         let before = self.health.get(&target).map_or(health::State::Unknown, |known| known.state);
         match state {
             state if state == before => {}
             health::State::Down => warn!(backend = %target.address, reason, "backend is down"),
             _ => info!(backend = %target.address, reason, "backend is healthy"),
         }
-        self.health.insert(target, Health { state, reason, unchecked });
+        self.note_silence(target.address, silence);
+        self.health.insert(target, Health { state, reason, unchecked, silence });
     }
 
     /// A backend's health without the words for it.
@@ -231,6 +247,7 @@ impl Agent {
             state: health::State::Unknown,
             reason: "not checked".to_owned(),
             unchecked: None,
+            silence: health::Silence::None,
         })
     }
 
@@ -405,6 +422,7 @@ impl Agent {
             }
         }
         self.services = plan.services;
+        self.tell_clients();
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
         self.look(Occasion::Change);

@@ -3,6 +3,7 @@
 //! One loop owns the data path and answers one event after the other. The holder of the VIP runs
 //! beside it and never waits for it.
 
+mod absences;
 mod attachments;
 mod census;
 mod core;
@@ -18,6 +19,7 @@ mod reload;
 mod report;
 mod seats;
 mod standings;
+mod telling;
 mod tracking;
 mod virtual_links;
 
@@ -37,6 +39,7 @@ use tracing::{info, warn};
 pub use error::AgentError;
 pub use options::Options;
 
+use self::absences::Absences;
 use self::attachments::Attachments;
 use self::core::{Agent, Events};
 use self::election::{Attractor, Elected, Election};
@@ -44,6 +47,7 @@ use self::happened::happened;
 use self::kept::Kept;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
+use self::telling::Teller;
 use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
@@ -178,10 +182,12 @@ async fn assemble(
         sources: config.limits.sources,
         connections: config.limits.connections,
         datagram_flows: config.limits.datagram_flows,
+        flows: config.limits.flows,
     };
     let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
     let (election, seats, holders) = seat(&config, &node, &dataplane)?;
     dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
+    let teller = Teller::new(dataplane.flows()?);
     let attachments = Attachments::read(&config.paths.state);
     let said = config.paths.state.join("backends.json");
     let said = Kept::read(said, "what lbctl said of backends", Sayings::parse);
@@ -216,6 +222,8 @@ async fn assemble(
         said,
         connections_left: HashMap::new(),
         recount: false,
+        absences: Absences::default(),
+        teller,
         reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },
         tables,
         lists,

@@ -255,7 +255,10 @@ impl Agent {
         let reasons = [why, unchecked, Some(health.reason), Some((*backend.reason).to_owned())];
         let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         let node = self.config.node_of(backend.address.ip());
-        let delivery = match backend.entry.delivery {
+        let place = (service.key, backend.address);
+        let gone = standing.usable.gone;
+        let used = if gone { backend.intended as u8 } else { backend.entry.delivery };
+        let delivery = match used {
             d if d == Delivery::Local as u8 => api::Delivery::Local,
             d if d == Delivery::Direct as u8 => api::Delivery::Direct,
             d if d == Delivery::Nat as u8 => api::Delivery::Nat,
@@ -274,7 +277,9 @@ impl Agent {
             reason: reasons.join("; "),
             since: unix(standing.since),
             transitions: standing.transitions,
-            connections_left: self.connections_left.get(&(service.key, backend.address)).copied(),
+            connections_left: self.connections_left.get(&place).copied(),
+            gone,
+            clients_told: self.teller.told(&place),
             next_hop_mac: (backend.entry.mac != [0; 6]).then(|| mac_text(backend.entry.mac)),
             share: backend.share,
             connections: total.connections,

@@ -9,6 +9,7 @@ use super::core::{Agent, unkept};
 use super::report::unix;
 use crate::control::api;
 use crate::control::server::Refusal;
+use crate::health::State;
 use crate::standing::{Admin, Manner, Member, Said, Standing, Usable, Uses};
 
 /// Of a configured service.
@@ -32,8 +33,7 @@ pub(super) struct BackendStanding {
 impl BackendStanding {
     /// Of one that nothing is known of yet.
     pub(super) const fn new(since: SystemTime) -> Self {
-        let usable = Usable { alive: false, accepts: false };
-        Self { standing: Standing::Unknown, usable, since, transitions: 0 }
+        Self { standing: Standing::Unknown, usable: Usable::NOT, since, transitions: 0 }
     }
 }
 
@@ -49,11 +49,13 @@ impl Agent {
         let any_said = self.said.value().has(&service.name);
         service.backends.iter().map(move |backend| {
             let said = any_said.then(|| self.said_of(configured, backend.address)).flatten();
+            let health = self.state_of(configured, backend.address);
             Member {
-                health: self.state_of(configured, backend.address),
+                health,
                 admin: said.map_or(Admin::Enabled, |said| said.admin),
                 backup: backend.backup,
                 weighted: backend.weight > 0,
+                gone: health == State::Down && self.is_gone(configured, backend.address),
             }
         })
     }
@@ -129,6 +131,7 @@ impl Agent {
                 "a backup, since no other is healthy".to_owned()
             }
             (Standing::Down, _) if standing.usable.accepts => too_few(of, service),
+            (Standing::Down, _) if standing.usable.gone => "gone: its clients are told".to_owned(),
             _ => return None,
         };
         Some(why)

@@ -90,7 +90,7 @@ fn show(backends: &[Backend], screen: &mut Screen<'_>) -> Result<(), Failure> {
         headings.push("LEFT");
     }
     if screen.is_wide() {
-        headings.extend(["PACKETS", "BYTES", "WEIGHT", "NEXT-HOP"]);
+        headings.extend(["PACKETS", "BYTES", "WEIGHT", "TOLD", "NEXT-HOP"]);
     }
     headings.push("REASON");
     let mut table = Table::new(headings);
@@ -136,6 +136,7 @@ fn cells(backend: &Backend, leaving: bool, screen: &Screen<'_>) -> Vec<Cell> {
             Cell::from(backend.packets),
             Cell::from(figures::bytes(backend.bytes)),
             Cell::from(backend.weight),
+            Cell::from(backend.clients_told),
             Cell::from(backend.next_hop_mac.as_deref().unwrap_or_default()),
         ]);
     }

@@ -23,8 +23,8 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, OnStop, Paths, Protocol, RateLimit, SynFlood, UnknownPorts, schema,
-    value,
+    Metrics, Mode, Nat, Node, OnStop, Paths, Protocol, RateLimit, ResetClients, SynFlood,
+    UnknownPorts, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -316,6 +316,14 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
         fall: section.or("fall", 3, faults, |item| item.number(1..=100)),
         minimum_healthy: section
             .or("minimum_healthy", 1, faults, |item| item.number(0..=u32::from(u16::MAX))),
+        reset_clients: section.or("reset_clients", ResetClients::Unreachable, faults, |item| {
+            item.choice(&[
+                ("unreachable", ResetClients::Unreachable),
+                ("silent", ResetClients::Silent),
+                ("down", ResetClients::Down),
+                ("never", ResetClients::Never),
+            ])
+        }),
     };
     (health, section.span_of("minimum_healthy"))
 }
@@ -413,6 +421,7 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
     const SOURCES: u32 = size::RATES as u32;
     const CONNECTIONS: u32 = size::CONNECTIONS as u32;
     const DATAGRAM_FLOWS: u32 = size::AFFINITIES as u32;
+    const FLOWS: u32 = size::FLOWS as u32;
     let section = root.section("limits", &schema::LIMITS, faults);
     Limits {
         services: section.or("services", SERVICES, faults, |item| item.number(1..=65_536)),
@@ -426,5 +435,6 @@ fn limits(root: &Section<'_>, faults: &mut Faults<'_>) -> Limits {
         // As of sources.
         datagram_flows: section
             .or("datagram_flows", DATAGRAM_FLOWS, faults, |item| item.number(4096..=1 << 24)),
+        flows: section.or("flows", FLOWS, faults, |item| item.number(4096..=1 << 24)),
     }
 }

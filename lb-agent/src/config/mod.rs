@@ -171,6 +171,21 @@ pub struct Health {
     /// With fewer healthy backends than these all are used, healthy or not: at most as many as there are. 0 is
     /// never.
     pub minimum_healthy: u32,
+    /// When the clients of a backend that is down are told.
+    pub reset_clients: ResetClients,
+}
+
+/// How little a backend that is down has said for so long as `fall` says, for its clients to be told. Each
+/// includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResetClients {
+    Never,
+    /// Not even its machine.
+    Unreachable,
+    /// Connections open at most.
+    Silent,
+    /// Whatever it said.
+    Down,
 }
 
 /// The lease under which the VIP is held.
@@ -279,6 +294,8 @@ pub struct Limits {
     pub connections: u32,
     /// Clients' tuples that are remembered, where a service's datagrams stay with their backend.
     pub datagram_flows: u32,
+    /// Connections that are noted, so that their clients can be told of a backend's end.
+    pub flows: u32,
 }
 
 impl Node {

@@ -86,6 +86,7 @@ pub(crate) static HEALTH: Table = Table {
         "rise",
         "fall",
         "minimum_healthy",
+        "reset_clients",
     ],
 };
 
@@ -181,7 +182,15 @@ pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "sta
 
 pub(crate) static LIMITS: Table = Table {
     heading: "[limits]",
-    keys: &["services", "backends", "table_slots", "sources", "connections", "datagram_flows"],
+    keys: &[
+        "services",
+        "backends",
+        "table_slots",
+        "sources",
+        "connections",
+        "datagram_flows",
+        "flows",
+    ],
 };
 
 pub(crate) static ALL: [&Table; 22] = [

@@ -380,6 +380,12 @@ pub struct Backend {
     /// Those to a backend on another node are counted there.
     #[serde(default)]
     pub connections_left: Option<u64>,
+    /// It is down, and nothing of it is left: its connections end in resets.
+    #[serde(default)]
+    pub gone: bool,
+    /// Connections that ended when their clients were told so by this node, since the agent's start.
+    #[serde(default)]
+    pub clients_told: u64,
     pub next_hop_mac: Option<String>,
     /// Fraction of the service's buckets in which it comes first, 0 to 1.
     pub share: f64,

@@ -13,7 +13,7 @@ use lb_common::connection::{self, Connection};
 use lb_common::counter::COUNTERS;
 use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
@@ -52,6 +52,8 @@ pub struct Capacity {
     pub connections: u32,
     /// Clients' tuples, where datagrams stay with their backend.
     pub datagram_flows: u32,
+    /// Connections that are noted, so that clients can be told.
+    pub flows: u32,
 }
 
 impl Capacity {
@@ -78,6 +80,7 @@ impl Default for Capacity {
             sources: size::RATES as u32,
             connections: size::CONNECTIONS as u32,
             datagram_flows: size::AFFINITIES as u32,
+            flows: size::FLOWS as u32,
         }
     }
 }
@@ -117,6 +120,7 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
         .map_max_entries(map::RATES, capacity.sources)
         .map_max_entries(map::CONNECTIONS, capacity.connections)
         .map_max_entries(map::AFFINITIES, capacity.datagram_flows)
+        .map_max_entries(map::FLOWS, capacity.flows)
         .map_max_entries(map::SERVER_IDS, capacity.backends);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
@@ -194,7 +198,11 @@ where
 pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataPlaneError> {
     match object.map(name) {
         Some(
-            Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data) | Map::ArrayOfMaps(data),
+            Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::ArrayOfMaps(data),
         ) => data
             .fd()
             .as_fd()
@@ -205,7 +213,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 30] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 31] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -245,5 +253,6 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 30] {
         (map::SYN_LEFT, shape::<u32, u64>(backends)),
         (map::AFFINITIES, shape::<FlowKey, Affinity>(capacity.datagram_flows as usize)),
         (map::SERVER_IDS, shape::<ServerId, u32>(backends)),
+        (map::FLOWS, shape::<FlowKey, Flow>(capacity.flows as usize)),
     ]
 }

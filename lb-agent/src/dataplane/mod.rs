@@ -9,6 +9,7 @@ mod clsact;
 mod connections;
 mod counters;
 mod error;
+mod flows;
 mod grace;
 mod hooks;
 mod lease;
@@ -28,7 +29,7 @@ mod sweep;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +44,7 @@ use nix::time::{ClockId, clock_gettime};
 pub use attach::{Attached, Ladder};
 pub use counters::BackendTotals;
 pub use error::DataPlaneError;
+pub use flows::{Flows, Noted};
 pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use memory::MapMemory;
@@ -265,6 +267,18 @@ impl DataPlane {
         let open = SharedArray::of::<u64>(&self.maps.open, connection::OPEN)
             .map_err(|e| DataPlaneError::io("mapping", map::OPEN, e))?;
         Ok(Sweeper::new(flows, Connections { known, open }))
+    }
+
+    /// Handles of its own on the connections that are noted.
+    pub fn flows(&self) -> Result<Flows, DataPlaneError> {
+        let of = |fd: &OwnedFd, name| {
+            fd.try_clone().map_err(|e| DataPlaneError::io("duplicating", name, e))
+        };
+        Ok(Flows {
+            noted: of(&self.maps.flows, map::FLOWS)?,
+            translated: of(&self.maps.nat_flows, map::NAT_FLOWS)?,
+            origins: of(&self.maps.host_origins, map::HOST_ORIGINS)?,
+        })
     }
 
     /// What the kernel takes for the maps, but for the tables.

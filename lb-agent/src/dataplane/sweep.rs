@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::flow::FlowKey;
 use lb_common::layout::map;
-use lb_common::nat::{FROM_CLIENT, NatEntry};
+use lb_common::nat::{FROM_BACKEND, FROM_CLIENT, NatEntry};
 
 use super::connections::Connections;
 use super::error::DataPlaneError;
@@ -90,6 +90,25 @@ impl Sweeper {
             }
         })?;
         Ok(each.into_iter().map(|(backend, census)| (backend, census.open())).collect())
+    }
+
+    /// When a packet last came from each of these backends, by index, in the programs' clock: within a second.
+    /// Blocks as [`sweep`](Self::sweep) does.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn last_heard(&self, backends: &HashSet<u32>) -> Result<HashMap<u32, u64>, DataPlaneError> {
+        let mut heard = HashMap::new();
+        self.for_each(|_, entry| {
+            if entry.direction == FROM_BACKEND
+                && entry.seen != 0
+                && backends.contains(&entry.backend)
+            {
+                let last: &mut u64 = heard.entry(entry.backend).or_default();
+                *last = entry.last_seen_ns.max(*last);
+            }
+        })?;
+        Ok(heard)
     }
 
     /// Removes flows of these numbers. Returns how many went, and how many have come to life again.

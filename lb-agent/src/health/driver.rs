@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::http::Settings;
 use super::judge::{Judge, Outcome, Verdict};
-use super::{Event, State, Target, pace, probe};
+use super::{Event, Silence, State, Target, pace, probe};
 
 /// Bounds of a checker.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +115,10 @@ impl Checker {
 
     fn begin(&self, target: Target, known: Option<Verdict>, beginners: usize) -> Task {
         let state = known.as_ref().map_or(State::Unknown, |verdict| verdict.state);
+        let silence = known.as_ref().map_or(Silence::None, |verdict| verdict.silence);
         let verdict = Arc::new(Mutex::new(known));
         let watch = Watch {
-            judge: Judge::new(&target.schedule, state),
+            judge: Judge::new(&target.schedule, state, silence),
             target,
             beginners,
             verdict: verdict.clone(),
@@ -171,7 +172,7 @@ impl Watch {
             next = start + pace::pause(&self.target, round, self.beginners);
             let why_not = match &outcome {
                 Outcome::NotChecked(why) => Some(why.clone()),
-                Outcome::Passed(_) | Outcome::Failed(_) => None,
+                _ => None,
             };
             let verdict = self.judge.hear(outcome);
             if verdict.is_none() && why_not == unchecked {
@@ -205,9 +206,13 @@ impl Watch {
     /// Tells what is known; false where nobody is told any more.
     async fn report(&self, unchecked: Option<String>) -> bool {
         let known = lock(&self.verdict).clone();
-        let not_yet = || Verdict { state: State::Unknown, reason: "not checked yet".to_owned() };
-        let Verdict { state, reason } = known.unwrap_or_else(not_yet);
-        let event = Event { target: self.target.clone(), state, reason, unchecked };
+        let not_yet = || Verdict {
+            state: State::Unknown,
+            reason: "not checked yet".to_owned(),
+            silence: Silence::None,
+        };
+        let Verdict { state, reason, silence } = known.unwrap_or_else(not_yet);
+        let event = Event { target: self.target.clone(), state, reason, unchecked, silence };
         self.shared.events.send(event).await.is_ok()
     }
 }

@@ -66,4 +66,18 @@ pub struct Event {
     pub reason: String,
     /// Why its last check could not be made; the state is from before.
     pub unchecked: Option<String>,
+    /// How little came of it in the last `fall` checks.
+    pub silence: Silence,
+}
+
+/// How little a target says for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Silence {
+    /// Nothing came back, not even from its machine.
+    Unreachable,
+    /// Connections open at most.
+    Silent,
+    /// It answers, well or not.
+    #[default]
+    None,
 }

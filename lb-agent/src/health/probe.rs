@@ -54,7 +54,7 @@ async fn attempt(
     let socket = open(&address).map_err(missing)?;
     let connected = timeout_at(deadline, connect(socket, address)).await;
     let stream =
-        connected.map_err(|_| Outcome::Failed(format!("no answer within {limit:?}")))??;
+        connected.map_err(|_| Outcome::Unreachable(format!("no answer within {limit:?}")))??;
     match check {
         Check::Tcp => Ok("connected".to_owned()),
         Check::Http(check) => http::ask(stream, address, check, settings, deadline).await,
@@ -96,7 +96,9 @@ fn blame(error: &io::Error) -> Outcome {
     match errno {
         Some(Errno::ECONNREFUSED) => Outcome::Failed("connection refused".to_owned()),
         Some(Errno::ECONNRESET) => Outcome::Failed("connection reset".to_owned()),
-        Some(Errno::EHOSTUNREACH) => Outcome::Failed("host unreachable".to_owned()),
+        Some(Errno::EHOSTUNREACH) => Outcome::Unreachable("host unreachable".to_owned()),
+        Some(Errno::ETIMEDOUT) => Outcome::Unreachable("connection timed out".to_owned()),
+        // That says something about this node alone.
         Some(Errno::ENETUNREACH) => Outcome::Failed("no route to it from this node".to_owned()),
         // What forbids this node to connect may well forbid it to forward: better down, and said
         // so, than unknown for ever.
@@ -132,8 +134,11 @@ mod tests {
         for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENOBUFS, Errno::ENOMEM] {
             assert!(matches!(blame(&errno.into()), Outcome::NotChecked(_)), "{errno}");
         }
-        for errno in [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::EPERM, Errno::ETIMEDOUT] {
+        for errno in [Errno::ECONNREFUSED, Errno::EPERM, Errno::ENETUNREACH] {
             assert!(matches!(blame(&errno.into()), Outcome::Failed(_)), "{errno}");
+        }
+        for errno in [Errno::EHOSTUNREACH, Errno::ETIMEDOUT] {
+            assert!(matches!(blame(&errno.into()), Outcome::Unreachable(_)), "{errno}");
         }
     }
 

@@ -278,6 +278,8 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     let since = Family::<BackendLabels, FloatGauge>::default();
     let transitions = Family::<BackendLabels, Counter>::default();
     let accepting = Family::<BackendLabels, Gauge>::default();
+    let gone = Family::<BackendLabels, Gauge>::default();
+    let told = Family::<BackendLabels, Counter>::default();
     let share = Family::<BackendLabels, FloatGauge>::default();
     let connections = Family::<BackendLabels, Counter>::default();
     let packets = Family::<BackendLabels, Counter>::default();
@@ -302,6 +304,8 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         let counted = transitions.get_or_create(&labels).get();
         transitions.get_or_create(&labels).inc_by(backend.transitions.saturating_sub(counted));
         accepting.get_or_create(&labels).set(i64::from(backend.accepting));
+        gone.get_or_create(&labels).set(i64::from(backend.gone));
+        told.get_or_create(&labels).inc_by(backend.clients_told);
         share.get_or_create(&labels).set(backend.share);
         connections.get_or_create(&labels).inc_by(backend.connections);
         packets.get_or_create(&labels).inc_by(backend.packets);
@@ -316,6 +320,16 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     registry.register("backend_state_since_seconds", "When it came into that state", since);
     registry.register("backend_transitions", "Times that its state changed", transitions);
     registry.register("backend_accepting", "Whether it takes new connections", accepting);
+    registry.register(
+        "backend_gone",
+        "Whether its connections end in resets, since nothing of it is left",
+        gone,
+    );
+    registry.register(
+        "backend_clients_told",
+        "Connections ended by telling their clients so",
+        told,
+    );
     registry.register("backend_share_ratio", "Buckets in which it comes first", share);
     registry.register("backend_connections", "New connections steered to it here", connections);
     registry.register("backend_packets", "Packets steered to it here", packets);

@@ -30,6 +30,6 @@ pub use network::{
 };
 pub use pace::ProbePace;
 pub use request::ROUTE_PROTOCOL;
-pub use sockets::open_connections;
+pub use sockets::{end_connections, open_connections};
 pub use sysctl::ipv6_obstacle;
 pub use virtual_link::VirtualLinkError;

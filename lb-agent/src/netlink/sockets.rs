@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 
-use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::{SOCK_DESTROY, SockDiagMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 
 use super::NetlinkError;
 
@@ -29,7 +31,8 @@ pub fn open_connections(
     let mut counts = HashMap::new();
     // A socket of IPv6 may have connections of IPv4.
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, any, |local| {
+        dump(family, any, |id| {
+            let local = near_end(id);
             if at.contains(&local) {
                 *counts.entry(local).or_insert(0) += 1;
             }
@@ -38,9 +41,67 @@ pub fn open_connections(
     Ok(counts)
 }
 
-fn dump(family: u8, any: SocketId, mut each: impl FnMut(SocketAddr)) -> Result<(), NetlinkError> {
+/// Ends the connections to these addresses that belong to one of the sockets with these cookies: whoever waits on
+/// one gets an error (ECONNABORTED). Returns how many. Blocks as [`open_connections`] does.
+///
+/// # Errors
+/// Where the kernel refuses, or has no `INET_DIAG_DESTROY`.
+pub fn end_connections(
+    to: &HashSet<SocketAddr>,
+    cookies: &HashSet<u64>,
+) -> Result<u64, NetlinkError> {
+    let mut ended = 0;
+    for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let mut found = Vec::new();
+        dump(family, any, |id| {
+            if to.contains(&far_end(id)) && cookies.contains(&u64::from_ne_bytes(id.cookie)) {
+                found.push(id.clone());
+            }
+        })?;
+        for id in found {
+            ended += u64::from(end(family, id)?);
+        }
+    }
+    Ok(ended)
+}
+
+/// Whether it was still there.
+fn end(family: u8, id: SocketId) -> Result<bool, NetlinkError> {
+    const OPERATION: &str = "end a TCP connection";
+    let socket = opened()?;
+    let mut bytes = request(family, id, NLM_F_REQUEST | NLM_F_ACK);
+    // The library knows requests of one kind; this one differs in its type alone (linux/sock_diag.h).
+    bytes[4..6].copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
+    let failed = |error: io::Error| {
+        NetlinkError::refused(OPERATION.to_owned(), error.raw_os_error().unwrap_or(libc::EIO))
+    };
+    socket.send(&bytes, 0).map_err(failed)?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    socket.recv(&mut buffer, 0).map_err(failed)?;
+    // A header, then the error (netlink(7)).
+    let code = buffer.get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes);
+    match code.map(i32::wrapping_neg) {
+        Some(0) => Ok(true),
+        Some(libc::ENOENT) => Ok(false),
+        code => Err(NetlinkError::refused(OPERATION.to_owned(), code.unwrap_or(libc::EBADMSG))),
+    }
+}
+
+fn near_end(id: &SocketId) -> SocketAddr {
+    SocketAddr::new(id.source_address.to_canonical(), id.source_port)
+}
+
+fn far_end(id: &SocketId) -> SocketAddr {
+    SocketAddr::new(id.destination_address.to_canonical(), id.destination_port)
+}
+
+fn opened() -> Result<Socket, NetlinkError> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(NetlinkError::Open)?;
     socket.bind_auto().map_err(NetlinkError::Open)?;
+    Ok(socket)
+}
+
+fn request(family: u8, socket_id: SocketId, flags: u16) -> Vec<u8> {
     let states = StateFlags::SYN_RECV
         | StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
@@ -51,13 +112,19 @@ fn dump(family: u8, any: SocketId, mut each: impl FnMut(SocketAddr)) -> Result<(
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
         states,
-        socket_id: any,
+        socket_id,
     };
     let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.header.flags = flags;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
+    bytes
+}
+
+fn dump(family: u8, any: SocketId, mut each: impl FnMut(&SocketId)) -> Result<(), NetlinkError> {
+    let socket = opened()?;
+    let bytes = request(family, any, NLM_F_REQUEST | NLM_F_DUMP);
     let failed = |error: io::Error| {
         NetlinkError::refused(OPERATION.to_owned(), error.raw_os_error().unwrap_or(libc::EIO))
     };
@@ -73,7 +140,7 @@ fn dump(family: u8, any: SocketId, mut each: impl FnMut(SocketAddr)) -> Result<(
 }
 
 /// Reads what came at once; whether it was the last.
-fn read(mut bytes: &[u8], each: &mut impl FnMut(SocketAddr)) -> Result<bool, NetlinkError> {
+fn read(mut bytes: &[u8], each: &mut impl FnMut(&SocketId)) -> Result<bool, NetlinkError> {
     let unread = || NetlinkError::refused(OPERATION.to_owned(), libc::EBADMSG);
     while !bytes.is_empty() {
         let message =
@@ -84,8 +151,7 @@ fn read(mut bytes: &[u8], each: &mut impl FnMut(SocketAddr)) -> Result<bool, Net
                 return Err(NetlinkError::refused(OPERATION.to_owned(), error.raw_code().abs()));
             }
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                let local = response.header.socket_id;
-                each(SocketAddr::new(local.source_address.to_canonical(), local.source_port));
+                each(&response.header.socket_id);
             }
             _ => {}
         }
@@ -101,7 +167,10 @@ fn read(mut bytes: &[u8], each: &mut impl FnMut(SocketAddr)) -> Result<bool, Net
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use socket2::SockRef;
 
     use super::*;
 
@@ -135,6 +204,30 @@ mod tests {
         drop(client);
         drop(server);
         assert_eq!(count(), HashMap::from([(at, 2)]));
+    }
+
+    #[test]
+    fn connections_are_ended_by_where_they_lead_and_whose_they_are() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut pairs = connected(&listener, at, 2);
+        let cookie = |pair: &(TcpStream, TcpStream)| SockRef::from(&pair.0).cookie().unwrap();
+        let (mine, theirs) = (cookie(&pairs[0]), cookie(&pairs[1]));
+        assert_ne!(mine, theirs);
+        let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let ended = |to, cookies: &[u64]| {
+            end_connections(&HashSet::from([to]), &cookies.iter().copied().collect())
+        };
+        assert_eq!(ended(elsewhere, &[mine, theirs]).unwrap(), 0);
+        assert_eq!(ended(at, &[]).unwrap(), 0);
+        match ended(at, &[mine]) {
+            Ok(count) => assert_eq!(count, 1),
+            // It takes CAP_NET_ADMIN.
+            Err(error) => return assert!(error.to_string().contains("permitted"), "{error}"),
+        }
+        let read = Read::read(&mut pairs[0].0, &mut [0; 1]);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(open_connections(&HashSet::from([at])).unwrap()[&at], 1, "the other one stays");
     }
 
     #[test]

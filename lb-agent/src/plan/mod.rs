@@ -18,7 +18,9 @@ use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
 use lb_common::filter::AddressFilter;
 use lb_common::hash::mix;
 use lb_common::interface::Interface;
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey};
+use lb_common::service::{
+    HAS_LOCAL, HAS_NAT, HASH_PORT, NOTED, PROTECTED, STAYS, Service, ServiceKey,
+};
 use lb_common::settings::{
     DROP_UNKNOWN_PORTS, HOST_PREFERS_LOCAL, LOCAL_UDP, PeerKey, SYN_COOKIES, SYN_GUARD, Settings,
     VIRTUAL_MAC, peer_bit,
@@ -71,6 +73,8 @@ pub struct PlannedBackend {
     pub weight: u16,
     /// What the map gets.
     pub entry: Backend,
+    /// How it is reached if it can be.
+    pub intended: Delivery,
     /// What its connection ids name it by.
     pub server_id: Option<u64>,
     /// Why it is delivered so, or why it can't be. All backends of an address share it.
@@ -197,6 +201,7 @@ fn plan_service(
             place,
             weight: backend.weight,
             entry: entry(backend, way, usable),
+            intended: way.intended,
             server_id: backend.server_id.map(|id| id.number),
             reason: Arc::clone(&way.reason),
             share,
@@ -207,6 +212,9 @@ fn plan_service(
         flags |= PROTECTED;
     }
     flags |= staying(service);
+    if tells_clients(service) {
+        flags |= NOTED;
+    }
     Some(PlannedService {
         configured,
         address,
@@ -217,6 +225,14 @@ fn plan_service(
         protection,
         backends,
     })
+}
+
+/// Whether clients of a service may have to be told of a backend's end. A datagram waits for nothing.
+fn tells_clients(service: &config::Service) -> bool {
+    let health = &service.health;
+    service.protocol == Protocol::Tcp
+        && health.enabled
+        && health.reset_clients != config::ResetClients::Never
 }
 
 /// What keeps a service's datagrams with their backends, as flags.
@@ -244,7 +260,7 @@ fn entry(backend: &config::Backend, way: &delivery::Way, usable: Usable) -> Back
         mac: way.mac,
         source_mac: way.source_mac,
         ifindex: way.ifindex,
-        delivery: way.delivery as u8,
+        delivery: if usable.gone { Delivery::None } else { way.delivery } as u8,
         state,
         ..Backend::EMPTY
     }

@@ -74,13 +74,21 @@ struct World {
     config: Config,
     known: HashMap<(u32, IpAddr), Mac>,
     down: Vec<SocketAddr>,
+    /// And so that its clients are to be told.
+    gone: Vec<SocketAddr>,
     minimum_healthy: u32,
 }
 
 impl World {
     fn new(text: &str) -> Self {
         let config = Config::parse(text).unwrap();
-        Self { config, known: HashMap::new(), down: Vec::new(), minimum_healthy: 0 }
+        Self {
+            config,
+            known: HashMap::new(),
+            down: Vec::new(),
+            gone: Vec::new(),
+            minimum_healthy: 0,
+        }
     }
 
     fn plan(&self, network: &Network) -> Plan {
@@ -95,6 +103,7 @@ impl World {
                 admin: Admin::Enabled,
                 backup: backend.backup,
                 weighted: backend.weight > 0,
+                gone: self.gone.contains(&backend.address),
             })
         };
         let usable = |service: usize, place: usize| {
@@ -133,7 +142,7 @@ fn whose_address_it_is_decides_how_a_backend_is_reached() {
         assert_eq!(backend(&plan, address).entry.delivery, delivery as u8, "{address}");
     }
     assert_eq!(backend(&plan, "192.168.139.134:6443").entry.mac, PEER_MAC);
-    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT);
+    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT | NOTED);
     assert_eq!(plan.peers, [PeerKey { mac: PEER_MAC, padding: [0; 2] }]);
     assert_ne!(plan.settings.peers & peer_bit(&PEER_MAC), 0);
 }
@@ -146,7 +155,7 @@ fn a_neighbour_that_does_not_answer_is_asked_for_and_skipped() {
     assert!(peer.reason.contains("does not answer on e0"), "{}", peer.reason);
     assert!(plan.unresolved.contains(&(2, ip("192.168.139.134"))));
     // What it is going to be is known, so that its NAT entries are looked for.
-    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT);
+    assert_eq!(plan.services[0].flags, HAS_LOCAL | HAS_NAT | NOTED);
 }
 
 #[test]
@@ -157,6 +166,35 @@ fn a_neighbour_that_fell_silent_keeps_its_mac() {
     let plan = world.plan(&network(&[]));
     let peer = backend(&plan, "192.168.139.134:6443").entry;
     assert_eq!((peer.delivery, peer.mac, peer.state), (Delivery::Direct as u8, PEER_MAC, 0));
+}
+
+#[test]
+fn what_is_gone_gets_nothing_unless_nobody_is_believed() {
+    let peer = "192.168.139.134:6443";
+    let mut world = World::new(CONFIG);
+    world.known.insert((2, ip("192.168.139.134")), PEER_MAC);
+    (world.down, world.gone) = (vec![peer.parse().unwrap()], vec![peer.parse().unwrap()]);
+    let plan = world.plan(&network(&[]));
+    let gone = backend(&plan, peer);
+    assert_eq!((gone.entry.delivery, gone.entry.state), (Delivery::None as u8, 0));
+    // Where it was is not forgotten: it is asked there for a sign of life.
+    assert_eq!((gone.intended, gone.entry.mac), (Delivery::Direct, PEER_MAC));
+    // With fewer healthy ones than there must be the checks are not to be believed.
+    world.minimum_healthy = 3;
+    let plan = world.plan(&network(&[]));
+    assert_eq!(backend(&plan, peer).entry.delivery, Delivery::Direct as u8);
+}
+
+#[test]
+fn clients_are_noted_only_where_they_may_have_to_be_told() {
+    let noted = |text: &str| {
+        let plan = World::new(&CONFIG.replace("[[service]]", text)).plan(&network(&[]));
+        plan.services[0].flags & NOTED != 0
+    };
+    assert!(noted("[[service]]"));
+    assert!(!noted("[[service]]\nhealth = { reset_clients = \"never\" }"));
+    assert!(!noted("[[service]]\nhealth = { enabled = false }"));
+    assert!(!noted("[[service]]\nprotocol = \"udp\"\nhealth = {}"));
 }
 
 #[test]

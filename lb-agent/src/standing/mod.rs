@@ -33,6 +33,8 @@ pub struct Member {
     pub backup: bool,
     /// Has a weight above 0.
     pub weighted: bool,
+    /// It is down, and nothing of it is left that its clients could wait for.
+    pub gone: bool,
 }
 
 impl Member {
@@ -67,6 +69,13 @@ pub struct Usable {
     pub alive: bool,
     /// It gets new ones.
     pub accepts: bool,
+    /// It gets nothing any more, so that connections that it had end in resets.
+    pub gone: bool,
+}
+
+impl Usable {
+    /// For nothing, but that a connection may be sought there last of all.
+    pub const NOT: Self = Self { alive: false, accepts: false, gone: false };
 }
 
 /// Whom a service gives new clients to.
@@ -132,6 +141,8 @@ impl Manner {
             Uses::Backups => member.is_healthy() && member.backup,
             Uses::Everybody => member.is_wanted(),
         };
-        Usable { alive, accepts }
+        // Where the checks are not to be believed, neither is this.
+        let gone = member.gone && !matches!(self.uses, Uses::Everybody);
+        Usable { alive, accepts, gone }
     }
 }

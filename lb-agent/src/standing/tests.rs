@@ -6,8 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const HEALTHY: Member =
-    Member { health: State::Healthy, admin: Admin::Enabled, backup: false, weighted: true };
+const HEALTHY: Member = Member {
+    health: State::Healthy,
+    admin: Admin::Enabled,
+    backup: false,
+    weighted: true,
+    gone: false,
+};
+const GONE: Member = Member { health: State::Down, gone: true, ..HEALTHY };
 const DOWN: Member = Member { health: State::Down, ..HEALTHY };
 const BACKUP: Member = Member { backup: true, ..HEALTHY };
 const DRAINING: Member = Member { admin: Admin::Draining, ..HEALTHY };
@@ -55,9 +61,20 @@ fn with_too_few_healthy_ones_all_that_are_enabled_serve() {
 fn connections_are_sought_first_where_they_can_be() {
     let manner = Manner::of([DOWN; 3], 1);
     assert_eq!(manner.uses, Uses::Everybody);
-    assert_eq!(manner.usable(DOWN), Usable { alive: false, accepts: true });
-    assert_eq!(manner.usable(DRAINING), Usable { alive: true, accepts: false });
-    assert_eq!(manner.usable(DISABLED), Usable { alive: false, accepts: false });
+    assert_eq!(manner.usable(DOWN), Usable { alive: false, accepts: true, gone: false });
+    assert_eq!(manner.usable(DRAINING), Usable { alive: true, accepts: false, gone: false });
+    assert_eq!(manner.usable(DISABLED), Usable::NOT);
+}
+
+#[test]
+fn one_is_gone_while_the_checks_are_to_be_believed() {
+    let gone = |members: &[Member], minimum| {
+        Manner::of(members.iter().copied(), minimum).usable(GONE).gone
+    };
+    assert!(gone(&[GONE, HEALTHY], 1));
+    assert!(gone(&[GONE, BACKUP], 1));
+    assert!(!gone(&[GONE, DOWN], 1));
+    assert!(!gone(&[GONE, HEALTHY, DOWN], 2));
 }
 
 #[test]
@@ -65,7 +82,7 @@ fn what_weighs_nothing_drains() {
     let light = Member { weighted: false, ..HEALTHY };
     let manner = Manner::of([light, HEALTHY], 1);
     assert_eq!(manner.standing(light), Standing::Draining);
-    assert_eq!(manner.usable(light), Usable { alive: true, accepts: false });
+    assert_eq!(manner.usable(light), Usable { alive: true, accepts: false, gone: false });
     // Nor does it count as one that could serve.
     assert_eq!(Manner::of([light, DOWN], 1).uses, Uses::Everybody);
 }
@@ -93,7 +110,13 @@ fn member() -> impl Strategy<Value = Member> {
     let health = prop::sample::select(vec![State::Healthy, State::Down, State::Unknown]);
     let admins = vec![Admin::Enabled, Admin::Draining, Admin::Disabled];
     let parts = (health, prop::sample::select(admins), any::<bool>(), any::<bool>());
-    parts.prop_map(|(health, admin, backup, weighted)| Member { health, admin, backup, weighted })
+    parts.prop_map(|(health, admin, backup, weighted)| Member {
+        health,
+        admin,
+        backup,
+        weighted,
+        gone: false,
+    })
 }
 
 proptest! {

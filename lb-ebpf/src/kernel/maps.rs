@@ -20,7 +20,7 @@ use lb_common::connection::{self, CLOSED, Connection};
 use lb_common::counter::COUNTERS as COUNTER_COUNT;
 use lb_common::deep::DeepPacket;
 use lb_common::filter::AddressFilter;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
@@ -121,6 +121,9 @@ static SYN_LEFT: Array<u64, { size::BACKENDS }> = Array::new();
 static AFFINITIES: LruHashMap<FlowKey, Affinity, { size::AFFINITIES }> = LruHashMap::new();
 #[btf_map(name = "server_ids")]
 static SERVER_IDS: HashMap<ServerId, u32, { size::SERVER_IDS }, FEW> = HashMap::new();
+
+#[btf_map(name = "flows")]
+static FLOWS: LruHashMap<FlowKey, Flow, { size::FLOWS }> = LruHashMap::new();
 
 const _: () = assert!(size_of::<Key<Address>>() == size_of::<PrefixKey>());
 
@@ -276,6 +279,35 @@ pub(crate) fn server(id: &ServerId) -> Option<u32> {
     // SAFETY: the agent removes an element once the service's version is not in use any more; it may then be
     // another one's, and the datagram goes to that one's place.
     unsafe { SERVER_IDS.get(id) }.copied()
+}
+
+#[inline(always)]
+pub(crate) fn flow_note(
+    key: &FlowKey,
+    backend: u32,
+    sequence_be: u32,
+    acknowledged_be: u32,
+    now: u32,
+) {
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: aligned words of the map's element. It may be another flow's by now, which is then told
+        // with numbers that its client answers all the same.
+        unsafe {
+            (*flow).sequence_be = sequence_be;
+            (*flow).acknowledged_be = acknowledged_be;
+            (*flow).seen = now;
+        }
+        return;
+    }
+    let flow = Flow { backend, sequence_be, acknowledged_be, seen: now, since: now };
+    // Another CPU may have been faster. An LRU map makes room; under contention this one is not noted now.
+    let _ = FLOWS.insert(key, &flow, BPF_NOEXIST as u64);
+}
+
+#[inline(always)]
+pub(crate) fn flow_forget(key: &FlowKey) {
+    // It may never have been noted.
+    let _ = FLOWS.remove(key);
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use lb_common::backend::Backend;
 use lb_common::bucket::Bucket;
 use lb_common::connection::Connection;
 use lb_common::counter::Verdict;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::nat::{NatEntry, SEEN_SYN};
@@ -263,6 +263,17 @@ impl<C: Context> Node for Kernel<'_, C> {
     #[inline(always)]
     fn server(&self, id: &ServerId) -> Option<u32> {
         maps::server(id)
+    }
+
+    #[inline(always)]
+    fn flow_note(&self, flow: &FlowKey, backend: u32, sequence_be: u32, acknowledged_be: u32) {
+        let now = Flow::time(self.now_ns());
+        maps::flow_note(flow, backend, sequence_be, acknowledged_be, now);
+    }
+
+    #[inline(always)]
+    fn flow_forget(&self, flow: &FlowKey) {
+        maps::flow_forget(flow);
     }
 
     #[inline(always)]

@@ -9,6 +9,8 @@ pub(super) type Mac = [u8; 6];
 pub(super) enum Segment {
     Syn,
     Ack,
+    /// It carries something, or says so.
+    Push,
 }
 
 /// A TCP segment over IPv4, in the shortest frame that an Ethernet has: 60 bytes.
@@ -21,7 +23,11 @@ pub(super) fn tcp(
     let packet = PacketBuilder::ethernet2(macs[0], macs[1])
         .ipv4(from.0, to.0, 64)
         .tcp(from.1, to.1, 1000, 64_000);
-    let packet = if segment == Segment::Syn { packet.syn() } else { packet.ack(1) };
+    let packet = match segment {
+        Segment::Syn => packet.syn(),
+        Segment::Ack => packet.ack(1),
+        Segment::Push => packet.ack(1).psh(),
+    };
     let mut bytes = Vec::new();
     // 54 bytes of headers, all in the words of eight bytes that are written anew before each run.
     packet.write(&mut bytes, b"6bytes").expect("writing to a vector");

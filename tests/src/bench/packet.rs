@@ -90,6 +90,7 @@ fn measure(stage: &mut Stage, directory: &Path) -> Result<()> {
     let foreign = tcp([CLIENT_MAC, NODE_MAC], any, (rig::NODE, 22), Segment::Ack);
     let ack = |port| segment(any, port, Segment::Ack);
     let syn = |port| segment(any, port, Segment::Syn);
+    let push = |port| segment(any, port, Segment::Push);
     let own_ack = segment(local, rig::LOCAL, Segment::Ack);
     let denied_ack = segment((rig::denied(0), 40_000), rig::MILLION, Segment::Ack);
     // The same packet again and again; one of another client each time; and few of these, each kept.
@@ -131,6 +132,9 @@ fn measure(stage: &mut Stage, directory: &Path) -> Result<()> {
         hot("limited_established", protected, ack(rig::LIMITED), XDP_TX)?,
         hot("limited_syn", protected, syn(rig::LIMITED), XDP_TX)?,
         fresh("limited_new_any", protected, syn(rig::LIMITED))?,
+        hot("noted_established", protected, ack(rig::NOTING), XDP_TX)?,
+        hot("noted_push", protected, push(rig::NOTING), XDP_TX)?,
+        varied("noted_push_any", protected, push(rig::NOTING))?,
         hot("connection_refused", protected, syn(rig::FULL), XDP_DROP)?,
         hot("syn_cookie", flooded, syn(rig::LOCAL), XDP_TX)?,
         hot("flood_dropped", flooded, syn(rig::NAT), XDP_DROP)?,
@@ -155,7 +159,7 @@ fn xdp(path: &DataPlane) -> Result<BorrowedFd<'_>> {
 }
 
 /// What a protection adds to the same packet without it: its way, and the one without.
-const COSTS: [(&str, &str); 11] = [
+const COSTS: [(&str, &str); 14] = [
     ("off_established", "direct_established"),
     ("off_syn", "direct_syn"),
     ("listed", "direct_established"),
@@ -165,6 +169,9 @@ const COSTS: [(&str, &str); 11] = [
     ("rated_syn", "direct_syn"),
     ("limited_established", "direct_established"),
     ("limited_new_any", "direct_new_any"),
+    ("noted_established", "direct_established"),
+    ("noted_push", "direct_established"),
+    ("noted_push_any", "direct_any"),
     ("guarded_syn", "local_syn"),
     ("flood_established", "direct_established"),
 ];

@@ -15,7 +15,7 @@ use lb_common::filter::AddressFilter;
 use lb_common::hash::service_seed;
 use lb_common::interface::Interface;
 use lb_common::protection::{CONNECTION_LIMITED, LISTED as LISTED_RULE, Protection, RATE_LIMITED};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, ServiceKey, TCP};
+use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, NOTED, PROTECTED, ServiceKey, TCP};
 use lb_common::settings::{SYN_COOKIES, SYN_GUARD, Settings};
 
 use super::frames::Mac;
@@ -42,6 +42,8 @@ pub(super) const RATED: u16 = 8448;
 pub(super) const REFUSED: u16 = 8449;
 pub(super) const LIMITED: u16 = 8450;
 pub(super) const FULL: u16 = 8451;
+/// As [`DIRECT`], with its connections noted.
+pub(super) const NOTING: u16 = 8452;
 pub(super) const PREFIXES: u32 = 1_000_000;
 const NAT_FLOWS: u32 = 262_144;
 
@@ -79,7 +81,10 @@ fn plan(protected: Protected) -> Result<Plan> {
         service(NAT, Delivery::Nat, [192, 168, 139, 9]),
     ];
     if protected == Protected::Services {
+        let mut noted = service(NOTING, Delivery::Direct, [192, 168, 139, 134]);
+        noted.flags |= NOTED;
         services.extend([
+            noted,
             refusing(LISTED, listed(10)?),
             refusing(MILLION, listed(PREFIXES)?),
             refusing(RATED, rated(1, 1 << 40)),
@@ -188,6 +193,7 @@ fn service(port: u16, delivery: Delivery, address: [u8; 4]) -> PlannedService {
             place: 0,
             weight: 1,
             entry,
+            intended: delivery,
             server_id: None,
             reason: Arc::from(""),
             share: 1.0,

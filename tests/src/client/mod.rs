@@ -10,6 +10,7 @@ mod ownership;
 mod prober;
 mod report;
 mod stream;
+mod watcher;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use load::run;
 pub use ownership::Ownership;
 pub use prober::{Probe, Prober};
 pub use report::{Report, Streams};
+pub use watcher::{End, Watchers};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Connections {

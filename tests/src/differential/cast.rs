@@ -97,6 +97,7 @@ pub(super) fn world() -> Result<State> {
         nat_capacity: NAT_CAPACITY,
         udp_replies: Default::default(),
         affinities: Default::default(),
+        flows: Default::default(),
         fragments: Default::default(),
         rates: Default::default(),
         connections: Default::default(),

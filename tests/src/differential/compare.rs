@@ -177,6 +177,7 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
     let differs = unlike("nat_flows", &flows, &machine.nat_flows(state)?)
         .or(unlike("udp_replies", &state.udp_replies, &machine.udp_replies()?))
         .or(unlike("affinities", &affinities, &machine.affinities(state)?))
+        .or(unlike("flows", &state.flows, &machine.flows()?))
         .or(unlike("fragments", &fragments, &machine.fragments(state)?))
         .or(unlike("rates", &state.rates, &machine.rates(state)?))
         .or(connections(state, machine, whole)?);

@@ -162,6 +162,7 @@ fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
         many_buckets: random.chance(25),
         shuffle: if random.chance(25) { 1 + random.below(1000) as u64 } else { 0 },
         hash_port: random.chance(50),
+        noted: random.chance(50),
         no_table: random.chance(1),
         stays: random.chance(35).then(|| stays(random)),
     }

@@ -18,7 +18,7 @@ use lb_common::bucket::Bucket;
 use lb_common::connection::Connection;
 use lb_common::counter::COUNTERS;
 use lb_common::filter::AddressFilter;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
@@ -45,6 +45,7 @@ const FRAGMENTS: u32 = 1024;
 const RATES: u32 = 1024;
 const CONNECTIONS: u32 = 1024;
 const AFFINITIES: u32 = 1024;
+const FLOWS: u32 = 1024;
 /// Prefixes in a list.
 const LIST_ENTRIES: u32 = 64;
 
@@ -110,6 +111,7 @@ impl Machine {
                 .map_max_entries(map::RATES, RATES)
                 .map_max_entries(map::CONNECTIONS, CONNECTIONS)
                 .map_max_entries(map::AFFINITIES, AFFINITIES)
+                .map_max_entries(map::FLOWS, FLOWS)
                 .map_max_entries(map::SERVER_IDS, BACKENDS)
                 .map_max_entries(map::BACKENDS, BACKENDS)
                 .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
@@ -169,6 +171,9 @@ impl Machine {
         }
         for key in self.affinities(state)?.into_keys() {
             self.remove(map::AFFINITIES, &key)?;
+        }
+        for key in self.flows()?.into_keys() {
+            self.remove(map::FLOWS, &key)?;
         }
         forget_answers(&mut self.object)?;
         for key in self.rates(state)?.into_keys() {
@@ -431,6 +436,15 @@ impl Machine {
         let mut all = self.entries::<FlowKey, Affinity>(map::AFFINITIES, AFFINITIES as usize)?;
         for affinity in all.values_mut() {
             affinity.last_seen_ns = self.model_ns(state, affinity.last_seen_ns);
+        }
+        Ok(all)
+    }
+
+    /// Without their times.
+    pub(super) fn flows(&self) -> Result<HashMap<FlowKey, Flow>> {
+        let mut all = self.entries::<FlowKey, Flow>(map::FLOWS, FLOWS as usize)?;
+        for flow in all.values_mut() {
+            (flow.seen, flow.since) = (0, 0);
         }
         Ok(all)
     }

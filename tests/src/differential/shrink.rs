@@ -178,6 +178,7 @@ fn services(change: &ServiceChange) -> Vec<ServiceChange> {
     plainer.push(ServiceChange { many_buckets: false, ..change.clone() });
     plainer.push(ServiceChange { shuffle: 0, ..change.clone() });
     plainer.push(ServiceChange { hash_port: false, ..change.clone() });
+    plainer.push(ServiceChange { noted: false, ..change.clone() });
     plainer.retain(|it| it != change);
     plainer
 }

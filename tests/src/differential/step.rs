@@ -11,7 +11,9 @@ use lb_common::flow::FlowKey;
 use lb_common::hash::{mix, service_seed};
 use lb_common::protection::{CONNECTION_LIMITED, LISTED, PrefixKey, Protection, RATE_LIMITED};
 use lb_common::quic::{Scheme, ServerId};
-use lb_common::service::{HAS_LOCAL, HAS_NAT, HASH_PORT, PROTECTED, STAYS, Service, ServiceKey};
+use lb_common::service::{
+    HAS_LOCAL, HAS_NAT, HASH_PORT, NOTED, PROTECTED, STAYS, Service, ServiceKey,
+};
 use lb_common::settings::{DROP_UNKNOWN_PORTS, SYN_GUARD, peer_bit};
 
 use super::cast::{
@@ -65,6 +67,7 @@ pub(super) struct ServiceChange {
     pub(super) many_buckets: bool,
     pub(super) shuffle: u64,
     pub(super) hash_port: bool,
+    pub(super) noted: bool,
     /// It names a table that is not there.
     pub(super) no_table: bool,
     /// Its datagrams stay, which those over TCP do not look at.
@@ -260,7 +263,9 @@ fn set_service(state: &mut State, number: usize, change: Option<&ServiceChange>)
         table: if change.no_table { MISSING_TABLE } else { table },
         slots,
         backends: number as u32 * BACKENDS_PER_SERVICE,
-        flags: if change.hash_port { HASH_PORT } else { 0 } | change.stays.map_or(0, Stays::flags),
+        flags: if change.hash_port { HASH_PORT } else { 0 }
+            | if change.noted { NOTED } else { 0 }
+            | change.stays.map_or(0, Stays::flags),
         backend_count: change.backends.len() as u32,
         protection: 0,
     };
@@ -357,9 +362,11 @@ impl fmt::Display for Step {
                     let (name, interface) = (&it.name, it.interface);
                     write!(f, "[{name} {:?} {:?} if{interface}] ", it.delivery, it.state)?;
                 }
-                let ServiceChange { many_buckets, shuffle, hash_port, no_table, .. } = change;
+                let ServiceChange { many_buckets, shuffle, hash_port, noted, no_table, .. } =
+                    change;
                 write!(f, "many_buckets {many_buckets}, shuffle {shuffle}, ")?;
-                write!(f, "hash_port {hash_port}, no_table {no_table}, {:?}", change.stays)
+                write!(f, "hash_port {hash_port}, noted {noted}, ")?;
+                write!(f, "no_table {no_table}, {:?}", change.stays)
             }
             other => write!(f, "{other:?}"),
         }

@@ -41,6 +41,21 @@ impl Host {
         self.fault(&rules)
     }
 
+    /// The machine's own kernel neither hears nor says anything of IP by `interface`, though its link is up.
+    ///
+    /// # Errors
+    /// As [`lose_own_segments_to`](Self::lose_own_segments_to).
+    pub fn lose_everything(&self, interface: &str) -> Result<Fault<'_>> {
+        let rules = format!(
+            "create table inet {TABLE}
+             add chain inet {TABLE} input {{ type filter hook input priority 0; }}
+             add rule inet {TABLE} input iifname \"{interface}\" drop
+             add chain inet {TABLE} output {{ type filter hook output priority 0; }}
+             add rule inet {TABLE} output oifname \"{interface}\" drop"
+        );
+        self.fault(&rules)
+    }
+
     fn fault(&self, rules: &str) -> Result<Fault<'_>> {
         self.namespace().within(|| tool::run("nft", &[rules]))?;
         Ok(Fault { host: self })

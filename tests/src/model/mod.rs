@@ -16,6 +16,7 @@
 //! - `carry`: carrying to another node
 //! - `protect`: "Refusing"
 //! - `nat`: "NAT"
+//! - `note`: "Noting"
 //! - `answer`: "Answers"
 //! - `neighbour`: ARP and neighbour discovery, on their way in and out
 //! - `fragment`: "Fragments", at each of the three
@@ -30,6 +31,7 @@ mod egress;
 mod fragment;
 mod nat;
 mod neighbour;
+mod note;
 mod parse;
 mod protect;
 mod rewrite;

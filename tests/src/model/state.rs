@@ -8,7 +8,7 @@ use lb_common::affinity::Affinity;
 use lb_common::backend::{Backend, BackendCounters};
 use lb_common::bucket::Bucket;
 use lb_common::filter::AddressFilter;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::nat::NatEntry;
@@ -53,6 +53,8 @@ pub struct State {
     pub nat_capacity: usize,
     pub udp_replies: HashMap<FlowKey, Endpoint>,
     pub affinities: HashMap<FlowKey, Affinity>,
+    /// Without times.
+    pub flows: HashMap<FlowKey, Flow>,
     pub fragments: HashMap<FragmentKey, Fragment>,
     pub rates: HashMap<SourceKey, u64>,
     pub connections: HashMap<FlowKey, Open>,

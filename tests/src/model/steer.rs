@@ -9,7 +9,7 @@ use lb_common::settings::DROP_UNKNOWN_PORTS;
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, answer, carry, fragment, nat, neighbour, protect, stay};
+use super::{Outcome, answer, carry, fragment, nat, neighbour, note, protect, stay};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -102,13 +102,29 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
         return stay::steer(state, frame, packet, interface, &service);
     }
     // "To a service with NAT backends, and the flow has an entry."
+    let counted = state.backend_counters.clone();
     if service.flags & HAS_NAT != 0
         && let Some(outcome) = nat::from_client(state, frame, packet)
     {
+        note::note(state, &service, frame, packet, &outcome, &counted);
         return outcome;
     }
     // "Anything else to a service."
-    let choice = match choose::ranked(state, &service, packet) {
+    let outcome = to_service(state, frame, packet, interface, &service);
+    if !state.is_peer(&packet.link.from) {
+        note::note(state, &service, frame, packet, &outcome, &counted);
+    }
+    outcome
+}
+
+fn to_service(
+    state: &mut State,
+    frame: &[u8],
+    packet: &Packet,
+    interface: u32,
+    service: &Service,
+) -> Outcome {
+    let choice = match choose::ranked(state, service, packet) {
         Some(ranked) => choose::choose(state, packet, &ranked),
         None => return Outcome::passed(Verdict::Inconsistent, frame),
     };

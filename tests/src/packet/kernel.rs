@@ -18,7 +18,7 @@ use lb_common::bucket::Bucket;
 use lb_common::connection::Connection;
 use lb_common::counter::{COUNTERS, Verdict};
 use lb_common::filter::AddressFilter;
-use lb_common::flow::{Endpoint, FlowKey};
+use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::layout::map;
@@ -148,6 +148,7 @@ impl Kernel {
         self.clear::<FlowKey, Endpoint>(map::UDP_REPLIES)?;
         self.clear::<FragmentKey, Fragment>(map::FRAGMENTS)?;
         self.clear::<FlowKey, Affinity>(map::AFFINITIES)?;
+        self.clear::<FlowKey, Flow>(map::FLOWS)?;
         forget_answers(&mut self.object)
     }
 

@@ -6,6 +6,7 @@ mod attach;
 pub mod cluster;
 mod cold_start;
 mod datagrams;
+mod dead_backend;
 pub mod demo;
 mod direct;
 mod drain;
@@ -178,6 +179,11 @@ pub static ALL: &[Scenario] = &[
         name: "health-https",
         about: "servers that say that they are not well get no new clients; certificates are verified",
         run: health_https::run,
+    },
+    Scenario {
+        name: "dead-backend",
+        about: "clients that wait are told when their backend dies; nginx and haproxy beside",
+        run: dead_backend::run,
     },
     Scenario {
         name: "drain",

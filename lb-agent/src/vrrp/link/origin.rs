@@ -2,11 +2,6 @@
 //! IP does not tell it, and the neighbour table tells who answers for an address, which is not who
 //! forged it.
 
-#![expect(
-    unsafe_code,
-    reason = "bind and PACKET_IGNORE_OUTGOING of packet(7) have no safe wrapper"
-)]
-
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +11,7 @@ use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use crate::netlink::Mac;
+use crate::packet_socket::{bind, ignore_outgoing};
 use crate::vrrp::packet::PROTOCOL;
 
 /// Senders that are remembered; where they are forged, the first ones.
@@ -24,10 +20,6 @@ const SENDERS_MAX: usize = 256;
 const FRAMES_PER_LOOK: usize = 128;
 /// A header of IPv6, the longer one.
 const HEADER_BYTES: usize = 40;
-
-/// `ETH_P_ALL` (linux/if_ether.h), as packet(7) wants it. A socket for one protocol alone would take
-/// the IP stack its frames' assigned sockets (see `announce::filter`).
-const ALL_PROTOCOLS_BE: u16 = 3_u16.to_be();
 
 // Opcodes of classic BPF (linux/bpf_common.h).
 const LOAD_HALF: u16 = 0x28;
@@ -103,41 +95,4 @@ fn sender(header: &[u8]) -> Option<IpAddr> {
         6 => Some(Ipv6Addr::from(*header.get(8..)?.first_chunk()?).into()),
         _ => None,
     }
-}
-
-/// Else the kernel would copy each packet that leaves the interface, to find it filtered out.
-fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the kernel reads an int of this length, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn bind(socket: &Socket, ifindex: u32) -> io::Result<()> {
-    let place = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: ALL_PROTOCOLS_BE,
-        sll_ifindex: ifindex.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the kernel reads a `sockaddr_ll`, whose length this is and which outlives the call.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const place).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -151,6 +151,7 @@ impl Rig {
             sources: read.config.limits.sources,
             connections: read.config.limits.connections,
             datagram_flows: read.config.limits.datagram_flows,
+            flows: read.config.limits.flows,
         };
         let data_path = DataPlane::open(pins, capacity).context("loading the programs")?;
         Ok(Self { data_path, network: network(peers) })
@@ -160,7 +161,7 @@ impl Rig {
     pub(super) fn plan(&self, read: &Read, down: &[SocketAddr]) -> Plan {
         let usable = |service: usize, place: usize| {
             let up = !down.contains(&read.config.services[service].backends[place].address);
-            Usable { alive: up, accepts: up }
+            Usable { alive: up, accepts: up, gone: false }
         };
         Plan::make(&Inputs {
             config: &read.config,

@@ -1,0 +1,110 @@
+//! The connections of clients that the programs noted, for who tells them of a backend's end.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use lb_common::flow::{Endpoint, Flow, FlowKey};
+use lb_common::host::OriginKey;
+use lb_common::layout::map;
+use lb_common::nat::NatEntry;
+use lb_common::service::ServiceKey;
+
+use super::nat::partner;
+use super::{DataPlaneError, batch};
+
+/// Handles of its own on the maps, for a thread that may block.
+#[derive(Debug)]
+pub struct Flows {
+    pub(super) noted: OwnedFd,
+    pub(super) translated: OwnedFd,
+    pub(super) origins: OwnedFd,
+}
+
+/// Connections of a service.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// Which went to one of the backends that were asked for, by index.
+    pub of: Vec<(u32, FlowKey, Flow)>,
+    /// Whose backend may be any.
+    pub others: Vec<(FlowKey, Flow)>,
+}
+
+impl Flows {
+    /// Connections to these services, told apart by whether they went to one of their backends, given by index.
+    /// Blocks for about half a microsecond for each that is noted.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn to(
+        &self,
+        services: &HashMap<ServiceKey, HashSet<u32>>,
+    ) -> Result<Noted, DataPlaneError> {
+        let mut noted = Noted::default();
+        batch::for_each(&self.noted, Flow::default(), |key: &FlowKey, flow| {
+            match services.get(&service(key)) {
+                Some(backends) if backends.contains(&flow.backend) => {
+                    noted.of.push((flow.backend, *key, *flow));
+                }
+                Some(_) => noted.others.push((*key, *flow)),
+                None => {}
+            }
+            true
+        })
+        .map_err(|e| DataPlaneError::io("reading", map::FLOWS, e))?;
+        Ok(noted)
+    }
+
+    /// Forgets the translations to these backends, so that what comes of their connections is owned by nobody.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map or to remove from it.
+    pub fn forget_translations(&self, backends: &HashSet<u32>) -> Result<(), DataPlaneError> {
+        let mut pairs = Vec::new();
+        batch::for_each(&self.translated, NatEntry::EMPTY, |key: &FlowKey, entry| {
+            if backends.contains(&entry.backend) {
+                pairs.push((*key, partner(key, entry)));
+            }
+            true
+        })
+        .map_err(|e| DataPlaneError::io("reading", map::NAT_FLOWS, e))?;
+        for key in pairs.iter().flat_map(|(one, other)| [one, other]) {
+            // Each of the two was found, or neither.
+            batch::remove(&self.translated, key)
+                .map_err(|e| DataPlaneError::io("removing from", map::NAT_FLOWS, e))?;
+        }
+        Ok(())
+    }
+
+    /// The cookies of this node's own sockets that the hooks sent to a backend.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn own_sockets(
+        &self,
+        backends: &HashSet<SocketAddr>,
+    ) -> Result<HashSet<u64>, DataPlaneError> {
+        const NOBODY: Endpoint =
+            Endpoint { address: lb_common::Address::UNSPECIFIED, port_be: 0, padding: [0; 2] };
+        let mut cookies = HashSet::new();
+        batch::for_each(&self.origins, NOBODY, |key: &OriginKey, _| {
+            let backend = SocketAddr::new(key.address.into(), u16::from_be(key.port_be));
+            if backends.contains(&backend) {
+                cookies.insert(key.cookie);
+            }
+            true
+        })
+        .map_err(|e| DataPlaneError::io("reading", map::HOST_ORIGINS, e))?;
+        Ok(cookies)
+    }
+}
+
+/// The service that a client's tuple names.
+fn service(key: &FlowKey) -> ServiceKey {
+    ServiceKey {
+        address: key.destination,
+        port_be: key.destination_port_be,
+        protocol: key.protocol,
+        padding: 0,
+    }
+}

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use lb_agent::config::{
     Backend, Check, Config, ConfigError, DeliverySetting, Fingerprint, Hash, HttpCheck, NodeError,
-    Notify, NotifyEvent, NotifyWay, Protocol, Script, Statuses, Track, Trust, UnknownPorts, Url,
-    VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
+    Notify, NotifyEvent, NotifyWay, Passive, Protocol, Script, Statuses, Track, Trust,
+    UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
 };
 use proptest::prelude::*;
 
@@ -451,6 +451,19 @@ fn what_keeps_datagrams_arrives() {
     assert_eq!(ids.collect::<Vec<_>>(), [0x0a01, 0x0a02]);
     let without = taken(TEN_LINES);
     assert!(without.services[0].affinity.is_none() && without.services[0].quic.is_none());
+}
+
+#[test]
+fn connections_of_tcp_are_judged_by_unless_the_file_says_otherwise() {
+    let passive = |text: &str| taken(text).services[0].passive;
+    let usual = Passive { max_fails: 3, fail_timeout: Duration::from_secs(30) };
+    assert_eq!(passive(TEN_LINES), usual);
+    let off = format!("{TEN_LINES}\n[service.passive]\nmax_fails = 0\n");
+    assert_eq!(passive(&off), Passive { max_fails: 0, ..usual });
+    let other = format!("{TEN_LINES}\npassive = {{ max_fails = 1, fail_timeout = \"10s\" }}\n");
+    let ten = Duration::from_secs(10);
+    assert_eq!(passive(&other), Passive { max_fails: 1, fail_timeout: ten });
+    assert!(taken(DATAGRAMS).services.iter().all(|service| service.passive.max_fails == 0));
 }
 
 #[test]

@@ -45,7 +45,11 @@ pub mod map {
     pub const SERVER_IDS: &str = "server_ids";
     pub const FLOWS: &str = "flows";
 
-    pub const ALL: [&str; 31] = [
+    pub const FAILURES: &str = "failures";
+    pub const SYNS: &str = "syns";
+    pub const BELL: &str = "bell";
+
+    pub const ALL: [&str; 34] = [
         SETTINGS,
         ADDRESS_FILTER,
         VIPS,
@@ -77,6 +81,9 @@ pub mod map {
         AFFINITIES,
         SERVER_IDS,
         FLOWS,
+        FAILURES,
+        SYNS,
+        BELL,
     ];
 }
 
@@ -128,6 +135,11 @@ pub mod size {
     pub const FLOWS: usize = 131_072;
     /// As of backends.
     pub const SERVER_IDS: usize = BACKENDS;
+    /// SYNs that are remembered to know one that comes again. Those of a second, where it has no more; of many more
+    /// some are still there.
+    pub const SYNS: usize = 16_384;
+    /// Bytes, sixteen for each time that the agent is told.
+    pub const BELL: usize = 65_536;
     /// Room for programs to come.
     pub const STAGES: usize = 8;
 }

@@ -24,6 +24,7 @@ pub mod host;
 pub mod interface;
 pub mod layout;
 pub mod nat;
+pub mod passive;
 pub mod permutation;
 #[cfg(feature = "user")]
 mod pod;

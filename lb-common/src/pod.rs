@@ -30,6 +30,7 @@ pod!(
     crate::host::OriginKey,
     crate::interface::Interface,
     crate::nat::NatEntry,
+    crate::passive::BackendFailures,
     crate::protection::PrefixKey,
     crate::protection::Protection,
     crate::protection::SourceKey,

@@ -186,6 +186,9 @@ pub fn for_new<N: Node>(
         if node.backend(index).is_some_and(|backend| listens(node, packet, backend)) {
             return Choice::Here { index, verdict: here(packet) };
         }
+        if !packet.is_udp() {
+            node.note_refused(index);
+        }
     }
     open &= !ranks.local;
     if open == 0 {

@@ -82,33 +82,37 @@ fn tcp<N: Node + Assign>(
     service: &Service,
     cookie: bool,
 ) -> Option<Verdict> {
-    let backend = own_backend(node, packet, service, |backend| {
+    let (index, backend) = own_backend(node, packet, service, |backend| {
         if cookie { node.tcp_cookie(packet, backend) } else { backend.state & ACCEPTS != 0 }
     })?;
     if node.assign_listener(packet, backend) {
         Some(Verdict::Assigned)
     } else {
+        if !cookie {
+            node.note_refused(index);
+        }
         Some(Verdict::AssignFailed)
     }
 }
 
-/// The first backend of this node in the packet's bucket that `takes` it.
+/// The first backend of this node in the packet's bucket that `takes` it, with its index.
 #[inline(always)]
 fn own_backend<'a, N: Node>(
     node: &'a N,
     packet: &Packet,
     service: &Service,
     takes: impl Fn(&Backend) -> bool,
-) -> Option<&'a Backend> {
+) -> Option<(u32, &'a Backend)> {
     let bucket = node.bucket(service.table, slot(hash(service, packet), service.slots))?;
     for rank in 0..RANKS {
         let relative = bucket.ranks[rank];
         if relative == NONE {
             break;
         }
-        let backend = node.backend(service.backends.wrapping_add(relative as u32))?;
+        let index = service.backends.wrapping_add(relative as u32);
+        let backend = node.backend(index)?;
         if backend.delivery == Delivery::Local as u8 && takes(backend) {
-            return Some(backend);
+            return Some((index, backend));
         }
     }
     None
@@ -123,7 +127,7 @@ fn udp<F: Frame, N: Node>(
     packet: &Packet,
     service: &Service,
 ) -> Option<Verdict> {
-    let backend = own_backend(node, packet, service, |backend| {
+    let (_, backend) = own_backend(node, packet, service, |backend| {
         backend.state & ACCEPTS != 0 && node.udp_socket(packet, backend)
     })?;
     address_to(frame, node, packet, backend)?;

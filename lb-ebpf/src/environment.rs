@@ -128,6 +128,13 @@ pub trait Node {
     /// Whether the backend's listener is to get a SYN again in a flood; it then gets this one.
     fn leave_syn(&self, index: u32) -> bool;
 
+    /// Counts a SYN that the backend refused, and has the agent told.
+    fn note_refused(&self, index: u32);
+    /// The same for one that nobody answered.
+    fn note_unanswered(&self, index: u32);
+    /// Notes a SYN by its [hash](lb_common::passive::syn_hash); whether it came again since nobody answered it.
+    fn syn_again(&self, hash: u64) -> bool;
+
     /// Whose TCP connection a segment with this tuple belongs to; listeners don't count.
     fn tcp_owner(&self, packet: &Packet) -> Owner;
     /// Whether a listener would take a connection from the packet's source at `local`.

@@ -23,6 +23,7 @@ pub mod neighbour;
 mod note;
 mod opaque;
 pub mod parse;
+pub mod passive;
 pub mod protect;
 pub mod rare;
 pub mod stay;

@@ -15,6 +15,7 @@ use crate::answer::too_large;
 use crate::carry::address;
 use crate::environment::{Frame, InsertError, Node};
 use crate::parse::Packet;
+use crate::passive;
 use crate::steer::{Steered, leaves_its_vlan};
 use crate::wire::*;
 
@@ -47,6 +48,10 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     if from_client {
         node.count_backend(entry.backend, frame.length(), begins);
     }
+    if begins {
+        passive::sent(frame, node, packet, entry.backend);
+    }
+    passive::returned(node, packet, entry, &partner(entry, packet.flow.protocol));
     let verdict = if from_client { Verdict::NatForward } else { Verdict::NatReturn };
     Some(translate(frame, node, packet, entry, verdict))
 }

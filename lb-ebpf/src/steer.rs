@@ -15,7 +15,7 @@ use crate::environment::{Frame, Node};
 use crate::note::note;
 use crate::parse::{Packet, Parsed, parse};
 use crate::wire::*;
-use crate::{nat, neighbour, protect, virtual_mac};
+use crate::{nat, neighbour, passive, protect, virtual_mac};
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,6 +265,9 @@ pub(crate) fn carry_out<F: Frame, N: Node>(
         Choice::Pass(verdict) => Steered::here(verdict),
         // `new_here` goes on, and counts.
         Choice::Here { index, verdict: Verdict::LocalNew } => {
+            if !from_peer {
+                passive::sent(frame, node, packet, index);
+            }
             Steered { backend: index, ..Steered::here(Verdict::LocalNew) }
         }
         Choice::Here { index, verdict } => {
@@ -311,6 +314,9 @@ pub(crate) fn forward<F: Frame, N: Node>(
         return Steered { interface: mtu as u32, ..Steered::here(Verdict::TooBig) };
     }
     node.count_backend(index, frame.length(), new);
+    if new && !from_peer && !packet.is_udp() {
+        passive::sent(frame, node, packet, index);
+    }
     match carry(frame, packet, backend, ttl) {
         Some(()) => Steered { verdict, interface: backend.ifindex, backend: index },
         None => Steered::here(Verdict::Truncated),
@@ -341,5 +347,8 @@ fn translate_new<F: Frame, N: Node>(
         return Steered::here(Verdict::Inconsistent);
     };
     node.count_backend(index, frame.length(), packet.is_new());
+    if packet.is_new() && !packet.is_udp() {
+        passive::sent(frame, node, packet, index);
+    }
     nat::translate(frame, node, packet, entry, Verdict::NatNew)
 }

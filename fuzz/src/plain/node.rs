@@ -311,6 +311,11 @@ impl<const TC: bool> Node for Plain<TC> {
     fn leave_syn(&self, _: u32) -> bool {
         false
     }
+    fn note_refused(&self, _: u32) {}
+    fn note_unanswered(&self, _: u32) {}
+    fn syn_again(&self, _: u64) -> bool {
+        false
+    }
     fn tcp_owner(&self, packet: &Packet) -> Owner {
         let flow = &packet.flow;
         let from = CLIENT.has(flow.source.into()) && flow.source_port_be == CLIENT_PORT.to_be();

@@ -20,6 +20,7 @@ use super::error::AgentError;
 use super::happened::happened;
 use super::kept::Kept;
 use super::options::Options;
+use super::passive::{self, Passive, Subject};
 use super::reload::Reloads;
 use super::seats::Seats;
 use super::standings::ServiceStanding;
@@ -29,7 +30,7 @@ use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
-use crate::dataplane::{DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, Sweeper};
+use crate::dataplane::{Bell, DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, Sweeper};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
@@ -87,6 +88,7 @@ pub(super) struct Agent {
     pub(super) netlink_overruns: u64,
     pub(super) plans_failed: u64,
     pub(super) health: HashMap<Target, Health>,
+    pub(super) passive: Passive,
     /// Of each configured service, once it was planned for.
     pub(super) standings: Vec<ServiceStanding>,
     /// What persons said of backends.
@@ -114,6 +116,10 @@ pub(super) struct Events {
     /// Where health comes from.
     pub(super) checker: Checker,
     pub(super) health: mpsc::Receiver<health::Event>,
+    /// What checks for an occasion found.
+    pub(super) looks: mpsc::Receiver<(Subject, health::Found)>,
+    /// Backends have failed connections.
+    pub(super) bell: Bell,
     pub(super) tracks: mpsc::Receiver<track::Event>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
@@ -138,6 +144,7 @@ impl Agent {
         loop {
             // Here, where all that it needs stands: holders, routes, programs.
             self.begin_election();
+            self.begin_looks(&events.checker);
             if counting.is_none() && std::mem::take(&mut self.recount) {
                 counting = self.begin_census(&sweeper);
             }
@@ -163,6 +170,9 @@ impl Agent {
                     }
                     self.replan();
                 }
+                indices = events.bell.rung() => self.rung(indices),
+                () = passive::until(self.passive.next()) => self.pass_time(),
+                Some((subject, found)) = events.looks.recv() => self.looked(&subject, &found),
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
                 Some(command) = events.commands.recv() => match command {
@@ -235,20 +245,33 @@ impl Agent {
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
 
-    /// A backend's health without the words for it.
+    /// A backend's health without the words for it: down where checks or clients' connections say so.
     pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
-        let target = Self::target(&self.config.services[configured], address);
+        let service = &self.config.services[configured];
+        if self.passive.reason(&service.name, address).is_some() {
+            return health::State::Down;
+        }
+        let target = Self::target(service, address);
         self.health.get(&target).map_or(health::State::Unknown, |health| health.state)
     }
 
     pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
-        let target = Self::target(&self.config.services[configured], address);
-        self.health.get(&target).cloned().unwrap_or_else(|| Health {
+        let service = &self.config.services[configured];
+        let target = Self::target(service, address);
+        let checked = self.health.get(&target).cloned().unwrap_or_else(|| Health {
             state: health::State::Unknown,
             reason: "not checked".to_owned(),
             unchecked: None,
             silence: health::Silence::None,
-        })
+        });
+        match self.passive.reason(&service.name, address) {
+            // What its checks say matters once they say the same.
+            Some(out) if checked.state != health::State::Down => {
+                Health { state: health::State::Down, reason: out.to_owned(), ..checked }
+            }
+            Some(out) => Health { reason: format!("{out}; {}", checked.reason), ..checked },
+            None => checked,
+        }
     }
 
     /// Reads the network anew and brings the maps up to date with it.
@@ -423,6 +446,7 @@ impl Agent {
         }
         self.services = plan.services;
         self.tell_clients();
+        self.begin_to_hear();
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
         self.look(Occasion::Change);

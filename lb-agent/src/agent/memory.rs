@@ -24,6 +24,9 @@ pub(super) struct EachBytes {
 /// others this map grows and shrinks, so its size does not tell.
 const SERVICE_HEAD_BYTES: u64 = 56;
 
+/// Those that have an element for each backend of each service.
+const BACKEND_MAPS: [&str; 3] = [map::BACKENDS, map::BACKEND_COUNTERS, map::FAILURES];
+
 fn each(maps: &[MapMemory], flows: u32) -> EachBytes {
     let of_one = |name| {
         let found = maps.iter().find(|map| map.name == name);
@@ -34,7 +37,7 @@ fn each(maps: &[MapMemory], flows: u32) -> EachBytes {
     let nat = maps.iter().find(|map| map.name == map::NAT_FLOWS).map_or(0, |map| map.bytes);
     EachBytes {
         service: SERVICE_HEAD_BYTES + key + place + of_one(map::SERVICE_VERSIONS),
-        backend: of_one(map::BACKENDS) + of_one(map::BACKEND_COUNTERS),
+        backend: BACKEND_MAPS.into_iter().map(of_one).sum(),
         // Two entries each; the map has room for so many pairs.
         flow: nat.div_ceil(u64::from(flows.max(1))),
     }
@@ -69,8 +72,7 @@ impl Agent {
         let services = self.services.len() as u64;
         let nat_flows =
             occupied(self.swept.flows, self.config.nat.flows.into(), of(&[map::NAT_FLOWS]));
-        let backends =
-            occupied(used, limits.backends.into(), of(&[map::BACKENDS, map::BACKEND_COUNTERS]));
+        let backends = occupied(used, limits.backends.into(), of(&BACKEND_MAPS));
         let entries =
             occupied(services, limits.services.into(), of(&[map::SERVICES, map::SERVICE_VERSIONS]));
         let table_slots = occupied(tables.slots, limits.table_slots, tables.bytes);
@@ -118,11 +120,12 @@ mod tests {
         let maps = [
             map(map::BACKENDS, 1000, 64_320),
             map(map::BACKEND_COUNTERS, 1000, 56_000),
+            map(map::FAILURES, 1000, 64_000),
             map(map::NAT_FLOWS, 200, 35_200),
             map(map::SERVICES, 10, 4096),
             map(map::SERVICE_VERSIONS, 10, 1280),
         ];
-        assert_eq!(each(&maps, 100), EachBytes { service: 216, backend: 65 + 56, flow: 352 });
+        assert_eq!(each(&maps, 100), EachBytes { service: 216, backend: 65 + 56 + 64, flow: 352 });
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod lease;
 mod memory;
 mod notices;
 mod options;
+mod passive;
 mod reload;
 mod report;
 mod seats;
@@ -45,6 +46,7 @@ use self::core::{Agent, Events};
 use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
 use self::kept::Kept;
+use self::passive::Passive;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
@@ -53,7 +55,7 @@ use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Pins, monotonic_ns};
-use crate::health::Checker;
+use crate::health::{Checker, Looks};
 use crate::kernel::{Knowledge, Severity};
 use crate::lists;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
@@ -63,6 +65,9 @@ use crate::role::{Claim, Holder, NodeEffects, Role, RoleSender, StaticRole, Term
 use crate::standing::Sayings;
 use crate::track::{Board, Watcher};
 use crate::vrrp;
+
+/// What checks for an occasion found, and nobody heard yet: as many as can be in flight.
+const LOOKS: usize = 256;
 
 /// Reads and checks the configuration that the options name.
 pub fn read_config(options: &Options) -> Result<Config, AgentError> {
@@ -109,13 +114,17 @@ pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
 
     let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
     let found = Found { node, netlink, network, tables, lists, vrrp_events };
-    let (mut agent, holders) = assemble(options, config, found, &mut monitor).await?;
+    let (looks_to, looks) = Looks::new(LOOKS);
+    let passive = Passive::new(looks_to);
+    let (mut agent, holders) = assemble(options, config, found, passive, &mut monitor).await?;
     let (checker, health) = Checker::start();
+    let bell = agent.dataplane.bell()?;
     agent.set_targets(&checker);
     let (watcher, tracks) = Watcher::start(agent.board.tracked());
     let (commands, inbox) = mpsc::channel(server::QUEUE);
     serve(listener, metrics, &commands);
-    let events = Events { monitor, checker, health, tracks, commands: inbox, vrrp, hangups };
+    let events =
+        Events { monitor, checker, health, looks, bell, tracks, commands: inbox, vrrp, hangups };
     info!(node = agent.node, "serving");
     let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
     let (reason, vrrp) = agent.run(events, sweeper, stop).await;
@@ -172,6 +181,7 @@ async fn assemble(
     options: &Options,
     config: Config,
     found: Found,
+    passive: Passive,
     monitor: &mut Monitor,
 ) -> Result<(Agent, Tasks), AgentError> {
     let Found { node, netlink, network, tables, lists, vrrp_events } = found;
@@ -219,6 +229,7 @@ async fn assemble(
         plans_failed: 0,
         health: HashMap::new(),
         standings: Vec::new(),
+        passive,
         said,
         connections_left: HashMap::new(),
         recount: false,

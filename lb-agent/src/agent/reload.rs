@@ -244,6 +244,8 @@ impl Agent {
             .collect();
         self.health.retain(|target, _| targets.contains(target));
         self.forget_strangers();
+        self.passive.keep_only(&config);
+        self.pass_time();
         self.recount = true;
     }
 }

@@ -15,7 +15,7 @@ use super::standings::api_state;
 use crate::config::{BUILT_IN, Watched};
 use crate::control::api;
 use crate::control::server::Refusal;
-use crate::dataplane::{Attached, BackendTotals, DataPlaneError, monotonic_ns};
+use crate::dataplane::{Attached, BackendFailures, BackendTotals, DataPlaneError, monotonic_ns};
 use crate::health;
 use crate::metrics;
 use crate::netlink::mac_text;
@@ -232,10 +232,12 @@ impl Agent {
         all: &mut Vec<api::Backend>,
     ) -> Result<(), DataPlaneError> {
         let totals = self.dataplane.backend_totals(&service.key)?;
+        let failures = self.dataplane.failures(&service.key)?;
         for (at, backend) in service.backends.iter().enumerate() {
             if is_meant(backend.place) {
                 let total = totals.get(at).copied().unwrap_or_default();
-                all.push(self.api_backend(service, backend, total));
+                let failures = failures.get(at).copied().unwrap_or_default();
+                all.push(self.api_backend(service, backend, total, failures));
             }
         }
         Ok(())
@@ -246,6 +248,7 @@ impl Agent {
         service: &PlannedService,
         backend: &crate::plan::PlannedBackend,
         total: BackendTotals,
+        failures: BackendFailures,
     ) -> api::Backend {
         let health = self.health_of(service.configured, backend.address);
         let standing = &self.standings[service.configured].backends[backend.place];
@@ -285,6 +288,9 @@ impl Agent {
             connections: total.connections,
             packets: total.packets,
             bytes: total.bytes,
+            refused: failures.refused,
+            unanswered: failures.unanswered,
+            untold: failures.untold,
         }
     }
 

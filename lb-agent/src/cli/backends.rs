@@ -23,6 +23,7 @@ DELIVERY  local        listens on this node: its socket gets the packet unchange
 STATE     healthy, unknown (not checked yet), down, backup (until no other is healthy),
           draining (keeps its connections, takes no new), disabled (by a person, as if down)
 SHARE     of the service's clients that come to it first
+REFUSED   connections that it refused, and UNANSWERED SYNs that clients sent again, as seen from here (-o wide)
 LEFT      connections of one that is drained or disabled, as far as they can be counted here
 
 Examples:
@@ -90,7 +91,15 @@ fn show(backends: &[Backend], screen: &mut Screen<'_>) -> Result<(), Failure> {
         headings.push("LEFT");
     }
     if screen.is_wide() {
-        headings.extend(["PACKETS", "BYTES", "WEIGHT", "TOLD", "NEXT-HOP"]);
+        headings.extend([
+            "PACKETS",
+            "BYTES",
+            "REFUSED",
+            "UNANSWERED",
+            "WEIGHT",
+            "TOLD",
+            "NEXT-HOP",
+        ]);
     }
     headings.push("REASON");
     let mut table = Table::new(headings);
@@ -135,6 +144,8 @@ fn cells(backend: &Backend, leaving: bool, screen: &Screen<'_>) -> Vec<Cell> {
         cells.extend([
             Cell::from(backend.packets),
             Cell::from(figures::bytes(backend.bytes)),
+            Cell::from(backend.refused),
+            Cell::from(backend.unanswered),
             Cell::from(backend.weight),
             Cell::from(backend.clients_told),
             Cell::from(backend.next_hop_mac.as_deref().unwrap_or_default()),

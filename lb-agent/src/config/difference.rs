@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
-use super::{Backend, Config, DataPath, Health, Host, Metrics, Nat, Service};
+use super::{Backend, Config, DataPath, Health, Host, Metrics, Nat, Passive, Service};
 
 /// One thing that is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +165,7 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
         backends: known,
         table_size,
         health: checks,
+        passive,
         lists,
         rate_limit,
         connection_limit,
@@ -179,6 +180,9 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
     backends(name, known, &new.backends, changes);
     changes.value(&of("table_size"), table_size, &new.table_size);
     health(&of("health"), checks, &new.health, changes);
+    let Passive { max_fails, fail_timeout } = passive;
+    changes.value(&of("passive`, `max_fails"), max_fails, &new.passive.max_fails);
+    changes.value(&of("passive`, `fail_timeout"), fail_timeout, &new.passive.fail_timeout);
     changes.silent(&of("allow` and `deny"), lists, &new.lists);
     changes.value(&of("rate_limit"), rate_limit, &new.rate_limit);
     changes.value(&of("connection_limit"), connection_limit, &new.connection_limit);

@@ -4,6 +4,7 @@
 mod check;
 mod datagram;
 mod notify;
+mod passive;
 mod protection;
 mod track;
 mod vrrp;
@@ -23,7 +24,7 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, OnStop, Paths, Protocol, RateLimit, ResetClients, SynFlood,
+    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Protocol, RateLimit, ResetClients, SynFlood,
     UnknownPorts, schema, value,
 };
 
@@ -88,6 +89,7 @@ pub(super) struct DraftService {
     pub(super) backends_span: Span,
     pub(super) table_size: Option<Placed<u32>>,
     pub(super) health: Health,
+    pub(super) passive: Passive,
     /// Where `minimum_healthy` stands.
     pub(super) minimum_span: Span,
     pub(super) lists: DraftLists,
@@ -211,6 +213,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let backends = backends(section, faults);
     let table_size = section.optional("table_size", faults, |item| item.number(2..=TABLE_SIZE_MAX));
     let (health, minimum_span) = health(section, protocol, faults);
+    let passive = passive::read(section, protocol, faults);
     let lists = protection::lists(section, faults);
     let rate_limit = protection::rate_limit(section, faults);
     let connection_limit = protection::connection_limit(section, protocol, faults);
@@ -228,6 +231,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         table_size,
         health,
         minimum_span,
+        passive,
         lists,
         rate_limit,
         connection_limit,

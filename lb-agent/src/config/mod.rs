@@ -104,6 +104,7 @@ pub struct Service {
     /// A prime not smaller than the number of backends; chosen from that number where absent.
     pub table_size: Option<u32>,
     pub health: Health,
+    pub passive: Passive,
     pub lists: Lists,
     pub rate_limit: Option<RateLimit>,
     /// Of a service over TCP.
@@ -186,6 +187,14 @@ pub enum ResetClients {
     Silent,
     /// Whatever it said.
     Down,
+}
+
+/// How a backend is judged by its clients' own connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Failed connections within `fail_timeout` that take it out; 0 is never, as for a service over UDP.
+    pub max_fails: u32,
+    pub fail_timeout: Duration,
 }
 
 /// The lease under which the VIP is held.

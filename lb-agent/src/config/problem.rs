@@ -92,6 +92,8 @@ pub enum Problem {
     BurstTooSmall { burst: u32, per_second: u32, least: u32 },
     #[error("`connection_limit` of a service over UDP, which has no connections")]
     NoConnections,
+    #[error("`passive` of a service over UDP, whose datagrams are not seen to fail")]
+    NoFailures,
     #[error("`{key}` of a service over TCP, whose connections stay where they are anyway")]
     OnlyForUdp { key: &'static str },
     #[error("the backend {backend} has no `server_id`, by which [service.quic] finds it")]
@@ -392,6 +394,7 @@ impl Problem {
             Self::NoConnections => {
                 "remove it; `rate_limit` limits the datagrams of a source".to_owned()
             }
+            Self::NoFailures => "remove it; `[service.health]` checks by TCP".to_owned(),
             Self::OnlyForUdp { .. } => "remove it, or write `protocol = \"udp\"`".to_owned(),
             Self::NoServerId { .. } => {
                 "write { address = \"ADDRESS:PORT\", server_id = \"0a01\" }, with the id that this \

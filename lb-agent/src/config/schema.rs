@@ -49,6 +49,7 @@ pub(crate) static SERVICE: Table = Table {
         "backends",
         "table_size",
         "health",
+        "passive",
         "allow",
         "allow_file",
         "deny",
@@ -89,6 +90,9 @@ pub(crate) static HEALTH: Table = Table {
         "reset_clients",
     ],
 };
+
+pub(crate) static PASSIVE: Table =
+    Table { heading: "[service.passive]", keys: &["max_fails", "fail_timeout"] };
 
 pub(crate) static RATE_LIMIT: Table = Table {
     heading: "[service.rate_limit]",
@@ -193,12 +197,13 @@ pub(crate) static LIMITS: Table = Table {
     ],
 };
 
-pub(crate) static ALL: [&Table; 22] = [
+pub(crate) static ALL: [&Table; 23] = [
     &ROOT,
     &NODE,
     &SERVICE,
     &BACKEND,
     &HEALTH,
+    &PASSIVE,
     &RATE_LIMIT,
     &CONNECTION_LIMIT,
     &QUIC,
@@ -264,6 +269,7 @@ mod tests {
                 "the top level" => "## Top level",
                 "an element of `backends`" => "### Backends",
                 "[service.health]" => "### [service.health]",
+                "[service.passive]" => "### [service.passive]",
                 "[service.rate_limit]" => "### [service.rate_limit]",
                 "[service.connection_limit]" => "### [service.connection_limit]",
                 "[service.quic]" => "### [service.quic]",

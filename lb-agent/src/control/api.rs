@@ -393,6 +393,15 @@ pub struct Backend {
     pub connections: u64,
     pub packets: u64,
     pub bytes: u64,
+    /// New connections that it refused, as far as this node saw.
+    #[serde(default)]
+    pub refused: u64,
+    /// SYNs to it that clients sent again since nobody had answered.
+    #[serde(default)]
+    pub unanswered: u64,
+    /// Of both, those that the agent was not woken for at once: the programs had no room to tell.
+    #[serde(default)]
+    pub untold: u64,
 }
 
 /// How packets reach a backend from this node.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use lb_common::backend::BackendCounters;
 use lb_common::counter::Verdict;
 use lb_common::layout::map;
+pub use lb_common::passive::BackendFailures;
 
 use super::batch;
 use super::error::DataPlaneError;
@@ -32,16 +33,46 @@ pub(super) fn backends(
     block: Range<u32>,
     cpus: usize,
 ) -> Result<Vec<BackendTotals>, DataPlaneError> {
-    let mut totals = Vec::with_capacity(block.len());
+    let name = map::BACKEND_COUNTERS;
+    of_each(counters, name, block, cpus, BackendCounters::default(), sum)
+}
+
+pub(super) fn failures(
+    failures: &OwnedFd,
+    block: Range<u32>,
+    cpus: usize,
+) -> Result<Vec<BackendFailures>, DataPlaneError> {
+    of_each(failures, map::FAILURES, block, cpus, BackendFailures::default(), sum_failures)
+}
+
+/// What `sum` makes of the values that the CPUs have for each of these elements.
+fn of_each<V: aya::Pod, T>(
+    values: &OwnedFd,
+    name: &'static str,
+    block: Range<u32>,
+    cpus: usize,
+    empty: V,
+    sum: fn(&[V]) -> T,
+) -> Result<Vec<T>, DataPlaneError> {
+    let mut sums = Vec::with_capacity(block.len());
     let mut first = block.start;
     while first < block.end {
         let count = (block.end - first).min(BACKENDS_AT_ONCE);
-        let values = batch::read(counters, first, count as usize, cpus, BackendCounters::default())
-            .map_err(|e| DataPlaneError::io("reading", map::BACKEND_COUNTERS, e))?;
-        totals.extend(values.chunks_exact(cpus).map(sum));
+        let read = batch::read(values, first, count as usize, cpus, empty)
+            .map_err(|e| DataPlaneError::io("reading", name, e))?;
+        sums.extend(read.chunks_exact(cpus).map(sum));
         first += count;
     }
-    Ok(totals)
+    Ok(sums)
+}
+
+fn sum_failures(of_cpus: &[BackendFailures]) -> BackendFailures {
+    of_cpus.iter().fold(BackendFailures::default(), |sum, value| BackendFailures {
+        refused: sum.refused + value.refused,
+        unanswered: sum.unanswered + value.unanswered,
+        untold: sum.untold + value.untold,
+        told_ns: sum.told_ns.max(value.told_ns),
+    })
 }
 
 fn sum(of_cpus: &[BackendCounters]) -> BackendTotals {

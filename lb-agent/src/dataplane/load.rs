@@ -19,6 +19,7 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::{map, size};
 use lb_common::nat::NatEntry;
+use lb_common::passive::BackendFailures;
 use lb_common::protection::{Protection, SourceKey};
 use lb_common::quic::ServerId;
 use lb_common::service::{ServiceKey, ServiceVersions};
@@ -114,6 +115,7 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
         .map_max_entries(map::BACKENDS, capacity.backends)
         .map_max_entries(map::BACKEND_COUNTERS, capacity.backends)
         .map_max_entries(map::SYN_LEFT, capacity.backends)
+        .map_max_entries(map::FAILURES, capacity.backends)
         .map_max_entries(map::NAT_FLOWS, capacity.nat_entries())
         .map_max_entries(map::PROTECTIONS, capacity.protections())
         .map_max_entries(map::LISTS, capacity.protections())
@@ -213,7 +215,7 @@ pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataP
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.
-fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 31] {
+fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 34] {
     const fn shape<K, V>(entries: usize) -> Shape {
         Shape {
             key_size: size_of::<K>() as u32,
@@ -254,5 +256,8 @@ fn shapes(capacity: &Capacity) -> [(&'static str, Shape); 31] {
         (map::AFFINITIES, shape::<FlowKey, Affinity>(capacity.datagram_flows as usize)),
         (map::SERVER_IDS, shape::<ServerId, u32>(backends)),
         (map::FLOWS, shape::<FlowKey, Flow>(capacity.flows as usize)),
+        (map::FAILURES, shape::<u32, BackendFailures>(backends)),
+        (map::SYNS, shape::<u32, u64>(size::SYNS)),
+        (map::BELL, shape::<(), ()>(size::BELL)),
     ]
 }

@@ -58,6 +58,7 @@ pub(super) struct Maps {
     pub(super) open: OwnedFd,
     pub(super) counters: OwnedFd,
     pub(super) backend_counters: OwnedFd,
+    pub(super) failures: OwnedFd,
     grace: Grace,
     pub(super) state: State,
 }
@@ -84,6 +85,7 @@ impl Maps {
             open: descriptor(object, map::OPEN)?,
             counters: descriptor(object, map::COUNTERS)?,
             backend_counters: descriptor(object, map::BACKEND_COUNTERS)?,
+            failures: descriptor(object, map::FAILURES)?,
             grace: Grace::new().map_err(|e| DataPlaneError::io("making", map::TABLES, e))?,
             state: State::default(),
         };

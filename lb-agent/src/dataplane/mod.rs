@@ -5,6 +5,7 @@
 
 mod attach;
 mod batch;
+mod bell;
 mod clsact;
 mod connections;
 mod counters;
@@ -29,6 +30,7 @@ mod sweep;
 mod trial;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +44,8 @@ use lb_common::layout::map;
 use nix::time::{ClockId, clock_gettime};
 
 pub use attach::{Attached, Ladder};
-pub use counters::BackendTotals;
+pub use bell::Bell;
+pub use counters::{BackendFailures, BackendTotals};
 pub use error::DataPlaneError;
 pub use flows::{Flows, Noted};
 pub use lease::Leases;
@@ -242,6 +245,29 @@ impl DataPlane {
     ) -> Result<Vec<BackendTotals>, DataPlaneError> {
         let Some(applied) = self.maps.state.services.get(key) else { return Ok(Vec::new()) };
         counters::backends(&self.maps.backend_counters, applied.block.clone(), self.cpus)
+    }
+
+    /// What came of new connections to the backends of a service, in its canonical order.
+    pub fn failures(
+        &self,
+        key: &lb_common::service::ServiceKey,
+    ) -> Result<Vec<BackendFailures>, DataPlaneError> {
+        self.failures_at(self.indices(key).unwrap_or_default())
+    }
+
+    /// The same for the backends at these indices of the map.
+    pub fn failures_at(&self, block: Range<u32>) -> Result<Vec<BackendFailures>, DataPlaneError> {
+        counters::failures(&self.maps.failures, block, self.cpus)
+    }
+
+    /// Where in the map of backends those of a service are.
+    pub fn indices(&self, key: &lb_common::service::ServiceKey) -> Option<Range<u32>> {
+        Some(self.maps.state.services.get(key)?.block.clone())
+    }
+
+    /// The bell of the programs; to be taken once.
+    pub fn bell(&mut self) -> Result<Bell, DataPlaneError> {
+        Bell::take(&mut self.object)
     }
 
     /// The index of a service's backend in the map of backends.

@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::http::Settings;
 use super::judge::{Judge, Outcome, Verdict};
+use super::look::{self, Looks};
 use super::{Event, Silence, State, Target, pace, probe};
+use crate::config::Check;
 
 /// Bounds of a checker.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +43,11 @@ pub struct Checker {
 
 /// What the tasks share.
 #[derive(Debug)]
-struct Shared {
-    permits: Semaphore,
+pub(super) struct Shared {
+    pub(super) permits: Semaphore,
     events: mpsc::Sender<Event>,
     checks: AtomicU64,
-    settings: Settings,
+    pub(super) settings: Settings,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -111,6 +113,21 @@ impl Checker {
     /// Checks made since the start, whatever they found.
     pub fn checks_total(&self) -> u64 {
         self.shared.checks.load(Ordering::Relaxed)
+    }
+
+    /// Checks an address once, for at most `timeout`, and tells what was found together with `subject`. The checks in
+    /// flight are bounded as those of the targets are.
+    pub fn look<S: Clone + Send + 'static>(
+        &self,
+        address: SocketAddr,
+        check: Arc<Check>,
+        timeout: Duration,
+        looks: &Looks<S>,
+        subject: S,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let look = look::look(shared, (address, check, timeout), looks.clone(), subject);
+        self.runtime.spawn(look);
     }
 
     fn begin(&self, target: Target, known: Option<Verdict>, beginners: usize) -> Task {
@@ -196,7 +213,7 @@ impl Watch {
         let Target { address, check, schedule } = &self.target;
         let settings = &self.shared.settings;
         let outcome = probe::probe(*address, check, settings, schedule.timeout).await;
-        self.shared.checks.fetch_add(1, Ordering::Relaxed);
+        self.shared.checked();
         if let Outcome::NotChecked(why) = &outcome {
             self.shared.complain(&self.target, why);
         }
@@ -218,6 +235,10 @@ impl Watch {
 }
 
 impl Shared {
+    pub(super) fn checked(&self) {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn complain(&self, target: &Target, why: &str) {
         let mut complained = lock(&self.complained);
         if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {

@@ -7,7 +7,9 @@
 mod driver;
 mod http;
 mod judge;
+mod look;
 mod pace;
+pub mod passive;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use crate::config::{Check, Health};
 pub use crate::hysteresis::State;
 pub use driver::Checker;
+pub use look::{Found, Looks};
 
 /// An address to check, and how. Two services that check a backend in the same way share a target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -284,6 +284,9 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     let connections = Family::<BackendLabels, Counter>::default();
     let packets = Family::<BackendLabels, Counter>::default();
     let bytes = Family::<BackendLabels, Counter>::default();
+    let refused = Family::<BackendLabels, Counter>::default();
+    let unanswered = Family::<BackendLabels, Counter>::default();
+    let untold = Family::<BackendLabels, Counter>::default();
     for backend in snapshot.backends {
         let labels = BackendLabels {
             service: backend.service.clone(),
@@ -310,8 +313,11 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         connections.get_or_create(&labels).inc_by(backend.connections);
         packets.get_or_create(&labels).inc_by(backend.packets);
         bytes.get_or_create(&labels).inc_by(backend.bytes);
+        refused.get_or_create(&labels).inc_by(backend.refused);
+        unanswered.get_or_create(&labels).inc_by(backend.unanswered);
+        untold.get_or_create(&labels).inc_by(backend.untold);
     }
-    registry.register("backend_up", "0 once the checks have found it down", up);
+    registry.register("backend_up", "0 once checks or its clients have found it down", up);
     registry.register(
         "backend_state",
         "0 unknown, 1 healthy, 2 down, 3 draining, 4 backup, 5 disabled",
@@ -334,4 +340,7 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     registry.register("backend_connections", "New connections steered to it here", connections);
     registry.register("backend_packets", "Packets steered to it here", packets);
     registry.register("backend_bytes", "Bytes steered to it here", bytes);
+    registry.register("backend_refused", "New connections that it refused, as seen here", refused);
+    registry.register("backend_unanswered", "SYNs that came again, unanswered", unanswered);
+    registry.register("backend_untold", "Of both, those that could not wake the agent", untold);
 }

@@ -8,7 +8,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray,
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use lb_common::Address;
@@ -26,6 +26,7 @@ use lb_common::host::OriginKey;
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::size;
 use lb_common::nat::NatEntry;
+use lb_common::passive::{self, BackendFailures};
 use lb_common::protection::{PrefixKey, Protection, SourceKey};
 use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
@@ -124,6 +125,13 @@ static SERVER_IDS: HashMap<ServerId, u32, { size::SERVER_IDS }, FEW> = HashMap::
 
 #[btf_map(name = "flows")]
 static FLOWS: LruHashMap<FlowKey, Flow, { size::FLOWS }> = LruHashMap::new();
+#[btf_map(name = "failures")]
+static FAILURES: PerCpuArray<BackendFailures, { size::BACKENDS }> = PerCpuArray::new();
+#[btf_map(name = "syns")]
+static SYNS: Array<u64, { size::SYNS }> = Array::new();
+/// Indices of backends whose failures the agent is to look at.
+#[btf_map(name = "bell")]
+static BELL: RingBuf<u32, { size::BELL }> = RingBuf::new();
 
 const _: () = assert!(size_of::<Key<Address>>() == size_of::<PrefixKey>());
 
@@ -457,4 +465,38 @@ pub(crate) fn note_cookie(now_ns: u64) {
         // SAFETY: one aligned store into the map's element.
         unsafe { (*runtime).cookie_seen_ns = now_ns }
     }
+}
+
+/// Counts a failure of a backend, of which `count` is the counter, and tells the agent, but not of each of many.
+#[inline(always)]
+pub(crate) fn note_failure(
+    index: u32,
+    now_ns: u64,
+    count: impl FnOnce(&mut BackendFailures) -> &mut u64,
+) {
+    let Some(failures) = FAILURES.get_ptr_mut(index) else { return };
+    // SAFETY: as in `count`.
+    let failures = unsafe { &mut *failures };
+    *count(failures) += 1;
+    if !failures.is_due(now_ns) {
+        return;
+    }
+    match BELL.output(index, 0) {
+        Ok(()) => failures.told_ns = now_ns,
+        // Nobody reads it, or too slowly: the next failure rings again.
+        Err(_) => failures.untold += 1,
+    }
+}
+
+/// Notes a SYN; whether it came again. CPUs that note two in one place in the same moment lose one.
+#[inline(always)]
+pub(crate) fn syn_again(hash: u64, now_ns: u64) -> bool {
+    let Some(place) = SYNS.get_ptr_mut(passive::syn_place(hash)) else { return false };
+    // SAFETY: one aligned word of the map's element.
+    let (next, again) = passive::note_syn(unsafe { *place }, hash, now_ns);
+    if let Some(next) = next {
+        // SAFETY: as above.
+        unsafe { *place = next }
+    }
+    again
 }

@@ -198,6 +198,21 @@ impl<C: Context> Node for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn note_refused(&self, index: u32) {
+        maps::note_failure(index, self.now_ns(), |failures| &mut failures.refused);
+    }
+
+    #[inline(always)]
+    fn note_unanswered(&self, index: u32) {
+        maps::note_failure(index, self.now_ns(), |failures| &mut failures.unanswered);
+    }
+
+    #[inline(always)]
+    fn syn_again(&self, hash: u64) -> bool {
+        maps::syn_again(hash, self.now_ns())
+    }
+
+    #[inline(always)]
     fn tcp_owner(&self, packet: &Packet) -> Owner {
         sockets::tcp_owner(self.context.pointer(), packet)
     }

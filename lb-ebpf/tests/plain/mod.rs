@@ -132,6 +132,11 @@ impl Node for Answering {
     fn leave_syn(&self, _: u32) -> bool {
         false
     }
+    fn note_refused(&self, _: u32) {}
+    fn note_unanswered(&self, _: u32) {}
+    fn syn_again(&self, _: u64) -> bool {
+        false
+    }
     fn tcp_owner(&self, _: &Packet) -> Owner {
         Owner::Nobody
     }

@@ -104,6 +104,8 @@ pub(super) fn world() -> Result<State> {
         syn_flood: SynFlood::default(),
         runtime: Runtime::default(),
         backend_counters: Default::default(),
+        failures: Default::default(),
+        syns: Default::default(),
     };
     for (name, family) in VIPS {
         let address = Address::from(names::address(name, family)?);

@@ -189,6 +189,11 @@ pub(super) fn state(state: &State, machine: &Machine) -> Result<Option<Differenc
         let text = format!(": {is:?}, the model says {wants:?}");
         return Ok(Some(Difference { kind: "the backends' counters".to_owned(), text }));
     }
+    let (is, wants) = (machine.failures()?, &state.failures);
+    if is != *wants {
+        let text = format!(": {is:?}, the model says {wants:?}");
+        return Ok(Some(Difference { kind: "failed connections".to_owned(), text }));
+    }
     let (is, wants) = (machine.flooded_until_ns(state)?, whole(state.syn_flood.flooded_until_ns));
     if is != wants {
         let text = format!(": {is}, the model says {wants}");

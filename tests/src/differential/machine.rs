@@ -22,7 +22,9 @@ use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::{Interface, SLOTS};
 use lb_common::layout::map;
+use lb_common::layout::size::SYNS;
 use lb_common::nat::NatEntry;
+use lb_common::passive::{BackendFailures, STEP, TIME_MASK};
 use lb_common::protection::{PrefixKey, Protection, SourceKey};
 use lb_common::quic::ServerId;
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
@@ -33,6 +35,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::cast::{self, BACKENDS, NAT_CAPACITY, PROTECTIONS, SERVICES, TABLE_SLOTS};
 use super::step::SECOND_NS;
+use crate::model::passive::Failures;
 use crate::model::state::State;
 use crate::packet::kernel::{forget_answers, load};
 use crate::packet::syscall::{self, Run};
@@ -58,6 +61,8 @@ pub(super) struct Machine {
     /// The real clock when the model's began.
     began_ns: u64,
     counted: BTreeMap<u32, BackendCounters>,
+    /// Failed connections when the sequence began.
+    failed: BTreeMap<u32, Failures>,
 }
 
 /// What was last written, so that only differences are.
@@ -115,12 +120,13 @@ impl Machine {
                 .map_max_entries(map::SERVER_IDS, BACKENDS)
                 .map_max_entries(map::BACKENDS, BACKENDS)
                 .map_max_entries(map::BACKEND_COUNTERS, BACKENDS)
-                .map_max_entries(map::SYN_LEFT, BACKENDS),
+                .map_max_entries(map::SYN_LEFT, BACKENDS)
+                .map_max_entries(map::FAILURES, BACKENDS),
         )?;
         let tables = Self::make_tables(&mut object)?;
         let lists = Self::make_lists(&mut object)?;
-        let (held, counted) = (Held::default(), BTreeMap::new());
-        let mut machine = Self { object, tables, lists, held, began_ns: 0, counted };
+        let (held, counted, failed) = (Held::default(), BTreeMap::new(), BTreeMap::new());
+        let mut machine = Self { object, tables, lists, held, began_ns: 0, counted, failed };
         machine.held.backends = vec![Backend::EMPTY; BACKENDS as usize];
         Ok(machine)
     }
@@ -188,6 +194,7 @@ impl Machine {
         self.set(map::RUNTIME, 0, Runtime::default())?;
         self.set(map::SYN_FLOOD, 0, SynFlood::default())?;
         self.counted = self.all_backend_counters()?;
+        self.failed = self.all_failures()?;
         self.began_ns = now_ns()?;
         self.follow(state)
     }
@@ -303,7 +310,7 @@ impl Machine {
 
     /// Lets time pass for what the programs wrote. Leases are written anew by
     /// [`follow`](Self::follow).
-    pub(super) fn wait(&mut self, seconds: u64) -> Result<()> {
+    pub(super) fn wait(&mut self, state: &State, seconds: u64) -> Result<()> {
         let past_ns = seconds * SECOND_NS;
         for (key, mut entry) in self.entries::<FlowKey, NatEntry>(map::NAT_FLOWS, NAT_CAPACITY)? {
             let last_ns = entry.last_seen_ns.checked_sub(past_ns);
@@ -334,6 +341,7 @@ impl Machine {
             connection.last_seen_ns = last_ns.context("this machine was started too recently")?;
             syscall::update(self.map(map::CONNECTIONS)?, &key, &connection)?;
         }
+        self.age_syns(state, past_ns)?;
         let flood = self.syn_flood_as_it_is()?;
         self.set(
             map::SYN_FLOOD,
@@ -405,6 +413,47 @@ impl Machine {
             it.bytes -= before.bytes;
         }
         all.retain(|_, it| *it != BackendCounters::default());
+        Ok(all)
+    }
+
+    /// Forgets the SYNs of a sequence that ended: all of them where the model need not know each place.
+    pub(super) fn forget_syns(&self, state: &State, all: bool) -> Result<()> {
+        let known = state.syns.keys().copied();
+        let places: Vec<u32> = if all { (0..SYNS as u32).collect() } else { known.collect() };
+        places.into_iter().try_for_each(|place| self.set(map::SYNS, place, 0u64))
+    }
+
+    /// Lets time pass for the SYNs that the model knows.
+    fn age_syns(&self, state: &State, past_ns: u64) -> Result<()> {
+        let data = self.object.map(map::SYNS).context("no map of SYNs")?;
+        let syns = Array::<&MapData, u64>::try_from(data)?;
+        for place in state.syns.keys() {
+            self.set(map::SYNS, *place, aged(syns.get(place, 0)?, past_ns))?;
+        }
+        Ok(())
+    }
+
+    fn all_failures(&self) -> Result<BTreeMap<u32, Failures>> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let fd = self.map(map::FAILURES)?;
+        let (keys, values) =
+            syscall::lookup_batch::<u32, BackendFailures>(fd, BACKENDS as usize, cpus)?;
+        let sum = |values: &[BackendFailures]| Failures {
+            refused: values.iter().map(|it| it.refused).sum(),
+            unanswered: values.iter().map(|it| it.unanswered).sum(),
+        };
+        Ok(keys.into_iter().zip(values.chunks(cpus).map(sum)).collect())
+    }
+
+    /// What failed since the sequence began, where anything did.
+    pub(super) fn failures(&self) -> Result<BTreeMap<u32, Failures>> {
+        let mut all = self.all_failures()?;
+        for (index, it) in &mut all {
+            let before = self.failed.get(index).copied().unwrap_or_default();
+            it.refused -= before.refused;
+            it.unanswered -= before.unanswered;
+        }
+        all.retain(|_, it| *it != Failures::default());
         Ok(all)
     }
 
@@ -541,6 +590,12 @@ impl Machine {
         };
         Ok(data.fd().as_fd())
     }
+}
+
+/// What is remembered of a SYN, as if it had come so much earlier, in whole steps.
+const fn aged(syn: u64, past_ns: u64) -> u64 {
+    let steps = (past_ns >> STEP) + 1;
+    syn & !TIME_MASK | (syn.wrapping_sub(steps) & TIME_MASK)
 }
 
 /// Whether the frame ends within the header that its ethertype promises.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::counter::{COUNTERS, Verdict};
+use lb_common::counter::COUNTERS;
 use lb_common::nat::FROM_CLIENT;
 use lb_common::service::UDP;
 
@@ -90,9 +90,17 @@ impl Benches {
         for bench in &mut self.benches[..self.used] {
             bench.machine.begin(&state)?;
         }
+        let outcome = self.run_steps(&mut state, steps)?;
+        for bench in &self.benches[..self.used] {
+            bench.machine.forget_syns(&state, outcome.is_err())?;
+        }
+        Ok(outcome)
+    }
+
+    fn run_steps(&mut self, state: &mut State, steps: &[Step]) -> Result<Result<Tried, Failure>> {
         let mut tried = Tried::default();
         for (number, step) in steps.iter().enumerate() {
-            let outcome = self.step(&mut state, step, &mut tried);
+            let outcome = self.step(state, step, &mut tried);
             let outcome = outcome.with_context(|| format!("step {}: {step}", number + 1))?;
             if let Err((program, difference)) = outcome {
                 return Ok(Err(Failure { step: number, program, difference }));
@@ -128,11 +136,8 @@ impl Benches {
             if steered.is_err() || expected.action != Action::Pass || bytes.len() > TC_MOST {
                 return Ok(steered);
             }
-            let mut expected = deliver(state, &bytes);
             // The packet of a test run is not where sockets can be assigned to one, for the kernel.
-            if expected.verdict == Some(Verdict::Assigned) {
-                expected.verdict = Some(Verdict::AssignFailed);
-            }
+            let expected = deliver(state, &bytes, false);
             return self.hold(state, &bytes, &expected, |bench| bench.deliver, tried);
         }
         if let Step::Leave(frame) = step {
@@ -145,7 +150,7 @@ impl Benches {
         self.sockets.follow(&state.sockets)?;
         for bench in &mut self.benches[..self.used] {
             match step {
-                Step::Wait(seconds) => bench.machine.wait(*seconds)?,
+                Step::Wait(seconds) => bench.machine.wait(state, *seconds)?,
                 Step::Forget(..) => bench.machine.forget(state)?,
                 _ => {}
             }

@@ -2,9 +2,9 @@
 
 use lb_common::counter::Verdict;
 
-use super::parse::Packet;
+use super::parse::{Kind, Packet};
 use super::state::State;
-use super::{Outcome, answer, rewrite};
+use super::{Outcome, answer, passive, rewrite};
 
 /// Carries a frame to another node, with a TTL of at most `ttl_limit`; a `new` one counts as a connection.
 pub(super) fn carry(
@@ -27,6 +27,9 @@ pub(super) fn carry(
         return Outcome::too_large(mtu, frame);
     }
     state.count_backend(index, frame, new);
+    if new && packet.kind == Kind::Syn && !state.is_peer(&packet.link.from) {
+        passive::sent(state, frame, packet, index);
+    }
     let mut out = frame.to_vec();
     rewrite::macs(&mut out, backend.mac, backend.source_mac);
     rewrite::ttl(&mut out, &packet.ip, (packet.ip.ttl - 1).min(ttl_limit));

@@ -100,14 +100,32 @@ fn turns(ranked: &[Ranked], from_peer: bool) -> Vec<&Ranked> {
     }
 }
 
-/// "A SYN, or any datagram, goes to the first rank that ACCEPTS."
-fn choose_new(state: &State, packet: &Packet, ranked: &[Ranked], from_peer: bool) -> Choice {
-    let accepting = |rank: &&Ranked| rank.is_reachable() && rank.accepts();
-    let mut turns: Vec<&Ranked> = turns(ranked, from_peer).into_iter().filter(accepting).collect();
+/// The ranks that have the turn and accept.
+fn accepting(ranked: &[Ranked], from_peer: bool) -> Vec<&Ranked> {
+    let accepts = |rank: &&Ranked| rank.is_reachable() && rank.accepts();
+    let turns: Vec<&Ranked> = turns(ranked, from_peer).into_iter().filter(accepts).collect();
     // "For what is new the sender, too, where nobody else accepts."
     if turns.is_empty() && own_rank(ranked).is_none() {
-        turns = ranked.iter().filter(accepting).collect();
+        return ranked.iter().filter(accepts).collect();
     }
+    turns
+}
+
+/// The backend here that has the first turn for a SYN, "and nothing listens on its port".
+pub(super) fn here_without_listener(
+    state: &State,
+    packet: &Packet,
+    ranked: &[Ranked],
+) -> Option<u32> {
+    let turns = accepting(ranked, state.is_peer(&packet.link.from));
+    let first = turns.first().filter(|first| first.is(Delivery::Local))?;
+    let socket = (first.backend.address, u16::from_be(first.backend.port_be));
+    (!state.sockets.listeners.contains(&socket)).then_some(first.index)
+}
+
+/// "A SYN, or any datagram, goes to the first rank that ACCEPTS."
+fn choose_new(state: &State, packet: &Packet, ranked: &[Ranked], from_peer: bool) -> Choice {
+    let turns = accepting(ranked, from_peer);
     let datagram = packet.tuple.protocol == UDP;
     for rank in turns {
         let socket = (rank.backend.address, u16::from_be(rank.backend.port_be));

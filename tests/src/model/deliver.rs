@@ -8,11 +8,12 @@ use lb_common::settings::COOKIE_WATCH_NS;
 
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, choose, fragment, rewrite};
+use super::{Outcome, choose, fragment, passive, rewrite};
 
-/// What becomes of a frame that steering passed.
-pub fn deliver(state: &mut State, frame: &[u8]) -> Outcome {
-    handed_over(state, frame).unwrap_or_else(|| Outcome::untouched(frame))
+/// What becomes of a frame that steering passed. `assigns` is whether a listener can be assigned to it: the kernel's
+/// test runs have no way to.
+pub fn deliver(state: &mut State, frame: &[u8], assigns: bool) -> Outcome {
+    handed_over(state, frame, assigns).unwrap_or_else(|| Outcome::untouched(frame))
 }
 
 fn read(state: &State, frame: &[u8]) -> Option<Packet> {
@@ -31,19 +32,19 @@ fn read(state: &State, frame: &[u8]) -> Option<Packet> {
 }
 
 /// "It looks only at SYNs and datagrams to services with a backend here." Nothing where it does not.
-fn handed_over(state: &mut State, frame: &[u8]) -> Option<Outcome> {
+fn handed_over(state: &mut State, frame: &[u8], assigns: bool) -> Option<Outcome> {
     let packet = read(state, frame)?;
     match packet.kind {
         Kind::Following => fragment::delivered(state, frame, &packet),
         // "A segment in pieces is not delivered."
         Kind::Syn | Kind::Segment if packet.fragment.is_some() => None,
-        _ => whole(state, frame, &packet),
+        _ => whole(state, frame, &packet, assigns),
     }
 }
 
-fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
+fn whole(state: &mut State, frame: &[u8], packet: &Packet, assigns: bool) -> Option<Outcome> {
     if !packet.is_new() {
-        return acknowledged(state, frame, packet);
+        return acknowledged(state, frame, packet, assigns);
     }
     let key = ServiceKey {
         address: packet.tuple.destination,
@@ -56,7 +57,8 @@ fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
         return None;
     }
     let ranked = choose::ranked(state, &service, packet)?;
-    let local = ranked.iter().find(|rank| rank.backend.delivery == Delivery::Local as u8)?.backend;
+    let local = *ranked.iter().find(|rank| rank.backend.delivery == Delivery::Local as u8)?;
+    let (index, local) = (local.index, local.backend);
     if local.state & ACCEPTS == 0 {
         return None;
     }
@@ -67,9 +69,12 @@ fn whole(state: &mut State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
             return None;
         }
         // "The listener on the backend's own address and port"; "the listener went meanwhile".
-        return Some(match state.sockets.listeners.contains(&socket) {
+        return Some(match assigns && state.sockets.listeners.contains(&socket) {
             true => Outcome::passed(Verdict::Assigned, frame),
-            false => Outcome::passed(Verdict::AssignFailed, frame),
+            false => {
+                passive::refused(state, index);
+                Outcome::passed(Verdict::AssignFailed, frame)
+            }
         });
     }
     if !state.sockets.datagrams.contains(&socket) {
@@ -100,9 +105,10 @@ pub(super) fn address_to(state: &mut State, frame: &mut [u8], packet: &Packet, l
 }
 
 /// "For two minutes after a valid SYN cookie was seen also at bare ACKs."
-fn acknowledged(state: &State, frame: &[u8], packet: &Packet) -> Option<Outcome> {
+fn acknowledged(state: &State, frame: &[u8], packet: &Packet, assigns: bool) -> Option<Outcome> {
     let seen_ns = state.runtime.cookie_seen_ns;
     let about = seen_ns != 0 && state.now_ns - seen_ns < COOKIE_WATCH_NS;
     let is_cookie = packet.may_be_cookie && state.sockets.has_cookie(&packet.tuple);
-    (about && is_cookie).then(|| Outcome::passed(Verdict::Assigned, frame))
+    let verdict = if assigns { Verdict::Assigned } else { Verdict::AssignFailed };
+    (about && is_cookie).then(|| Outcome::passed(verdict, frame))
 }

@@ -17,6 +17,7 @@
 //! - `protect`: "Refusing"
 //! - `nat`: "NAT"
 //! - `note`: "Noting"
+//! - `passive`: "Failed connections"
 //! - `answer`: "Answers"
 //! - `neighbour`: ARP and neighbour discovery, on their way in and out
 //! - `fragment`: "Fragments", at each of the three
@@ -33,6 +34,7 @@ mod nat;
 mod neighbour;
 mod note;
 mod parse;
+pub mod passive;
 mod protect;
 mod rewrite;
 pub mod state;

@@ -12,7 +12,7 @@ use lb_common::nat::{
 use super::carry::leaves_its_vlan;
 use super::parse::{Kind, Packet};
 use super::state::{NotMade, State};
-use super::{Outcome, answer, parse, rewrite};
+use super::{Outcome, answer, parse, passive, rewrite};
 
 /// "Up to 16 ports are tried."
 const TRIES: u32 = 16;
@@ -51,6 +51,9 @@ pub(super) fn from_client(state: &mut State, frame: &[u8], packet: &Packet) -> O
     let outcome = translate(state, frame, packet, &entry, Verdict::NatForward);
     if matches!(outcome.verdict, Some(Verdict::NatForward | Verdict::TooBig)) {
         state.count_backend(entry.backend, frame, packet.kind == Kind::Syn);
+        if packet.kind == Kind::Syn {
+            passive::sent(state, frame, packet, entry.backend);
+        }
     }
     Some(outcome)
 }
@@ -91,7 +94,7 @@ pub(super) fn error(
 }
 
 /// The key of the other entry: the tuple that the packet gets, reversed.
-fn partner(key: &FlowKey, entry: &NatEntry) -> FlowKey {
+pub(super) fn partner(key: &FlowKey, entry: &NatEntry) -> FlowKey {
     FlowKey {
         source: entry.destination,
         destination: entry.source,
@@ -140,6 +143,9 @@ pub(super) fn open(
             return Outcome::passed(Verdict::NatFull, frame);
         }
         state.count_backend(index, frame, packet.is_new());
+        if packet.kind == Kind::Syn {
+            passive::sent(state, frame, packet, index);
+        }
         return rewritten(state, frame, packet, &entry, Verdict::NatNew);
     }
     // "All 16 ports taken for this backend, or no NAT ports."
@@ -217,6 +223,7 @@ fn translate(
             entry.last_seen_ns = now_ns;
         }
     }
+    passive::returned(state, packet, entry);
     rewritten(state, frame, packet, entry, verdict)
 }
 

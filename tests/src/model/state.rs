@@ -19,6 +19,8 @@ use lb_common::settings::{Runtime, Settings, peer_bit};
 use lb_common::syn_flood::SynFlood;
 use lb_common::vip::Vip;
 
+use super::passive::{Failures, Syn};
+
 /// A MAC as in a frame.
 pub type Mac = [u8; 6];
 
@@ -61,6 +63,9 @@ pub struct State {
     pub syn_flood: SynFlood,
     pub runtime: Runtime,
     pub backend_counters: BTreeMap<u32, BackendCounters>,
+    pub failures: BTreeMap<u32, Failures>,
+    /// By their place.
+    pub syns: HashMap<u32, Syn>,
 }
 
 /// A connection to a service that limits them.

@@ -9,7 +9,7 @@ use lb_common::settings::DROP_UNKNOWN_PORTS;
 use super::choose::{self, Choice};
 use super::parse::{self, Family, Kind, Packet};
 use super::state::State;
-use super::{Outcome, answer, carry, fragment, nat, neighbour, note, protect, stay};
+use super::{Outcome, answer, carry, fragment, nat, neighbour, note, passive, protect, stay};
 
 /// What becomes of a frame that came in on `interface`.
 pub fn steer(state: &mut State, frame: &[u8], interface: u32) -> Outcome {
@@ -125,7 +125,15 @@ fn to_service(
     service: &Service,
 ) -> Outcome {
     let choice = match choose::ranked(state, service, packet) {
-        Some(ranked) => choose::choose(state, packet, &ranked),
+        Some(ranked) => {
+            // "A SYN for a backend here that accepts, and nothing listens on its port."
+            if packet.kind == Kind::Syn
+                && let Some(silent) = choose::here_without_listener(state, packet, &ranked)
+            {
+                passive::refused(state, silent);
+            }
+            choose::choose(state, packet, &ranked)
+        }
         None => return Outcome::passed(Verdict::Inconsistent, frame),
     };
     // "In a flood": a SYN that is not carried.
@@ -178,6 +186,9 @@ pub(super) fn carry_out(
         Choice::Here { verdict, backend } => {
             if let Some(backend) = backend {
                 state.count_backend(backend, frame, new);
+                if verdict == Verdict::LocalNew && !state.is_peer(&packet.link.from) {
+                    passive::sent(state, frame, packet, backend);
+                }
             }
             if verdict == Verdict::LocalCookie {
                 state.runtime.cookie_seen_ns = state.now_ns;

@@ -48,6 +48,9 @@ pub struct Step {
     /// The counter that moves, by one; "none" where none does.
     pub verdict: String,
     pub action: Action,
+    /// New connections that are noted as refused.
+    #[serde(default)]
+    pub refused: u64,
     /// Fields in which the frame that leaves differs from the one that came.
     #[serde(default, rename = "out")]
     pub changed: toml::Table,
@@ -174,7 +177,7 @@ impl Step {
         fields.extend(self.changed.clone());
         let leaves: Frame = fields.try_into().context("out")?;
         let (input, expected) = (arrives.bytes()?, leaves.bytes()?);
-        let before = kernel.counters()?;
+        let (before, refused) = (kernel.counters()?, kernel.refused()?);
         let run = kernel.run(place.program(), &input)?;
         let moved = moved(&before, &kernel.counters()?);
         let mut wrong = String::new();
@@ -184,6 +187,10 @@ impl Step {
         };
         if moved != wanted {
             write!(wrong, "\n  verdict {moved:?}, expected {wanted:?}")?;
+        }
+        let refused = kernel.refused()? - refused;
+        if refused != self.refused {
+            write!(wrong, "\n  refused {refused}, expected {}", self.refused)?;
         }
         if run.action != place.code(self.action) {
             let code = place.code(self.action).cast_signed();

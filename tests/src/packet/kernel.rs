@@ -23,6 +23,7 @@ use lb_common::fragment::{Fragment, FragmentKey};
 use lb_common::interface::Interface;
 use lb_common::layout::map;
 use lb_common::nat::NatEntry;
+use lb_common::passive::BackendFailures;
 use lb_common::protection::{Protection, SourceKey};
 use lb_common::quic::ServerId;
 use lb_common::service::{ServiceKey, ServiceVersions};
@@ -98,6 +99,9 @@ pub fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
     connect_stages(&mut object)?;
     Ok(object)
 }
+
+/// More than a scene has, of both families.
+const SCENE_BACKENDS: u32 = 32;
 
 /// The loaded object.
 pub struct Kernel {
@@ -310,6 +314,19 @@ impl Kernel {
         (0..COUNTERS as u32)
             .map(|index| Ok(counters.get(&index, 0)?.iter().sum()))
             .collect::<Result<_>>()
+    }
+
+    /// New connections that any backend refused, summed over the CPUs.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn refused(&self) -> Result<u64> {
+        let map = self.object.map(map::FAILURES).context("no map of failures")?;
+        let failures = PerCpuArray::<&MapData, BackendFailures>::try_from(map)?;
+        let of = |index| -> Result<u64> {
+            Ok(failures.get(&index, 0)?.iter().map(|it| it.refused).sum())
+        };
+        (0..SCENE_BACKENDS).map(of).sum()
     }
 
     fn clear<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {

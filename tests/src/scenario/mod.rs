@@ -31,6 +31,7 @@ mod nat;
 mod notify;
 mod owner;
 mod passage;
+mod passive;
 mod reload;
 mod restart;
 mod role_move;
@@ -184,6 +185,11 @@ pub static ALL: &[Scenario] = &[
         name: "dead-backend",
         about: "clients that wait are told when their backend dies; nginx and haproxy beside",
         run: dead_backend::run,
+    },
+    Scenario {
+        name: "passive",
+        about: "a backend that refuses its clients, or leaves them unanswered, is out before its check is due",
+        run: passive::run,
     },
     Scenario {
         name: "drain",

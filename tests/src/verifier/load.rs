@@ -69,7 +69,8 @@ fn descriptor(map: &Map) -> Result<BorrowedFd<'_>> {
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::PerCpuHashMap(data)
-        | Map::PerCpuLruHashMap(data) => Ok(data.fd().as_fd()),
+        | Map::PerCpuLruHashMap(data)
+        | Map::RingBuf(data) => Ok(data.fd().as_fd()),
         _ => bail!("a map is of another kind"),
     }
 }

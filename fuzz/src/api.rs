@@ -115,6 +115,7 @@ async fn agent(mut inbox: mpsc::Receiver<Command>, refuses: bool) {
         match command {
             Command::Attach(_, reply) => drop(reply.send(Err(refusal()))),
             Command::Detach(_, reply) | Command::SetRole(_, reply) => drop(reply.send(done())),
+            Command::Upgrade(_, _, reply) => drop(reply.send(done())),
             Command::VrrpResign(_, reply) | Command::VrrpHold(_, _, reply) => {
                 drop(reply.send(done()));
             }

@@ -3,6 +3,8 @@
 
 #[path = "lbctl/answers.rs"]
 mod answers;
+#[path = "lbctl/upgrade.rs"]
+mod upgrade;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -140,6 +142,7 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             "applied": query == "dry_run=false",
             "changes": ["service api comes, with 2 backends"]
         })),
+        "POST /v1/upgrade" => (StatusCode::OK, upgrade::answer(&noted)).into_response(),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";
             (StatusCode::CONFLICT, json!({ "error": sentence }).to_string()).into_response()
@@ -630,8 +633,8 @@ async fn help_teaches_by_example() {
     for part in ["Examples:", "lbctl attach ens33", "Exit status:", "completions"] {
         assert!(help.out.contains(part), "no `{part}` in:\n{}", help.out);
     }
-    for verb in ["attach", "detach", "backends", "reload", "role", "check", "doctor", "completions"]
-    {
+    let verbs = "attach detach backends reload upgrade role check doctor completions";
+    for verb in verbs.split(' ') {
         let help = lbctl(&scratch.path("none"), &[verb, "--help"]).await;
         assert!(help.out.contains("Example"), "{verb}:\n{}", help.out);
     }

@@ -11,9 +11,13 @@ use crate::setup;
 
 /// The binary that holds the lab's scenarios, the demo and the benchmarks.
 const LAB: &str = "lb-lab";
-/// What is built: package and binary.
-const BINARIES: [(&str, &str); 3] =
-    [("lb-agent", "lb-agent"), ("lb-agent", "lbctl"), ("lb-tests", LAB)];
+/// What is built: package and binary. The next agent is what a scenario upgrades to.
+const BINARIES: [(&str, &str); 4] = [
+    ("lb-agent", "lb-agent"),
+    ("lb-agent", "lbctl"),
+    ("lb-tests", LAB),
+    ("lb-tests", "lb-agent-next"),
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

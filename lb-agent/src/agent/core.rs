@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,22 +16,27 @@ use tracing::{info, warn};
 use super::absences::Absences;
 use super::attachments::Attachments;
 use super::census::Counts;
+use super::doors::Doors;
 use super::election::Election;
 use super::error::AgentError;
 use super::happened::happened;
 use super::kept::Kept;
 use super::options::Options;
 use super::passive::{self, Passive, Subject};
+use super::process::Edition;
 use super::reload::Reloads;
-use super::seats::Seats;
+use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
 use super::telling::Teller;
 use super::tracking::Occasion;
+use super::{notices, upgrade};
 use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
-use crate::dataplane::{Bell, DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, Sweeper};
+use crate::dataplane::{
+    Bell, DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
+};
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
@@ -66,6 +72,15 @@ pub(super) struct Health {
 pub(super) struct Agent {
     pub(super) config: Arc<Config>,
     pub(super) options: Options,
+    pub(super) edition: &'static Edition,
+    /// The file that this process was started from.
+    pub(super) program: PathBuf,
+    pub(super) doors: Arc<Doors>,
+    /// Another agent is to follow this one.
+    pub(super) upgrading: bool,
+    pub(super) upgrade_events: mpsc::Sender<upgrade::Event>,
+    /// What tells the hooks of a static role.
+    pub(super) followers: Tasks,
     pub(super) node: String,
     pub(super) started: Instant,
     pub(super) dataplane: DataPlane,
@@ -125,16 +140,26 @@ pub(super) struct Events {
     pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
     /// SIGHUP: the configuration is to be read anew.
     pub(super) hangups: Signal,
+    pub(super) upgrades: mpsc::Receiver<upgrade::Event>,
+}
+
+/// Why the loop ends.
+pub(super) enum End {
+    Stop(&'static str),
+    /// Another agent is to take over.
+    Follow(Box<upgrade::Talk>),
 }
 
 impl Agent {
-    /// Serves events until `stop` is told. Returns why, and where events of VRRP go on to arrive.
+    /// Serves events until `stop` is told, or another agent is to take over. Then nothing of it writes maps any
+    /// more, but for the leases.
     pub(super) async fn run(
         &mut self,
-        mut events: Events,
+        events: &mut Events,
         sweeper: Sweeper,
-        mut stop: mpsc::Receiver<&'static str>,
-    ) -> (&'static str, mpsc::Receiver<vrrp::Event>) {
+        sweep_stop: SweepStop,
+        stop: &mut mpsc::Receiver<&'static str>,
+    ) -> End {
         let sweeper = Arc::new(sweeper);
         let (mut sweeping, mut counting, mut asking) = (None, None, None);
         let mut sweep = interval(NAT_SWEEP);
@@ -153,7 +178,19 @@ impl Agent {
             }
             tokio::select! {
                 reason = stop.recv() => {
-                    return (reason.unwrap_or("the agent's own end"), events.vrrp);
+                    return End::Stop(reason.unwrap_or("the agent's own end"));
+                }
+                Some(event) = events.upgrades.recv() => {
+                    if let Some(talk) = self.note_upgrade(event) {
+                        drop(sweep_stop);
+                        if let Some(sweeping) = sweeping {
+                            drop(sweeping.await);
+                        }
+                        if let Some(counting) = counting {
+                            drop(counting.await);
+                        }
+                        return End::Follow(talk);
+                    }
                 }
                 change = events.monitor.changed() => {
                     self.netlink_overruns = events.monitor.overruns();
@@ -177,13 +214,13 @@ impl Agent {
                 Some(event) = events.tracks.recv() => self.note_track(event),
                 Some(command) = events.commands.recv() => match command {
                     Command::Reload(dry_run, reply) => {
-                        let Events { monitor, checker, .. } = &mut events;
+                        let Events { monitor, checker, .. } = &mut *events;
                         drop(reply.send(self.reload(dry_run, monitor, checker).await));
                     }
                     command => self.answer(command).await,
                 },
                 Some(()) = events.hangups.recv() => {
-                    let Events { monitor, checker, .. } = &mut events;
+                    let Events { monitor, checker, .. } = &mut *events;
                     // What went wrong is in the log and in the status.
                     drop(self.reload(false, monitor, checker).await);
                 }
@@ -231,6 +268,22 @@ impl Agent {
         checker.set_targets(
             checked.flat_map(|s| s.backends.iter().map(|b| Self::target(s, b.address))),
         );
+    }
+
+    /// Takes what another agent has found out.
+    pub(super) fn know(&mut self, target: Target, state: health::State, reason: String) {
+        let silence = health::Silence::None;
+        self.health.insert(target, Health { state, reason, unchecked: None, silence });
+    }
+
+    /// Has the hooks told of the roles that no VRRP decides.
+    pub(super) fn follow_roles(&mut self) {
+        for follower in std::mem::take(&mut self.followers) {
+            follower.abort();
+        }
+        if let Election::Static(_) = &self.election {
+            self.followers = notices::follow_roles(&self.hooks, &self.seats, &self.config);
+        }
     }
 
     fn note_health(&mut self, event: health::Event) {
@@ -561,6 +614,9 @@ impl Agent {
             Command::Notify(reply) => drop(reply.send(self.api_notify())),
             Command::Vrrp(reply) => drop(reply.send(self.api_vrrp())),
             Command::Tracks(reply) => drop(reply.send(self.api_tracks())),
+            Command::Upgrade(request, lines, reply) => {
+                self.upgrade_asked(request, lines, reply).await;
+            }
             // The loop's own, which has what it takes.
             Command::Reload(..) => {}
             Command::VrrpResign(router, reply) => {

@@ -22,7 +22,7 @@ use crate::dataplane::{Leases, monotonic_ns};
 use crate::role::{Claim, HolderHandle, Role, RoleSender, StaticRole};
 use crate::vrrp::machine::Reason;
 use crate::vrrp::moment::Moment;
-use crate::vrrp::{Attract, Command, Target, Vrrp};
+use crate::vrrp::{Attract, Command, Course, Target, Vrrp};
 
 /// After a VIP was found with another machine, the link is asked again this much later.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -85,9 +85,22 @@ pub(super) struct Attractor {
     pub(super) active: Cell<bool>,
     /// Whether the link is asked before a claim.
     pub(super) asks: bool,
+    /// Where the agent before was with it.
+    pub(super) course: Option<Course>,
 }
 
 impl Attractor {
+    /// Goes on where the agent before was. Before the holder begins: what is held stays.
+    pub(super) fn go_on(&mut self, course: &Course) {
+        let until_ns = u64::try_from(course.until.since_origin().as_nanos()).unwrap_or(u64::MAX);
+        self.until_ns.store(until_ns, Ordering::Release);
+        if course.progress.holds {
+            self.active.set(true);
+            self.roles.set(Role::Active, Reason::Resumed.to_string(), Claim::Resume);
+        }
+        self.course = Some(course.clone());
+    }
+
     pub(super) fn lease_mac(&self, until_ns: u64) -> Result<(), String> {
         let Some(link) = &self.link else { return Ok(()) };
         let set = self.leases.set(lease_key(link.mac).into(), Some(until_ns));

@@ -38,6 +38,10 @@ pub enum AgentError {
     #[error(transparent)]
     Serve(#[from] ServeError),
 
+    /// It cannot go on where another agent was.
+    #[error("{0}")]
+    Follow(String),
+
     #[error("cannot listen on {address} for metrics: {source}; choose another metrics.listen")]
     Metrics { address: std::net::SocketAddr, source: io::Error },
 

@@ -7,6 +7,7 @@ mod absences;
 mod attachments;
 mod census;
 mod core;
+mod doors;
 mod election;
 mod error;
 mod happened;
@@ -16,12 +17,14 @@ mod memory;
 mod notices;
 mod options;
 mod passive;
+mod process;
 mod reload;
 mod report;
 mod seats;
 mod standings;
 mod telling;
 mod tracking;
+mod upgrade;
 mod virtual_links;
 
 use std::cell::Cell;
@@ -32,17 +35,18 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime};
 
 use lb_common::virtual_mac::lease_key;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 pub use error::AgentError;
 pub use options::Options;
+pub use process::{Edition, process};
 
 use self::absences::Absences;
 use self::attachments::Attachments;
-use self::core::{Agent, Events};
+use self::core::{Agent, End, Events};
+use self::doors::Doors;
 use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
 use self::kept::Kept;
@@ -50,12 +54,13 @@ use self::passive::Passive;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
+use self::upgrade::{Inheritance, take_over};
 use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
 use crate::control::server;
-use crate::dataplane::{self, Capacity, DataPlane, Pins, monotonic_ns};
-use crate::health::{Checker, Looks};
+use crate::dataplane::{self, Capacity, DataPlane, Loaded, Pins, monotonic_ns};
+use crate::health::{self, Checker, Looks};
 use crate::kernel::{Knowledge, Severity};
 use crate::lists;
 use crate::netlink::{Monitor, MonitorOptions, Netlink, Network, ProbePace};
@@ -91,51 +96,136 @@ pub async fn purge(config: &Config) -> Result<(), AgentError> {
     done.map_err(|source| AgentError::System { operation: "removing pins", source })
 }
 
-/// Runs the agent until a signal ends it.
-pub async fn run(options: &Options, config: Config) -> Result<(), AgentError> {
-    for remark in config.remarks() {
-        warn!("{remark}");
-    }
+/// Runs the agent until a signal ends it, or another agent follows.
+pub async fn run(
+    edition: &'static Edition,
+    options: &Options,
+    config: Config,
+) -> Result<(), AgentError> {
+    tell_remarks(&config);
     dataplane::permitted()?;
     introduce(&Knowledge::gather());
     // Before anything is there to be left behind, and before the socket says that we are here.
-    let stop = stop_signals()?;
-    let hangups = watched(SignalKind::hangup())?;
+    let signals = Signals::watch()?;
+    let Gathered { mut monitor, netlink, network, node, tables, lists } =
+        gather(options, &config).await?;
+    let doors = Doors::open(&config)?;
+    let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
+    let found = Found { node, netlink, network, tables, lists, vrrp_events, doors, edition };
+    let base = config.paths.bpf.clone();
+    let dataplane = Loaded::load(&base, &edition.layout, None, capacity(&config))?.open()?;
+    let (mut agent, holders, inboxes) =
+        assemble(options, config, found, dataplane, &mut monitor, None).await?;
+    agent.dataplane.settle()?;
+    // Only now: nothing is held before it is served.
+    let holders = holders.begin();
+    let crew = Crew { monitor, signals, vrrp, inboxes, known: Vec::new() };
+    serve(agent, holders, crew).await
+}
+
+fn tell_remarks(config: &Config) {
+    for remark in config.remarks() {
+        warn!("{remark}");
+    }
+}
+
+/// What ends the agent, and what has it read its file anew.
+struct Signals {
+    stop: mpsc::Receiver<&'static str>,
+    hangups: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, AgentError> {
+        Ok(Self { stop: stop_signals()?, hangups: watched(SignalKind::hangup())? })
+    }
+}
+
+/// What an agent finds out before it does anything.
+struct Gathered {
+    monitor: Monitor,
+    netlink: Netlink,
+    network: Network,
+    node: String,
+    tables: Tables,
+    lists: Lists,
+}
+
+async fn gather(options: &Options, config: &Config) -> Result<Gathered, AgentError> {
     // Subscribed before the first snapshot, so that nothing falls between the two.
     let mut monitor = Monitor::open(MonitorOptions::default())?;
     monitor.set_own(config.virtual_addresses.iter().copied().collect());
     let netlink = Netlink::connect()?;
     let network = netlink.snapshot().await?;
-    let node = this_node(options, &config, &network)?;
-    let tables = Tables::build(&config)?;
-    let lists = lists::read(&config)?;
-    let listener = server::listen(&config.control.socket, config.control.group.as_deref())?;
-    let metrics = metrics_listener(&config).await?;
+    let node = this_node(options, config, &network)?;
+    let tables = Tables::build(config)?;
+    let lists = lists::read(config)?;
+    Ok(Gathered { monitor, netlink, network, node, tables, lists })
+}
 
-    let (vrrp_events, vrrp) = mpsc::channel(vrrp::QUEUE);
-    let found = Found { node, netlink, network, tables, lists, vrrp_events };
-    let (looks_to, looks) = Looks::new(LOOKS);
-    let passive = Passive::new(looks_to);
-    let (mut agent, holders) = assemble(options, config, found, passive, &mut monitor).await?;
+/// What the loop is woken by, but for what it starts itself.
+struct Crew {
+    monitor: Monitor,
+    signals: Signals,
+    vrrp: mpsc::Receiver<vrrp::Event>,
+    inboxes: Inboxes,
+    /// Of backends, by the agent before this one.
+    known: Vec<(SocketAddr, health::State, String)>,
+}
+
+/// Serves until a signal ends it, or another agent follows.
+async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), AgentError> {
+    let Crew { monitor, signals: Signals { mut stop, hangups }, vrrp, inboxes, known } = crew;
+    let Inboxes { upgrades, looks } = inboxes;
     let (checker, health) = Checker::start();
-    let bell = agent.dataplane.bell()?;
+    checker.recall(known);
     agent.set_targets(&checker);
     let (watcher, tracks) = Watcher::start(agent.board.tracked());
-    let (commands, inbox) = mpsc::channel(server::QUEUE);
-    serve(listener, metrics, &commands);
-    let events =
-        Events { monitor, checker, health, looks, bell, tracks, commands: inbox, vrrp, hangups };
-    info!(node = agent.node, "serving");
-    let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
-    let (reason, vrrp) = agent.run(events, sweeper, stop).await;
+    let (sender, commands) = mpsc::channel(server::QUEUE);
+    let unserved = |source| AgentError::System { operation: "serving the control socket", source };
+    let mut open = agent.doors.serve(&sender).map_err(unserved)?;
+    let bell = agent.dataplane.bell()?;
+    let mut events =
+        Events { monitor, checker, health, looks, bell, tracks, commands, vrrp, hangups, upgrades };
+    info!(node = agent.node, version = agent.edition.version, "serving");
+    upgrade::tell_service_manager("READY=1");
+    let reason = loop {
+        let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
+        match agent.run(&mut events, sweeper, sweep_stop, &mut stop).await {
+            End::Stop(reason) => break reason,
+            End::Follow(talk) => {
+                if agent.be_followed(*talk, &open).await {
+                    // Whoever waits for an answer hears that there is none.
+                    events.commands.close();
+                    while events.commands.try_recv().is_ok() {}
+                    open.finish().await;
+                    // As if this agent had been killed: nothing of what it holds is its own any more.
+                    std::mem::forget((agent, holders));
+                    return Ok(());
+                }
+                open = agent.doors.serve(&sender).map_err(unserved)?;
+            }
+        }
+    };
     info!(reason, "stopping");
-    drop(sweep_stop);
     drop(watcher);
     let socket = agent.config.control.socket.clone();
-    agent.close(holders, vrrp).await;
+    agent.close(holders, events.vrrp).await;
     // The listener is gone with the runtime; a socket that stays would only mislead.
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+fn capacity(config: &Config) -> Capacity {
+    Capacity {
+        services: config.limits.services,
+        backends: config.limits.backends,
+        nat_flows: config.nat.flows,
+        sources: config.limits.sources,
+        connections: config.limits.connections,
+        datagram_flows: config.limits.datagram_flows,
+        flows: config.limits.flows,
+    }
 }
 
 /// One sentence about the kernel. What is required and missing is said by whoever fails without it,
@@ -158,14 +248,6 @@ fn this_node(options: &Options, config: &Config, network: &Network) -> Result<St
     node.map(|node| node.name.clone()).map_err(|error| AgentError::Node(error.to_string()))
 }
 
-async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, AgentError> {
-    let Some(address) = config.metrics.listen else { return Ok(None) };
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(AgentError::Metrics { address, source }),
-    }
-}
-
 /// What stands before anything is loaded.
 struct Found {
     node: String,
@@ -174,42 +256,61 @@ struct Found {
     tables: Tables,
     lists: Lists,
     vrrp_events: mpsc::Sender<vrrp::Event>,
+    doors: Doors,
+    edition: &'static Edition,
 }
 
-/// Loads and attaches, and fills the maps before anything points to them.
+/// Where the agent hears of what it has begun beside its loop.
+struct Inboxes {
+    upgrades: mpsc::Receiver<upgrade::Event>,
+    looks: mpsc::Receiver<(passive::Subject, health::Found)>,
+}
+
+/// The holders of the VIPs, which hold nothing yet.
+struct Holders(Vec<NodeHolder>);
+
+impl Holders {
+    fn begin(self) -> Tasks {
+        self.0.into_iter().map(|holder| tokio::spawn(holder.run())).collect()
+    }
+}
+
+/// Attaches, and fills the maps before anything points to them.
 async fn assemble(
     options: &Options,
     config: Config,
     found: Found,
-    passive: Passive,
+    mut dataplane: DataPlane,
     monitor: &mut Monitor,
-) -> Result<(Agent, Tasks), AgentError> {
-    let Found { node, netlink, network, tables, lists, vrrp_events } = found;
-    let capacity = Capacity {
-        services: config.limits.services,
-        backends: config.limits.backends,
-        nat_flows: config.nat.flows,
-        sources: config.limits.sources,
-        connections: config.limits.connections,
-        datagram_flows: config.limits.datagram_flows,
-        flows: config.limits.flows,
-    };
-    let mut dataplane = DataPlane::open(Pins::new(&config.paths.bpf), capacity)?;
-    let (election, seats, holders) = seat(&config, &node, &dataplane)?;
-    dataplane.take_over(|index| network.link(index).map(|link| link.name.clone()))?;
+    inheritance: Option<&Inheritance>,
+) -> Result<(Agent, Holders, Inboxes), AgentError> {
+    let Found { node, netlink, network, tables, lists, vrrp_events, doors, edition } = found;
+    let (election, seats, holders) = seat(&config, &node, &dataplane, inheritance.is_some())?;
+    dataplane.inherit(|index| network.link(index).map(|link| link.name.clone()))?;
+    let (upgrade_events, upgrades) = mpsc::channel(1);
+    let (looks_to, looks) = Looks::new(LOOKS);
+    let passive = Passive::new(looks_to);
     let teller = Teller::new(dataplane.flows()?);
+    // By its path: the file may be another one by the time that it is asked for.
+    let program = std::env::current_exe();
+    let program = program.map_err(|source| AgentError::System {
+        operation: "finding the agent's own file",
+        source,
+    })?;
     let attachments = Attachments::read(&config.paths.state);
     let said = config.paths.state.join("backends.json");
     let said = Kept::read(said, "what lbctl said of backends", Sayings::parse);
     let hooks = Arc::new(Hooks::start(&config.notify, &node, &config.paths.state).await);
-    let followers = match &election {
-        Election::Static(_) => notices::follow_roles(&hooks, &seats, &config),
-        Election::Waiting(_) | Election::Vrrp(_) => Tasks::new(),
-    };
     let board = Board::new(&config.tracks, SystemTime::now());
     let mut agent = Agent {
         config: Arc::new(config),
         options: options.clone(),
+        edition,
+        program,
+        doors: Arc::new(doors),
+        upgrading: false,
+        upgrade_events,
+        followers: Tasks::new(),
         node,
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -244,10 +345,18 @@ async fn assemble(
         pace: ProbePace::default(),
         unresolved: Vec::new(),
     };
-    agent.begin(monitor).await?;
-    // Only now: nothing is held before it is served.
-    let tasks = holders.into_iter().map(|holder| tokio::spawn(holder.run()));
-    Ok((agent, tasks.chain(followers).collect()))
+    agent.follow_roles();
+    if let Some(inheritance) = inheritance {
+        inheritance.tell(&mut agent);
+    }
+    if let Err(error) = agent.begin(monitor, inheritance.is_some()).await {
+        if inheritance.is_some() {
+            // What it holds of filters, and would take along, is the other agent's.
+            std::mem::forget(agent);
+        }
+        return Err(error);
+    }
+    Ok((agent, Holders(holders), Inboxes { upgrades, looks }))
 }
 
 type NodeHolder = Holder<NodeEffects<dataplane::Leases>>;
@@ -257,6 +366,7 @@ fn seat(
     config: &Config,
     node: &str,
     dataplane: &DataPlane,
+    follows: bool,
 ) -> Result<(Election, Seats, Vec<NodeHolder>), AgentError> {
     let effects = || -> Result<_, AgentError> {
         Ok(NodeEffects::new(dataplane.leases(), Netlink::connect()?, Schedule::default()))
@@ -284,7 +394,7 @@ fn seat(
         let link = settings
             .virtual_mac
             .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
-        if let Some(link) = &link {
+        if let Some(link) = link.as_ref().filter(|_| !follows) {
             // A killed agent's ends. The VIPs' are the holder's to give up.
             leases.set(lease_key(link.mac).into(), Some(monotonic_ns()))?;
         }
@@ -298,6 +408,7 @@ fn seat(
             until_ns,
             active: Cell::new(false),
             asks: settings.check_duplicates,
+            course: None,
         });
         seats.push(Seat { name, vips: Some(vips), link, placements, holder });
         holders.push(task);
@@ -306,19 +417,25 @@ fn seat(
 }
 
 impl Agent {
-    /// Maps first, then the programs that read them, then the hooks and routes that bring packets.
-    async fn begin(&mut self, monitor: &mut Monitor) -> Result<(), AgentError> {
-        virtual_links::remove_stale(&self.netlink, &self.network).await;
+    /// Maps first, then the programs that read them, then the hooks and routes that bring packets. `follows`: another
+    /// agent runs, and goes on where this fails.
+    async fn begin(&mut self, monitor: &mut Monitor, follows: bool) -> Result<(), AgentError> {
+        if !follows {
+            virtual_links::remove_stale(&self.netlink, &self.network).await;
+        }
         self.forget_strangers();
         self.recall_macs();
         self.resolve_neighbours(monitor).await;
         self.replan();
+        self.dataplane.switch()?;
         let config = Arc::clone(&self.config);
         let wanted = self.attachments.wanted(&config.interfaces);
         for name in &wanted {
             if let Err(error) = self.attach(name) {
                 // Not half a load balancer: what was attached until here goes again.
-                self.dismantle();
+                if !follows {
+                    self.dismantle();
+                }
                 return Err(error);
             }
         }
@@ -369,6 +486,10 @@ impl Agent {
                 warn!(%error, "giving up the VIPs");
             }
         }
+        for follower in self.followers {
+            // It ends with its holder.
+            let _ = follower.await;
+        }
         virtual_links::remove(&self.netlink, &self.seats).await;
         match self.config.data_path.on_stop {
             OnStop::Keep => {
@@ -389,29 +510,6 @@ impl Agent {
         }
         // Last of all, when there is nothing more to be told and nobody waits for this node.
         self.hooks.close().await;
-    }
-}
-
-fn serve(
-    listener: tokio::net::UnixListener,
-    metrics: Option<TcpListener>,
-    commands: &mpsc::Sender<server::Command>,
-) {
-    let routes = server::routes(commands.clone());
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            warn!(%error, "the control socket ended");
-        }
-    });
-    if let Some(listener) = metrics {
-        let address: Option<SocketAddr> = listener.local_addr().ok();
-        info!(?address, "metrics");
-        let routes = server::public_routes(commands.clone());
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                warn!(%error, "the metrics address ended");
-            }
-        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -31,6 +32,10 @@ pub struct Options {
     #[arg(long)]
     pub purge: bool,
 
+    /// Follow the agent at the other end of standard input: lbctl upgrade has it started so
+    #[arg(long, hide = true)]
+    pub take_over: bool,
+
     /// Instead of paths.bpf
     #[arg(long, value_name = "DIR")]
     pub bpf_dir: Option<PathBuf>,
@@ -53,6 +58,27 @@ pub struct Options {
 }
 
 impl Options {
+    /// The command line that says the same, for an agent that is to follow.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec!["--config".into(), self.config.clone().into_os_string()];
+        let node = self.node.as_ref().map(OsString::from);
+        let metrics = self.metrics.map(|address| OsString::from(address.to_string()));
+        let path = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
+        for (name, value) in [
+            ("--node", node),
+            ("--bpf-dir", path(&self.bpf_dir)),
+            ("--state-dir", path(&self.state_dir)),
+            ("--socket", path(&self.socket)),
+            ("--cgroup", path(&self.cgroup)),
+            ("--metrics", metrics),
+        ] {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value]);
+            }
+        }
+        arguments
+    }
+
     /// The configuration with what the command line says instead.
     pub fn override_in(&self, mut config: Config) -> Config {
         if let Some(path) = &self.bpf_dir {
@@ -71,5 +97,37 @@ impl Options {
             config.metrics.listen = self.metrics;
         }
         config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_follows_is_told_the_same() {
+        let all = [
+            "lb-agent",
+            "--config",
+            "/a",
+            "--node",
+            "b",
+            "--bpf-dir",
+            "/c",
+            "--state-dir",
+            "/d",
+            "--socket",
+            "/e",
+            "--cgroup",
+            "/f",
+            "--metrics",
+            "[::1]:9",
+        ];
+        for line in [&all[..], &all[..1]] {
+            let options = Options::parse_from(line);
+            let again =
+                Options::parse_from([vec!["lb-agent".into()], options.arguments()].concat());
+            assert_eq!(format!("{options:?}"), format!("{again:?}"));
+        }
     }
 }

@@ -74,6 +74,11 @@ impl Agent {
         checker: &Checker,
     ) -> Result<api::Reload, Refusal> {
         let refused = |error: AgentError| Refusal { callers: true, sentence: error.to_string() };
+        if self.upgrading {
+            // It has read the file.
+            let sentence = "another agent is about to follow this one: wait for its end".to_owned();
+            return Err(Refusal { callers: true, sentence });
+        }
         let config = read_config(&self.options).map_err(refused)?;
         let changes = self.possible_changes(&config)?;
         let tables = Tables::build_after(&config, &self.tables).map_err(|e| refused(e.into()))?;

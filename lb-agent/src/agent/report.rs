@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lb_common::backend::{ACCEPTS, Delivery};
 use lb_common::counter::Verdict;
-use lb_common::layout::{LAYOUT_VERSION, TABLE_VERSION};
+use lb_common::layout::TABLE_VERSION;
 use lb_common::virtual_mac::virtual_mac;
 
 use super::core::Agent;
@@ -44,8 +44,8 @@ impl Agent {
         let now_ns = monotonic_ns();
         let hooks = self.dataplane.hooks();
         api::Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            layout_version: LAYOUT_VERSION,
+            version: self.edition.version.to_owned(),
+            layout_version: self.edition.layout.version,
             table_version: TABLE_VERSION,
             node: self.node.clone(),
             role: api_role(held.role),

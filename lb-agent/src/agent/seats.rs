@@ -57,6 +57,13 @@ impl Seats {
         }
     }
 
+    /// Lets what is held run out, or goes on with it.
+    pub(super) fn suspend(&self, suspended: bool) {
+        for seat in &self.0 {
+            seat.holder.suspend(suspended);
+        }
+    }
+
     pub(super) fn restore(&self) {
         for seat in &self.0 {
             seat.holder.restore();

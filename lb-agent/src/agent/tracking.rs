@@ -115,7 +115,7 @@ impl Agent {
     }
 
     /// Sends a synthetic packet to each service through the program on each attached interface.
-    fn try_packet(&self) -> Result<String, String> {
+    pub(super) fn try_packet(&self) -> Result<String, String> {
         let targets = frame::targets(&self.services);
         let mut tried = 0;
         for attached in self.dataplane.attached() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, doctor, reload, role, vrrp};
+use super::{attach, backends, check, completions, detach, doctor, reload, role, upgrade, vrrp};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +57,7 @@ pub enum Verb {
     /// List the nodes of the configuration as this one sees them
     Nodes,
     Reload(reload::Arguments),
+    Upgrade(upgrade::Arguments),
     Role(role::Arguments),
     Vrrp(vrrp::Arguments),
     Check(check::Arguments),

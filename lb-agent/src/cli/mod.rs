@@ -19,6 +19,7 @@ mod screen;
 mod services;
 mod status;
 mod table;
+mod upgrade;
 mod vrrp;
 
 use std::ffi::{OsStr, OsString};
@@ -112,6 +113,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,
+        Verb::Upgrade(arguments) => upgrade::run(arguments, &client, screen).await?,
         Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
         Verb::Doctor(_) => return doctor::run(screen),
         Verb::Check(arguments) => return check::run(arguments, screen),

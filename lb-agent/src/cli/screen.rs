@@ -46,6 +46,11 @@ impl<'o> Screen<'o> {
         self.format == Format::Wide
     }
 
+    /// Whether the format is not one for programs.
+    pub(super) fn is_for_people(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
     /// Seconds from a point in time until now.
     pub(super) fn seconds_since(&self, epoch_seconds: f64) -> f64 {
         self.surroundings.now - epoch_seconds

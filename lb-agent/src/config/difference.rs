@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
-use super::{Backend, Config, DataPath, Health, Host, Metrics, Nat, Passive, Service};
+use super::{Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Passive, Service};
 
 /// One thing that is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,10 @@ impl Config {
         let Metrics { listen, backend_series } = metrics;
         changes.fixed("`listen` in [metrics]", listen, &new.metrics.listen);
         changes.value("`backend_series` in [metrics]", backend_series, &new.metrics.backend_series);
-        changes.fixed("[control]", control, &new.control);
+        let Control { socket, group, upgrade } = control;
+        changes.fixed("`socket` in [control]", socket, &new.control.socket);
+        changes.fixed("`group` in [control]", group, &new.control.group);
+        changes.value("`upgrade` in [control]", upgrade, &new.control.upgrade);
         changes.fixed("[paths]", paths, &new.paths);
         changes.fixed("[limits]", limits, &new.limits);
     }

@@ -25,7 +25,7 @@ use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
     Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Protocol, RateLimit, ResetClients, SynFlood,
-    UnknownPorts, schema, value,
+    UnknownPorts, UpgradeMode, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -408,6 +408,9 @@ fn control(root: &Section<'_>, faults: &mut Faults<'_>) -> Control {
         group: section
             .optional("group", faults, |item| item.not_empty("group = \"lb\""))
             .map(|placed| placed.value),
+        upgrade: section.or("upgrade", UpgradeMode::InPlace, faults, |item| {
+            item.choice(&[("in-place", UpgradeMode::InPlace), ("hand-over", UpgradeMode::HandOver)])
+        }),
     }
 }
 

@@ -279,6 +279,18 @@ pub struct Control {
     pub socket: PathBuf,
     /// The group that may use the socket; the agent's own where absent.
     pub group: Option<String>,
+    /// How another version follows this agent.
+    pub upgrade: UpgradeMode,
+}
+
+/// What becomes of the VIPs while one agent follows another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeMode {
+    /// They stay.
+    InPlace,
+    /// Another node has them before.
+    HandOver,
 }
 
 #[derive(Clone, Debug, PartialEq)]

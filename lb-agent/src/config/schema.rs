@@ -180,7 +180,8 @@ pub(crate) static SYN_FLOOD: Table = Table { heading: "[syn_flood]", keys: &["sy
 pub(crate) static METRICS: Table =
     Table { heading: "[metrics]", keys: &["enabled", "listen", "backend_series"] };
 
-pub(crate) static CONTROL: Table = Table { heading: "[control]", keys: &["socket", "group"] };
+pub(crate) static CONTROL: Table =
+    Table { heading: "[control]", keys: &["socket", "group", "upgrade"] };
 
 pub(crate) static PATHS: Table = Table { heading: "[paths]", keys: &["bpf", "state"] };
 

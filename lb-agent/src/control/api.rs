@@ -14,6 +14,7 @@
 //! | `POST /v1/interfaces/NAME` | attached, also where it was before: its [`Interface`] |
 //! | `DELETE /v1/interfaces/NAME` | detached: nothing (204) |
 //! | `POST /v1/reload` with a [`ReloadRequest`] | the configuration is read anew: a [`Reload`] |
+//! | `POST /v1/upgrade` with an [`UpgradeRequest`] | lines, each an [`UpgradeLine`], the last of which says how it ended |
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
 //! | `GET /v1/notify` | list of [`NotifyHook`] |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
@@ -28,8 +29,67 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::config::{Hash, Mode, Protocol};
+pub use crate::config::{Hash, Mode, Protocol, UpgradeMode};
 pub use crate::standing::{Admin, Uses};
+
+/// `POST /v1/upgrade`: another agent is to follow this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// Its file; that which this one was started from where absent. To name one takes root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// As the configuration says where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<UpgradeMode>,
+    /// Only ask whether it would go.
+    #[serde(default)]
+    pub check: bool,
+}
+
+/// A line of the answer to an [`UpgradeRequest`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeLine {
+    Step(UpgradeStep),
+    /// The last one.
+    Done(Upgrade),
+    /// The last one: the agent that ran goes on. Says why.
+    Failed(String),
+}
+
+/// Something on the way that is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeStep {
+    pub what: String,
+    /// Since the upgrade was asked for.
+    pub after_ms: u64,
+}
+
+/// An agent that another one followed, or would.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Whether it does; otherwise it was only asked for.
+    pub done: bool,
+    pub mode: UpgradeMode,
+    pub path: PathBuf,
+    pub from: AgentVersion,
+    pub to: AgentVersion,
+    /// The process of the one that follows, where it does.
+    pub pid: Option<u32>,
+    pub took_ms: u64,
+    /// For how long nobody spoke VRRP here, nor answered at the control socket.
+    pub pause_ms: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentVersion {
+    pub version: String,
+    /// Of the pinned maps' layout.
+    pub layout_version: u32,
+    /// Of the table contract.
+    pub table_version: u32,
+}
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 //!
 //! Errors are the sentences that a person at `lbctl` reads: what, where, what to do.
 
+mod upgrade;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +71,11 @@ pub enum ClientError {
          the same version?", socket.display()
     )]
     Answer { socket: PathBuf, question: String, source: serde_json::Error },
+    #[error(
+        "the agent's answer on {} ended before it said how it went: lbctl status and its log tell",
+        socket.display()
+    )]
+    Unfinished { socket: PathBuf },
     /// The agent's own sentence.
     #[error("{message}")]
     Api { status: StatusCode, message: String },

@@ -5,14 +5,20 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use axum::extract::ConnectInfo;
+use axum::extract::connect_info::Connected;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode};
+use axum::http::{Extensions, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use hyper::body::{Body, Bytes, Frame};
 use nix::unistd::{Gid, Group, chown};
 use serde::Serialize;
 use thiserror::Error;
@@ -46,7 +52,16 @@ pub enum Command {
     VrrpResign(Option<u8>, oneshot::Sender<Result<(), Refusal>>),
     VrrpHold(Option<u8>, bool, oneshot::Sender<Result<(), Refusal>>),
     Metrics(oneshot::Sender<String>),
+    /// What happens is told on the way, once it has begun.
+    Upgrade(
+        api::UpgradeRequest,
+        mpsc::Sender<api::UpgradeLine>,
+        oneshot::Sender<Result<(), Refusal>>,
+    ),
 }
+
+/// Lines that wait to be read by whoever asked for an upgrade: more than it has.
+const LINES: usize = 64;
 
 /// A request that was understood and not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +70,19 @@ pub struct Refusal {
     pub callers: bool,
     /// What, where, what to do.
     pub sentence: String,
+}
+
+/// Whoever is at the other end of the Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// As the kernel knows it; none where it does not tell.
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+    }
 }
 
 /// A socket that could not be opened.
@@ -70,7 +98,10 @@ pub enum ServeError {
 
 /// Opens the socket: mode 0660, owned by `group` if one is named. A socket that a dead agent left
 /// is replaced, one that answers is not.
-pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeError> {
+pub fn listen(
+    path: &Path,
+    group: Option<&str>,
+) -> Result<std::os::unix::net::UnixListener, ServeError> {
     let failed = |source| ServeError::Listen { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -81,13 +112,21 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeErr
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    grant(path, group)?;
+    Ok(listener)
+}
+
+/// Lets root use the socket, and the group.
+pub fn grant(path: &Path, group: Option<&str>) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Listen { path: path.to_owned(), source };
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
     if let Some(name) = group {
         let gid = group_id(name)?;
         chown(path, None, Some(gid)).map_err(|errno| failed(errno.into()))?;
     }
-    Ok(listener)
+    Ok(())
 }
 
 fn group_id(name: &str) -> Result<Gid, ServeError> {
@@ -109,6 +148,7 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/interfaces", get(interfaces))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/role", put(role))
         .route("/v1/notify", get(notify))
         .route("/v1/vrrp", get(vrrp))
@@ -260,6 +300,49 @@ async fn reload(
     Ok(change(&agent, |reply| Command::Reload(dry_run, reply)).await)
 }
 
+/// Root may have any version follow, others the one that is installed: what they name would run as root.
+async fn upgrade(
+    State(agent): Agent,
+    about: Extensions,
+    wanted: Result<Json<api::UpgradeRequest>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let wanted = body(wanted)?;
+    let root = about.get::<ConnectInfo<Peer>>().is_some_and(|peer| peer.0.uid == Some(0));
+    if wanted.path.is_some() && !root {
+        let sentence = "naming the program that is to follow takes root; without a path it is the \
+                        one that the agent was started from";
+        return Ok(refuse(StatusCode::FORBIDDEN, sentence.to_owned()));
+    }
+    let (lines, told) = mpsc::channel(LINES);
+    let begun = change(&agent, |reply| Command::Upgrade(wanted, lines, reply)).await;
+    if !begun.status().is_success() {
+        return Ok(begun);
+    }
+    let told = axum::body::Body::new(Told(told));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], told).into_response())
+}
+
+/// What is told of an upgrade, a line each.
+struct Told(mpsc::Receiver<api::UpgradeLine>);
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = serde_json::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        self.0.poll_recv(context).map(|line| {
+            line.map(|line| {
+                let mut text = serde_json::to_vec(&line)?;
+                text.push(b'\n');
+                Ok(Frame::data(Bytes::from(text)))
+            })
+        })
+    }
+}
+
 async fn nodes(State(agent): Agent) -> Response {
     answer(&agent, Command::Nodes).await
 }
@@ -354,7 +437,7 @@ mod tests {
         let folder = std::env::temp_dir();
         let path =
             folder.join(format!("lb-api-{}-{:?}", std::process::id(), std::thread::current().id()));
-        let listener = listen(&path, None).unwrap();
+        let listener = UnixListener::from_std(listen(&path, None).unwrap()).unwrap();
         let (commands, _inbox) = mpsc::channel(1);
         let serving = tokio::spawn(axum::serve(listener, routes(commands)).into_future());
         let mut stream = UnixStream::connect(&path).await.unwrap();
@@ -383,6 +466,8 @@ mod tests {
             ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
             ("PUT /v1/backends/admin", JSON, "{\"backend\":\"x\"}", "422", "missing field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
+            ("POST /v1/upgrade", JSON, "{\"mode\":\"now\"}", "422", "unknown variant"),
+            ("POST /v1/upgrade", JSON, "{\"path\":\"/bin/sh\"}", "403", "takes root"),
         ] {
             let answer = answer(line, headers, body).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");

@@ -191,36 +191,36 @@ where
     object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
-/// Puts this agent's programs into the links that an earlier one pinned for the interface, without
-/// a packet passing in between unseen. Nothing where there are none.
-pub(super) fn take_over(
-    object: &mut Ebpf,
-    pins: &Pins,
-    index: u32,
-    name: &str,
-) -> Result<Option<Attached>, DataPlaneError> {
+/// What an earlier agent left on an interface. Nothing where it did not come to steering.
+pub(super) fn inherited(pins: &Pins, index: u32, name: &str) -> Option<Attached> {
     let folder = pins.interface(index);
     let modes = [Mode::Native, Mode::Generic, Mode::Tc];
-    let Some(mode) = modes.into_iter().find(|&mode| folder.join(pin_name(mode)).exists()) else {
-        return Ok(None);
-    };
-    let steering = if mode == Mode::Tc { STEER } else { XDP };
-    for (program, pin, filter) in [
-        (deliver_program(mode), "deliver", Filter::DELIVER),
-        (EGRESS, "egress", Filter::EGRESS),
-        (steering, pin_name(mode), Filter::STEER),
-    ] {
+    let mode = modes.into_iter().find(|&mode| folder.join(pin_name(mode)).exists())?;
+    let (name, reason) = (name.to_owned(), "taken over from the agent before".to_owned());
+    Some(Attached { index, name, mode, reason })
+}
+
+/// Puts this agent's programs into the links that are pinned for the interface, without a packet passing in
+/// between unseen. `before_steering` comes last before the program that steers.
+pub(super) fn switch(
+    object: &mut Ebpf,
+    pins: &Pins,
+    attached: &Attached,
+    before_steering: impl Fn() -> Result<(), DataPlaneError>,
+) -> Result<(), DataPlaneError> {
+    let Attached { index, name, mode, .. } = attached;
+    let folder = pins.interface(*index);
+    let mut put = |program, pin, filter| {
         put(object, program, name, filter, &folder.join(pin)).map_err(|error| {
             let tried = format!("taking over the pinned link {pin}: {}", explain(&error));
-            DataPlaneError::Attach { name: name.to_owned(), tried }
-        })?;
-    }
-    Ok(Some(Attached {
-        index,
-        name: name.to_owned(),
-        mode,
-        reason: "taken over from the agent before".to_owned(),
-    }))
+            DataPlaneError::Attach { name: name.clone(), tried }
+        })
+    };
+    put(deliver_program(*mode), "deliver", Filter::DELIVER)?;
+    put(EGRESS, "egress", Filter::EGRESS)?;
+    before_steering()?;
+    let steering = if *mode == Mode::Tc { STEER } else { XDP };
+    put(steering, pin_name(*mode), Filter::STEER)
 }
 
 /// The program that delivers behind a mode's steering.

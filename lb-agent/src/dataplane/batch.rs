@@ -12,6 +12,7 @@ use lb_common::protection::PrefixKey;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -51,6 +52,9 @@ struct ElementAttributes {
     value: u64,
     flags: u64,
 }
+
+/// For an element that is not there yet.
+const BPF_NOEXIST: u64 = 1;
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -228,6 +232,80 @@ fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Sets an element of any map by its bytes. With `unless_there` one that is there stays as it is. Returns
+/// whether it was set: a hash map that is full takes no more.
+pub(super) fn put_bytes(
+    map: impl AsFd,
+    key: &[u8],
+    value: &[u8],
+    unless_there: bool,
+) -> io::Result<bool> {
+    let mut attributes = ElementAttributes {
+        map_fd: raw(&map),
+        padding: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: if unless_there { BPF_NOEXIST } else { 0 },
+    };
+    match call(BPF_MAP_UPDATE_ELEM, &mut attributes) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::E2BIG)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads any map with keys and values of these sizes, some hundred elements at a time, and hands each to
+/// `each`. Elements that come and go meanwhile may or may not be seen.
+///
+/// # Errors
+/// Where the kernel does not read it, or the first one of `each`.
+pub(super) fn for_each_bytes(
+    map: impl AsFd,
+    key_size: usize,
+    value_size: usize,
+    mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut size = 1024;
+    // Where the kernel is in the map: a bucket's number in a hash map, in others a key.
+    let mut position = vec![0u8; key_size.max(size_of::<u64>())];
+    let mut begun = false;
+    let mut keys = vec![0u8; size * key_size];
+    let mut values = vec![0u8; size * value_size];
+    loop {
+        let mut next = vec![0u8; position.len()];
+        let mut attributes = BatchAttributes {
+            in_batch: if begun { position.as_ptr() as u64 } else { 0 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: size as u32,
+            map_fd: raw(&map),
+            ..Default::default()
+        };
+        let ended = match call(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // One hash bucket holds more than there was room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && size < 1 << 20 => {
+                size *= 2;
+                keys.resize(size * key_size, 0);
+                values.resize(size * value_size, 0);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let found = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        for (key, value) in found.take(attributes.count as usize) {
+            each(key, value)?;
+        }
+        if ended {
+            return Ok(());
+        }
+        position = next;
+        begun = true;
     }
 }
 

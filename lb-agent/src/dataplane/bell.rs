@@ -4,22 +4,21 @@
 
 use std::collections::BTreeSet;
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use lb_common::layout::map;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::DataPlaneError;
-use super::load::take;
+use super::pins::{Pins, open_map};
 
 /// The ring buffer that the programs put indices of backends into.
 pub struct Bell(AsyncFd<RingBuf<MapData>>);
 
 impl Bell {
-    /// The object's, on the current tokio runtime.
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
-        let ring: RingBuf<MapData> = take(object, map::BELL)?;
+    /// The pinned one, on the current tokio runtime.
+    pub(super) fn open(pins: &Pins) -> Result<Self, DataPlaneError> {
+        let ring: RingBuf<MapData> = open_map(pins, map::BELL)?;
         // SAFETY: the ring owns the map's descriptor, and neither closes nor replaces it.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         ring.map(Self).map_err(|e| DataPlaneError::io("watching", map::BELL, e.into()))

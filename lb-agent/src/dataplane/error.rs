@@ -40,6 +40,11 @@ pub enum DataPlaneError {
     )]
     OtherLayout { path: PathBuf },
 
+    #[error(
+        "nobody here knows the layout {version} of the maps: stop the agent, remove its maps with `lb-agent --purge`, and start the other version"
+    )]
+    UnknownLayout { version: u32 },
+
     #[error("no interface {name}: `ip link` lists those of this node")]
     NoInterface { name: String },
 

@@ -5,16 +5,15 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use lb_common::Address;
 use lb_common::layout::{map, size};
 use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
-use super::load::{descriptor, take};
 use super::maps::ignore_missing;
 use super::monotonic_ns;
+use super::pins::{Pins, descriptor, open_map};
 use super::shared::SharedArray;
 
 /// The map of VIPs, and the leases that it leads to.
@@ -27,11 +26,11 @@ pub(super) struct Vips {
 }
 
 impl Vips {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
-        let leases = descriptor(object, map::LEASES)?;
+    pub(super) fn take(pins: &Pins) -> Result<Self, DataPlaneError> {
+        let leases = descriptor(pins, map::LEASES)?;
         let leases = SharedArray::of::<Vip>(leases, size::VIPS as u32)
             .map_err(|e| DataPlaneError::io("mapping", map::LEASES, e))?;
-        let map: HashMap<MapData, Address, u32> = take(object, map::VIPS)?;
+        let map: HashMap<MapData, Address, u32> = open_map(pins, map::VIPS)?;
         let places = map.iter().collect::<Result<_, _>>();
         let places = places.map_err(|e| DataPlaneError::map("reading", map::VIPS, e))?;
         Ok(Self { map, places, leases })
@@ -89,6 +88,11 @@ pub struct Leases {
 /// panic in between leaves them as they were.
 pub(super) fn lock(vips: &Mutex<Vips>) -> MutexGuard<'_, Vips> {
     vips.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Exchanges what two hold: whoever has a handle on the one goes on with what the other read.
+pub(super) fn exchange(one: &Mutex<Vips>, other: &Mutex<Vips>) {
+    std::mem::swap(&mut *lock(one), &mut *lock(other));
 }
 
 impl Leases {

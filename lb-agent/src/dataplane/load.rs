@@ -1,8 +1,7 @@
 //! Loading the kernel object: maps created or taken over, programs verified.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
-use aya::maps::Map;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::Address;
@@ -29,7 +28,6 @@ use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
 use super::pins::{Pins, Shape};
-use super::stages::connect_stages;
 
 /// The object of crate lb-ebpf, as the build script made it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
@@ -86,24 +84,39 @@ impl Default for Capacity {
     }
 }
 
-/// Loads the object, with its maps pinned under `pins`, or taken over from there.
+/// The object in the kernel, and what this call pinned of its maps.
+pub(super) struct Loaded {
+    pub(super) object: Ebpf,
+    pub(super) pinned: Vec<PathBuf>,
+}
+
+/// Loads the object, with its maps pinned under `pins`, or taken over from there. No program runs and no
+/// map changes by that. The folders must be there.
 ///
 /// # Errors
 ///
 /// Everything that a user can mend is told apart: rights, the BPF file system, another layout.
 /// What this call pinned is removed again if it fails.
-pub(super) fn load(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
-    let taken_over = pins.exist();
-    pins.prepare()?;
+pub(super) fn load(pins: &Pins, capacity: &Capacity) -> Result<Loaded, DataPlaneError> {
     for (name, shape) in shapes(capacity) {
         pins.check(name, &shape)?;
     }
-    let result = load_object(pins, capacity);
-    if result.is_err() && !taken_over {
-        // Best effort on the way out: the error that matters is the first.
-        let _ = pins.remove();
+    let pinned: Vec<PathBuf> =
+        map::ALL.into_iter().map(|name| pins.map(name)).filter(|path| !path.exists()).collect();
+    match load_object(pins, capacity) {
+        Ok(object) => Ok(Loaded { object, pinned }),
+        Err(error) => {
+            unpin(&pinned);
+            Err(error)
+        }
     }
-    result
+}
+
+/// Removes pins of maps that nobody uses yet. Best effort: what led to it is what matters.
+pub(super) fn unpin(pinned: &[PathBuf]) {
+    for path in pinned {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
@@ -131,7 +144,6 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
     for (name, program) in object.programs_mut() {
         load_program(name, program)?;
     }
-    connect_stages(&mut object)?;
     Ok(object)
 }
 
@@ -184,34 +196,6 @@ fn object_error(error: EbpfError) -> DataPlaneError {
         source = inner.source();
     }
     DataPlaneError::Object { detail }
-}
-
-/// Takes a map out of the object as the type that it is used as.
-pub(super) fn take<M: TryFrom<Map>>(object: &mut Ebpf, name: &str) -> Result<M, DataPlaneError>
-where
-    M::Error: std::fmt::Display,
-{
-    let missing = |detail: String| DataPlaneError::Object { detail };
-    let map = object.take_map(name).ok_or_else(|| missing(format!("map {name} is missing")))?;
-    map.try_into().map_err(|error: M::Error| missing(format!("map {name}: {error}")))
-}
-
-/// A second descriptor of a map of the object, for what aya's types don't offer.
-pub(super) fn descriptor(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DataPlaneError> {
-    match object.map(name) {
-        Some(
-            Map::HashMap(data)
-            | Map::LruHashMap(data)
-            | Map::Array(data)
-            | Map::PerCpuArray(data)
-            | Map::ArrayOfMaps(data),
-        ) => data
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| DataPlaneError::map("duplicating", name, e.into())),
-        _ => Err(DataPlaneError::Object { detail: format!("map {name} is missing") }),
-    }
 }
 
 /// The sizes of every map, as lb-common's types and the capacity say.

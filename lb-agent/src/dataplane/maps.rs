@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use lb_common::Address;
 use lb_common::backend::Backend;
@@ -21,8 +20,9 @@ use super::batch;
 use super::error::DataPlaneError;
 use super::grace::Grace;
 use super::lease::{self, Vips};
-use super::load::{Capacity, descriptor, take};
+use super::load::Capacity;
 use super::memory;
+use super::pins::{Pins, descriptor, open_map};
 use super::protection::Protections;
 use super::server_ids::ServerIds;
 use super::services::Services;
@@ -65,27 +65,27 @@ pub(super) struct Maps {
 
 impl Maps {
     /// The object's maps, and what an earlier agent left in them.
-    pub(super) fn take(object: &mut Ebpf, capacity: &Capacity) -> Result<Self, DataPlaneError> {
+    pub(super) fn take(pins: &Pins, capacity: &Capacity) -> Result<Self, DataPlaneError> {
         let mut maps = Self {
-            settings: take(object, map::SETTINGS)?,
-            filter: take(object, map::ADDRESS_FILTER)?,
-            vips: Arc::new(Mutex::new(Vips::take(object)?)),
-            interfaces: take(object, map::INTERFACES)?,
-            peers: take(object, map::PEERS)?,
-            services: Services::take(object, capacity.services)?,
-            tables: descriptor(object, map::TABLES)?,
-            backends_fd: descriptor(object, map::BACKENDS)?,
-            backends: take(object, map::BACKENDS)?,
-            protections: Protections::take(object, capacity.protections())?,
-            server_ids: ServerIds::take(object)?,
-            nat_flows: descriptor(object, map::NAT_FLOWS)?,
-            connections: descriptor(object, map::CONNECTIONS)?,
-            flows: descriptor(object, map::FLOWS)?,
-            host_origins: descriptor(object, map::HOST_ORIGINS)?,
-            open: descriptor(object, map::OPEN)?,
-            counters: descriptor(object, map::COUNTERS)?,
-            backend_counters: descriptor(object, map::BACKEND_COUNTERS)?,
-            failures: descriptor(object, map::FAILURES)?,
+            settings: open_map(pins, map::SETTINGS)?,
+            filter: open_map(pins, map::ADDRESS_FILTER)?,
+            vips: Arc::new(Mutex::new(Vips::take(pins)?)),
+            interfaces: open_map(pins, map::INTERFACES)?,
+            peers: open_map(pins, map::PEERS)?,
+            services: Services::take(pins, capacity.services)?,
+            tables: descriptor(pins, map::TABLES)?,
+            backends_fd: descriptor(pins, map::BACKENDS)?,
+            backends: open_map(pins, map::BACKENDS)?,
+            protections: Protections::take(pins, capacity.protections())?,
+            server_ids: ServerIds::take(pins)?,
+            nat_flows: descriptor(pins, map::NAT_FLOWS)?,
+            connections: descriptor(pins, map::CONNECTIONS)?,
+            flows: descriptor(pins, map::FLOWS)?,
+            host_origins: descriptor(pins, map::HOST_ORIGINS)?,
+            open: descriptor(pins, map::OPEN)?,
+            counters: descriptor(pins, map::COUNTERS)?,
+            backend_counters: descriptor(pins, map::BACKEND_COUNTERS)?,
+            failures: descriptor(pins, map::FAILURES)?,
             grace: Grace::new().map_err(|e| DataPlaneError::io("making", map::TABLES, e))?,
             state: State::default(),
         };

@@ -13,11 +13,13 @@ mod error;
 mod flows;
 mod grace;
 mod hooks;
+mod layout;
 mod lease;
 mod links;
 mod load;
 mod maps;
 mod memory;
+mod migrate;
 mod nat;
 mod pins;
 mod protection;
@@ -42,12 +44,14 @@ use lb_common::backend::Backend;
 use lb_common::connection;
 use lb_common::layout::map;
 use nix::time::{ClockId, clock_gettime};
+use tracing::info;
 
 pub use attach::{Attached, Ladder};
 pub use bell::Bell;
 pub use counters::{BackendFailures, BackendTotals};
 pub use error::DataPlaneError;
 pub use flows::{Flows, Noted};
+pub use layout::{Carry, Changed, Convert, Former, Layout, resized};
 pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use memory::MapMemory;
@@ -60,7 +64,9 @@ pub use trial::TrialError;
 
 use crate::plan::Plan;
 use connections::Connections;
+use layout::Direction;
 use maps::Maps;
+use migrate::{Migration, Pass};
 use shared::SharedArray;
 
 /// The data path of this node.
@@ -72,9 +78,92 @@ pub struct DataPlane {
     /// For each of which a per-CPU map has a value.
     cpus: usize,
     attached: Vec<Attached>,
+    /// Those that have an earlier agent's programs still, by index.
+    inherited: Vec<u32>,
     hooks: Result<PathBuf, String>,
     /// Whether a plan was written: what the holder of the VIPs waits for.
     tables_written: Arc<AtomicBool>,
+    /// From another layout, until this one is settled.
+    migration: Option<Migration>,
+}
+
+/// Programs that the kernel has verified, with the maps that they are to use: nothing runs yet, and no map
+/// was changed. What this pinned is unpinned again where it comes to nothing.
+pub struct Loaded {
+    object: Option<Ebpf>,
+    pins: Pins,
+    capacity: Capacity,
+    pinned: Vec<PathBuf>,
+    migration: Option<Migration>,
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if self.object.is_none() {
+            return;
+        }
+        // Best effort, like all tidying on the way out.
+        load::unpin(&self.pinned);
+        if self.migration.is_some() {
+            let _ = self.pins.remove();
+        }
+    }
+}
+
+impl Loaded {
+    /// Loads the programs. `running` is the layout of an agent that goes on meanwhile, and is to be followed.
+    ///
+    /// # Errors
+    /// What a user can mend is told apart. Nothing stays behind.
+    pub fn load(
+        base: &Path,
+        layout: &Layout,
+        running: Option<u32>,
+        capacity: Capacity,
+    ) -> Result<Self, DataPlaneError> {
+        let pins = Pins::of(base, layout.version);
+        let was_there = pins.exist();
+        let migration = migrate::prepare(&pins, layout, running)?;
+        let loaded = load::load(&pins, &capacity);
+        if loaded.is_err() && (migration.is_some() || !was_there) {
+            // The error that matters is the first.
+            let _ = pins.remove();
+        }
+        let load::Loaded { object, pinned } = loaded?;
+        Ok(Self { object: Some(object), pins, capacity, pinned, migration })
+    }
+
+    /// Takes the maps over with what they hold; another layout's elements are copied before. From here on
+    /// nobody else may write them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open(mut self) -> Result<DataPlane, DataPlaneError> {
+        if let Some(migration) = &self.migration {
+            migration.share_links()?;
+            let elements = migration.copy(Pass::First)?;
+            info!(elements, "the maps of another layout were taken over");
+        }
+        let maps = Maps::take(&self.pins, &self.capacity)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| {
+            DataPlaneError::io("counting CPUs for", map::COUNTERS, source)
+        })?;
+        let Some(object) = self.object.take() else {
+            return Err(DataPlaneError::Inconsistent("nothing is loaded"));
+        };
+        Ok(DataPlane {
+            object,
+            pins: self.pins.clone(),
+            capacity: self.capacity,
+            maps,
+            cpus,
+            attached: Vec::new(),
+            inherited: Vec::new(),
+            hooks: Err("not attached yet".to_owned()),
+            tables_written: Arc::new(AtomicBool::new(false)),
+            migration: self.migration.take(),
+        })
+    }
 }
 
 /// Whether this process may use BPF at all, before anything is touched.
@@ -94,37 +183,110 @@ pub fn permitted() -> Result<(), DataPlaneError> {
 }
 
 impl DataPlane {
-    /// Loads the programs; maps that an earlier agent pinned are taken over with what they hold,
-    /// and its links get this agent's programs by [`take_over`](Self::take_over).
+    /// Loads the programs of this version; maps that an agent that is gone pinned are taken over with what
+    /// they hold.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`] and [`Loaded::open`].
     pub fn open(pins: Pins, capacity: Capacity) -> Result<Self, DataPlaneError> {
-        let mut object = load::load(&pins, &capacity)?;
-        let maps = Maps::take(&mut object, &capacity)?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, source)| {
-            DataPlaneError::io("counting CPUs for", map::COUNTERS, source)
-        })?;
-        let hooks = Err("not attached yet".to_owned());
-        let tables_written = Arc::new(AtomicBool::new(false));
-        Ok(Self { object, pins, capacity, maps, cpus, attached: Vec::new(), hooks, tables_written })
+        let mut data_path = Loaded::load(pins.base(), &Layout::CURRENT, None, capacity)?.open()?;
+        data_path.switch()?;
+        Ok(data_path)
     }
 
-    /// Updates the links that an earlier agent left: `name` tells an interface's name by index, or
-    /// nothing where it is gone.
-    pub fn take_over(
-        &mut self,
-        name: impl Fn(u32) -> Option<String>,
-    ) -> Result<(), DataPlaneError> {
+    /// Finds the links that an earlier agent left; its programs stay in them until [`switch`](Self::switch).
+    /// `name` tells an interface's name by index, or nothing where it is gone.
+    pub fn inherit(&mut self, name: impl Fn(u32) -> Option<String>) -> Result<(), DataPlaneError> {
         for index in self.pins.interfaces() {
-            let taken = match name(index) {
-                Some(name) => attach::take_over(&mut self.object, &self.pins, index, &name)?,
-                None => None,
-            };
-            match taken {
-                Some(attached) => self.attached.push(attached),
+            match name(index).and_then(|name| attach::inherited(&self.pins, index, &name)) {
+                Some(attached) => {
+                    self.inherited.push(index);
+                    self.attached.push(attached);
+                }
                 // The interface went, or its attachment was cut short: nothing steers there.
                 None => attach::detach(&self.pins, index)?,
             }
         }
         Ok(())
+    }
+
+    /// Puts this agent's programs into the links that an earlier one left. The maps must hold what packets
+    /// need by then.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn switch(&mut self) -> Result<(), DataPlaneError> {
+        let migration = &self.migration;
+        // What has come since it was copied before, as late as can be, and what has come meanwhile.
+        let copy_again = || match migration {
+            Some(migration) => migration.copy(Pass::Again).map(drop),
+            None => Ok(()),
+        };
+        connect_stages(&mut self.object)?;
+        for index in std::mem::take(&mut self.inherited) {
+            let Some(attached) = self.attached.iter().find(|attached| attached.index == index)
+            else {
+                continue;
+            };
+            attach::switch(&mut self.object, &self.pins, attached, copy_again)?;
+        }
+        copy_again()
+    }
+
+    /// This agent is in charge: what other layouts' agents pinned goes.
+    ///
+    /// # Errors
+    /// Where it cannot be removed; the next agent tries again.
+    pub fn settle(&mut self) -> Result<(), DataPlaneError> {
+        self.migration = None;
+        let failed = |e| DataPlaneError::file("settling", self.pins.root(), e);
+        self.pins.settle().map_err(failed)?;
+        for other in self.pins.others()?.into_iter().filter_map(|other| other.pins) {
+            other.remove().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for an agent of an earlier layout that is to follow this one.
+    ///
+    /// # Errors
+    /// Where that layout is not known, or the kernel refuses.
+    pub fn prepare_for(&self, layout: &Layout, version: u32) -> Result<Successor, DataPlaneError> {
+        let pins = self.pins.sibling(version);
+        let former = layout.former(version);
+        let former = former.ok_or(DataPlaneError::UnknownLayout { version })?;
+        pins.remove().map_err(|e| DataPlaneError::file("removing", pins.root(), e))?;
+        let way = Migration::begin(self.pins.clone(), pins, former, Direction::Down)?;
+        Ok(Successor(way))
+    }
+
+    /// Takes the data path back from an agent that was to follow and has ended: this one's programs are put
+    /// back into the links, and the maps are read anew. What it pinned goes.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; an interface that is lost is named.
+    pub fn take_back(&mut self, successors_layout: u32) -> Result<(), DataPlaneError> {
+        let maps = Maps::take(&self.pins, &self.capacity)?;
+        let mut former = std::mem::replace(&mut self.maps, maps);
+        lease::exchange(&former.vips, &self.maps.vips);
+        // Others have handles on it.
+        std::mem::swap(&mut former.vips, &mut self.maps.vips);
+        self.inherited = self.attached.iter().map(|attached| attached.index).collect();
+        self.switch()?;
+        self.forget_successor(successors_layout)
+    }
+
+    /// Removes what an agent of this layout pinned that does not follow after all. Of the own layout it is
+    /// nothing that harms.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn forget_successor(&self, layout: u32) -> Result<(), DataPlaneError> {
+        if layout == self.pins.version() {
+            return Ok(());
+        }
+        let pins = self.pins.sibling(layout);
+        pins.remove().map_err(|e| DataPlaneError::file("removing", pins.root(), e))
     }
 
     /// Attaches to an interface; nothing happens where that is done already.
@@ -265,9 +427,9 @@ impl DataPlane {
         Some(self.maps.state.services.get(key)?.block.clone())
     }
 
-    /// The bell of the programs; to be taken once.
-    pub fn bell(&mut self) -> Result<Bell, DataPlaneError> {
-        Bell::take(&mut self.object)
+    /// The bell of the programs, which rings for one listener.
+    pub fn bell(&self) -> Result<Bell, DataPlaneError> {
+        Bell::open(&self.pins)
     }
 
     /// The index of a service's backend in the map of backends.
@@ -334,6 +496,29 @@ impl DataPlane {
         }
         hooks::detach(&self.pins)?;
         self.pins.remove().map_err(|e| DataPlaneError::file("removing", map::ALL[0], e))
+    }
+}
+
+/// The way to the maps of an agent of an earlier layout that is to follow.
+#[derive(Debug)]
+pub struct Successor(Migration);
+
+impl Successor {
+    /// Copies what it does not share, once nobody writes it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn hand_over(&self) -> Result<(), DataPlaneError> {
+        self.0.share_links()?;
+        self.0.copy(Pass::First).map(drop)
+    }
+
+    /// Copies what has come since.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn hand_over_rest(&self) -> Result<(), DataPlaneError> {
+        self.0.copy(Pass::Again).map(drop)
     }
 }
 

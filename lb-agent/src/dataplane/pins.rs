@@ -1,15 +1,19 @@
 //! Where programs' links and maps are pinned, and whether what is pinned is what we expect.
+//!
+//! Each layout version has a folder. There are two while one agent follows another of another layout; the
+//! one that is in charge is marked as settled.
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapData;
-use lb_common::layout::LAYOUT_VERSION;
+use aya::maps::{Map, MapData};
 use nix::sys::statfs::statfs;
 
 use super::attach;
 use super::error::DataPlaneError;
+use super::layout::Layout;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -22,11 +26,34 @@ const USUAL: &str = "/sys/fs/bpf";
 pub struct Pins {
     base: PathBuf,
     root: PathBuf,
+    version: u32,
 }
 
 impl Pins {
+    /// Those of this version's layout.
     pub fn new(base: &Path) -> Self {
-        Self { base: base.to_owned(), root: base.join(format!("v{LAYOUT_VERSION}")) }
+        Self::of(base, Layout::CURRENT.version)
+    }
+
+    pub fn of(base: &Path, version: u32) -> Self {
+        Self { base: base.to_owned(), root: base.join(format!("v{version}")), version }
+    }
+
+    /// Another layout's.
+    pub(super) fn sibling(&self, version: u32) -> Self {
+        Self::of(&self.base, version)
+    }
+
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) const fn version(&self) -> u32 {
+        self.version
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -55,25 +82,49 @@ impl Pins {
         interfaces(&self.links()).map(|(index, _)| index).collect()
     }
 
-    /// Makes the folders, on a BPF file system, and refuses another layout's remains.
-    pub(super) fn prepare(&self) -> Result<(), DataPlaneError> {
-        self.require_bpf_file_system()?;
+    /// Makes the folders.
+    pub(super) fn make_folders(&self) -> Result<(), DataPlaneError> {
         for folder in ["maps", "links"] {
             let path = self.root.join(folder);
             fs::create_dir_all(&path).map_err(|e| DataPlaneError::file("making", &path, e))?;
         }
-        for entry in fs::read_dir(&self.base)
-            .map_err(|e| DataPlaneError::file("reading", &self.base, e))?
-            .flatten()
-        {
-            if entry.path() != self.root && entry.path().is_dir() {
-                return Err(DataPlaneError::OtherLayout { path: entry.path() });
-            }
-        }
         Ok(())
     }
 
-    fn require_bpf_file_system(&self) -> Result<(), DataPlaneError> {
+    /// What else lies beside: other layouts', and what nobody knows.
+    pub(super) fn others(&self) -> Result<Vec<Other>, DataPlaneError> {
+        let entries = match fs::read_dir(&self.base) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(DataPlaneError::file("reading", &self.base, error)),
+        };
+        let folders = entries.flatten().map(|entry| entry.path());
+        let others = folders.filter(|path| *path != self.root && path.is_dir());
+        Ok(others.map(|path| self.other(path)).collect())
+    }
+
+    fn other(&self, path: PathBuf) -> Other {
+        let version =
+            path.file_name().and_then(|name| name.to_str()?.strip_prefix('v')?.parse().ok());
+        Other { pins: version.map(|version| self.sibling(version)), path }
+    }
+
+    /// A folder: on a BPF file system there are no others' files.
+    fn mark(&self) -> PathBuf {
+        self.root.join("settled")
+    }
+
+    /// Whether the agent that it belongs to is, or was, in charge.
+    pub(super) fn is_settled(&self) -> bool {
+        self.mark().is_dir()
+    }
+
+    /// Notes that the agent that it belongs to is in charge.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        fs::create_dir_all(self.mark())
+    }
+
+    pub(super) fn require_bpf_file_system(&self) -> Result<(), DataPlaneError> {
         let mut existing = self.base.as_path();
         while !existing.exists() {
             existing = existing.parent().unwrap_or(Path::new("/"));
@@ -173,4 +224,32 @@ impl std::fmt::Display for Shape {
             self.key_size, self.value_size, self.max_entries
         )
     }
+}
+
+/// Something that lies beside a layout's folder.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) path: PathBuf,
+    /// Where it has a layout's name.
+    pub(super) pins: Option<Pins>,
+}
+
+/// Opens a pinned map as the type that it is used as.
+pub(super) fn open_map<M: TryFrom<Map>>(pins: &Pins, name: &str) -> Result<M, DataPlaneError>
+where
+    M::Error: std::fmt::Display,
+{
+    let map = MapData::from_pin(pins.map(name)).and_then(Map::from_map_data);
+    let map = map.map_err(|e| DataPlaneError::map("opening", name, e))?;
+    map.try_into().map_err(|error: M::Error| DataPlaneError::Object {
+        detail: format!("map {name}: {error}"),
+    })
+}
+
+/// A descriptor of a pinned map, for what aya's types don't offer.
+pub(super) fn descriptor(pins: &Pins, name: &str) -> Result<OwnedFd, DataPlaneError> {
+    let map = MapData::from_pin(pins.map(name));
+    let map = map.map_err(|e| DataPlaneError::map("opening", name, e))?;
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    fd.map_err(|e| DataPlaneError::io("duplicating", name, e))
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError};
 use lb_common::Address;
@@ -15,7 +14,7 @@ use tracing::warn;
 
 use super::batch;
 use super::error::DataPlaneError;
-use super::load::take;
+use super::pins::{Pins, open_map};
 use crate::plan::{List, PlannedProtection};
 
 type Trie = LpmTrie<MapData, Address, u32>;
@@ -45,10 +44,10 @@ pub(super) struct Protections {
 }
 
 impl Protections {
-    pub(super) fn take(object: &mut Ebpf, limit: u32) -> Result<Self, DataPlaneError> {
+    pub(super) fn take(pins: &Pins, limit: u32) -> Result<Self, DataPlaneError> {
         Ok(Self {
-            rules: take(object, map::PROTECTIONS)?,
-            lists: take(object, map::LISTS)?,
+            rules: open_map(pins, map::PROTECTIONS)?,
+            lists: open_map(pins, map::LISTS)?,
             held: BTreeMap::new(),
             retired: Vec::new(),
             limit,

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use lb_common::layout::map;
 use lb_common::quic::ServerId;
 
 use super::error::DataPlaneError;
-use super::load::take;
 use super::maps::ignore_missing;
+use super::pins::{Pins, open_map};
 
 pub(super) struct ServerIds {
     map: HashMap<MapData, ServerId, u32>,
@@ -19,8 +18,8 @@ pub(super) struct ServerIds {
 }
 
 impl ServerIds {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
-        let map: HashMap<MapData, ServerId, u32> = take(object, map::SERVER_IDS)?;
+    pub(super) fn take(pins: &Pins) -> Result<Self, DataPlaneError> {
+        let map: HashMap<MapData, ServerId, u32> = open_map(pins, map::SERVER_IDS)?;
         let held = map.iter().collect::<Result<_, _>>();
         let held = held.map_err(|e| DataPlaneError::map("reading", map::SERVER_IDS, e))?;
         Ok(Self { map, held })

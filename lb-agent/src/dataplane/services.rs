@@ -2,14 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use lb_common::layout::map;
 use lb_common::service::{Service, ServiceKey, ServiceVersions};
 
 use super::error::DataPlaneError;
-use super::load::{descriptor, take};
 use super::maps::ignore_missing;
+use super::pins::{Pins, descriptor, open_map};
 use super::shared::SharedArray;
 
 pub(super) struct Services {
@@ -18,11 +17,11 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn take(object: &mut Ebpf, limit: u32) -> Result<Self, DataPlaneError> {
-        let versions = descriptor(object, map::SERVICE_VERSIONS)?;
+    pub(super) fn take(pins: &Pins, limit: u32) -> Result<Self, DataPlaneError> {
+        let versions = descriptor(pins, map::SERVICE_VERSIONS)?;
         let versions = SharedArray::of::<ServiceVersions>(versions, limit)
             .map_err(|e| DataPlaneError::io("mapping", map::SERVICE_VERSIONS, e))?;
-        Ok(Self { places: take(object, map::SERVICES)?, versions })
+        Ok(Self { places: open_map(pins, map::SERVICES)?, versions })
     }
 
     /// Those that the map holds, and their places.

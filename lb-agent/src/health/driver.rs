@@ -39,6 +39,8 @@ pub struct Checker {
     runtime: Handle,
     shared: Arc<Shared>,
     tasks: Mutex<HashMap<Target, Task>>,
+    /// What another process of this node knew, for the first targets.
+    recalled: Mutex<HashMap<SocketAddr, Verdict>>,
 }
 
 /// What the tasks share.
@@ -87,7 +89,17 @@ impl Checker {
             complained: Mutex::new(None),
         };
         let tasks = Mutex::new(HashMap::new());
-        (Self { runtime: Handle::current(), shared: Arc::new(shared), tasks }, receiver)
+        let recalled = Mutex::new(HashMap::new());
+        (Self { runtime: Handle::current(), shared: Arc::new(shared), tasks, recalled }, receiver)
+    }
+
+    /// Has the first targets begin with what another process of this node knew of their addresses.
+    pub fn recall(&self, known: impl IntoIterator<Item = (SocketAddr, State, String)>) {
+        let known = known.into_iter();
+        let verdicts = known.map(|(address, state, reason)| {
+            (address, Verdict { state, reason, silence: Silence::None })
+        });
+        lock(&self.recalled).extend(verdicts);
     }
 
     /// Replaces the targets: those that stay keep their state, duplicates are checked once.
@@ -98,7 +110,10 @@ impl Checker {
     pub fn set_targets(&self, targets: impl IntoIterator<Item = Target>) {
         let wanted: HashSet<Target> = targets.into_iter().collect();
         let mut tasks = lock(&self.tasks);
-        let known = known(&tasks);
+        let mut known = known(&tasks);
+        for (address, verdict) in lock(&self.recalled).drain() {
+            known.entry(address).or_insert(verdict);
+        }
         self.shared.settings.keep_only(wanted.iter().map(|target| &*target.check));
         tasks.retain(|target, _| wanted.contains(target));
         let new: Vec<_> = wanted.into_iter().filter(|t| !tasks.contains_key(t)).collect();

@@ -39,6 +39,9 @@ const DIRECTORY: &str = "notify";
 /// How long an ending agent waits for hooks that take what they are told.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// And one that another process follows, for which everything waits.
+const HANDED_OVER: Duration = Duration::from_millis(500);
+
 /// All hooks of the node.
 #[derive(Debug)]
 pub struct Hooks(Vec<Hook>);
@@ -69,7 +72,16 @@ impl Hooks {
 
     /// Waits until everything is on disk, and a moment for hooks that are not failing.
     pub async fn close(&self) {
-        let ends = self.0.iter().map(|hook| hook.close(FAREWELL));
+        self.close_within(FAREWELL).await;
+    }
+
+    /// As [`close`](Self::close), for a process that is followed by another one, which goes on with what waits.
+    pub async fn hand_over(&self) {
+        self.close_within(HANDED_OVER).await;
+    }
+
+    async fn close_within(&self, limit: Duration) {
+        let ends = self.0.iter().map(|hook| hook.close(limit));
         futures::future::join_all(ends).await;
     }
 }

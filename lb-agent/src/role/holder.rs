@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -60,9 +60,16 @@ pub struct HolderHandle {
     status: watch::Receiver<Holding>,
     nudge: Arc<Notify>,
     again: Arc<Notify>,
+    suspended: Arc<AtomicBool>,
 }
 
 impl HolderHandle {
+    /// Lets what is held run out instead of refreshing it, since another process of this node does so; or goes
+    /// on with it.
+    pub fn suspend(&self, suspended: bool) {
+        self.suspended.store(suspended, Ordering::Release);
+    }
+
     pub fn holding(&self) -> Holding {
         self.status.borrow().clone()
     }
@@ -146,6 +153,7 @@ pub struct Holder<E: Effects> {
     status: watch::Sender<Holding>,
     nudge: Arc<Notify>,
     again: Arc<Notify>,
+    suspended: Arc<AtomicBool>,
     asking: JoinSet<(u64, IpAddr, Answer)>,
     announcing: BTreeMap<IpAddr, E::Announcing>,
     leases: BTreeMap<IpAddr, u64>,
@@ -174,8 +182,13 @@ impl<E: Effects> Holder<E> {
             refusal: None,
         });
         let [nudge, again] = [(); 2].map(|()| Arc::new(Notify::new()));
-        let handle =
-            HolderHandle { status: receiver, nudge: Arc::clone(&nudge), again: Arc::clone(&again) };
+        let suspended = Arc::new(AtomicBool::new(false));
+        let handle = HolderHandle {
+            status: receiver,
+            nudge: Arc::clone(&nudge),
+            again: Arc::clone(&again),
+            suspended: Arc::clone(&suspended),
+        };
         let holder = Self {
             ledger: Ledger::default(),
             effects,
@@ -185,6 +198,7 @@ impl<E: Effects> Holder<E> {
             status,
             nudge,
             again,
+            suspended,
             asking: JoinSet::new(),
             announcing: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -266,6 +280,9 @@ impl<E: Effects> Holder<E> {
     }
 
     fn refresh(&mut self) -> Vec<Action> {
+        if self.suspended.load(Ordering::Acquire) {
+            return Vec::new();
+        }
         let now = self.effects.now_ns();
         let mut actions = self.ledger.refresh();
         if matches!(self.term, Term::Decided(_)) {

@@ -21,6 +21,10 @@ impl RoleSender {
         (Self { changes }, receiver)
     }
 
+    pub fn current(&self) -> RoleChange {
+        self.changes.borrow().clone()
+    }
+
     /// Returns the change's sequence number.
     pub fn set(&self, role: Role, reason: String, claim: Claim) -> u64 {
         let mut sequence = 0;
@@ -65,6 +69,15 @@ impl StaticRole {
         self.active = active.map(str::to_owned);
         let (role, reason) = configured(active, &self.node);
         Some(self.sender.set(role, reason, Claim::Insist))
+    }
+
+    pub fn current(&self) -> RoleChange {
+        self.sender.current()
+    }
+
+    /// Goes on with the role that another process of this node had.
+    pub fn resume(&self, role: Role, reason: String) {
+        self.sender.set(role, reason, Claim::Resume);
     }
 
     /// A person's choice, until the next one, a changed `active`, or a restart.

@@ -14,4 +14,14 @@ pub(crate) mod testbed;
 mod tests;
 pub mod trust;
 
+use std::path::Path;
+
 pub use run::{Ending, Input, RunError, Runner, Script};
+
+/// Whether a program may be run as this process: root alone, or its own user, can change it.
+///
+/// # Errors
+/// Why it may not.
+pub fn trusted(path: &Path) -> Result<(), trust::Distrust> {
+    trust::check(path, None).map(drop)
+}

@@ -58,6 +58,13 @@ impl Board {
         &self.tracked
     }
 
+    /// Goes on with what another process of this node knew of a track; nothing where there is none of that name.
+    pub fn recall(&mut self, name: &str, good: bool, reason: &str) {
+        for tracked in self.tracked.iter_mut().filter(|tracked| tracked.name == name) {
+            tracked.judge.recall(good, reason.to_owned());
+        }
+    }
+
     /// Takes what a look found.
     pub fn hear(&mut self, at: usize, outcome: Outcome, now: SystemTime) -> Option<Change> {
         let tracked = self.tracked.get_mut(at)?;

@@ -100,6 +100,15 @@ impl Judge {
         }
     }
 
+    /// Goes on with what another process of this node knew, unless something was seen already.
+    pub fn recall(&mut self, good: bool, reason: String) {
+        if self.machine.is_none() {
+            let state = if good { State::Healthy } else { State::Down };
+            self.machine = Some(Machine::new(state, self.rise, self.fall));
+            self.reason = reason;
+        }
+    }
+
     /// Takes an outcome. True where it changed the state.
     pub fn hear(&mut self, outcome: Outcome, now: SystemTime) -> bool {
         self.counts.note(&outcome);

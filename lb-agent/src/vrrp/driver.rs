@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::event::{Event, Outbox};
 use super::moment::Moment;
 use super::realtime;
-use super::router::{Router, Running};
+use super::router::{Course, Router, Running};
 use super::status::RouterStatus;
 use super::waiter::{Waiter, What};
 
@@ -51,10 +51,23 @@ pub enum Command {
     Stop,
 }
 
+/// What the thread is told.
+#[derive(Debug)]
+enum Word {
+    Command(Target, Command),
+    /// Neither send nor listen, and say where everything is.
+    Pause(SyncSender<Vec<Course>>),
+    /// Go on as if the time in between had been slept.
+    Resume,
+}
+
+/// How long the thread may take to pause: it answers within microseconds.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The thread, and what it tells.
 #[derive(Debug)]
 pub struct Vrrp {
-    commands: SyncSender<(Target, Command)>,
+    commands: SyncSender<Word>,
     wake: UnixStream,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     thread: JoinHandle<()>,
@@ -88,6 +101,7 @@ impl Vrrp {
             waiter,
             status: shared,
             stopping: false,
+            paused: false,
             told,
             commands: 0,
         };
@@ -98,10 +112,30 @@ impl Vrrp {
 
     /// Passes a command on; false where the thread does not take any more.
     pub fn command(&self, target: Target, command: Command) -> bool {
-        let taken = self.commands.try_send((target, command)).is_ok();
+        self.say(Word::Command(target, command))
+    }
+
+    fn say(&self, word: Word) -> bool {
+        let taken = self.commands.try_send(word).is_ok();
         // A full pipe has woken it already.
         let _ = (&self.wake).write(&[0]);
         taken
+    }
+
+    /// Stops to take part, without a word to the others, and says where each router is: another process may go
+    /// on from there. Active ones advertise a last time, so that the others wait from now on. Blocks for a
+    /// moment. None where the thread does not answer; then [`resume`](Self::resume) it.
+    pub fn pause(&self) -> Option<Vec<Course>> {
+        let (sender, courses) = sync_channel(1);
+        if !self.say(Word::Pause(sender)) {
+            return None;
+        }
+        courses.recv_timeout(PAUSE).ok()
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&self) -> bool {
+        self.say(Word::Resume)
     }
 
     pub fn status(&self) -> Vec<RouterStatus> {
@@ -126,11 +160,12 @@ pub(super) fn now() -> Moment {
 
 struct Thread {
     running: Vec<Running>,
-    inbox: Receiver<(Target, Command)>,
+    inbox: Receiver<Word>,
     woken: UnixStream,
     waiter: Waiter,
     status: Arc<Mutex<Vec<RouterStatus>>>,
     stopping: bool,
+    paused: bool,
     /// When the status was told last, and after how many changes of state and commands.
     told: (Moment, u64),
     commands: u64,
@@ -157,6 +192,12 @@ impl Thread {
     /// Everything that arrived comes before any timer: what lay in a queue while this thread did
     /// not run may be what the timer waits for.
     fn turn(&mut self, now: Moment, woken: bool) {
+        if self.paused {
+            self.obey(now);
+            if self.paused {
+                return;
+            }
+        }
         for router in &mut self.running {
             router.open_if_due(now, &self.waiter);
             router.listen(now);
@@ -164,6 +205,9 @@ impl Thread {
         }
         if woken {
             self.obey(now);
+        }
+        if self.paused {
+            return;
         }
         for router in &mut self.running {
             router.serve_timer(now);
@@ -173,7 +217,16 @@ impl Thread {
     fn obey(&mut self, now: Moment) {
         loop {
             match self.inbox.try_recv() {
-                Ok((target, command)) => {
+                Ok(Word::Pause(reply)) => {
+                    let courses = self.running.iter_mut().map(|router| router.pause(now)).collect();
+                    // Where nobody waits for it any more, it was not to be.
+                    self.paused = reply.try_send(courses).is_ok();
+                    if self.paused {
+                        return;
+                    }
+                }
+                Ok(Word::Resume) => self.paused = false,
+                Ok(Word::Command(target, command)) => {
                     self.commands += 1;
                     self.stopping |= command == Command::Stop;
                     for (place, router) in self.running.iter_mut().enumerate() {
@@ -211,7 +264,7 @@ impl Thread {
 
     /// Until something arrives, or the next timer is due. Returns whether there may be commands.
     fn wait(&mut self) -> bool {
-        let due = self.running.iter().filter_map(Running::due).min();
+        let due = self.running.iter().filter_map(Running::due).min().filter(|_| !self.paused);
         let timeout = due.map_or(IDLE, |due| due.since(now()).min(IDLE));
         let woken = self.waiter.wait(timeout);
         if woken {

@@ -19,6 +19,6 @@ mod waiter;
 
 pub use driver::{Command, Target, Vrrp};
 pub use event::{Event, Happening, QUEUE};
-pub use router::{Attract, Router};
+pub use router::{Attract, Course, Router};
 pub use status::{Figures, Heard, RouterStatus};
 pub use trouble::Trouble;

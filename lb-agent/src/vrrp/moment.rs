@@ -4,9 +4,13 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Time since an origin that only comparisons depend on. The driver reads `CLOCK_MONOTONIC`, which
 /// no setting of the wall clock moves; the simulator counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Moment(Duration);
 
 impl Moment {

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use nix::net::if_::if_nametoindex;
+use serde::{Deserialize, Serialize};
 
 use super::driver::Command;
 use super::event::{Event, Happening, Outbox};
 use super::identity::Priority;
 use super::link::{Link, LinkError, Reach};
-use super::machine::{Action, Machine, Parameters, Reason, State};
+use super::machine::{Action, Machine, Parameters, Progress, Reason, State};
 use super::moment::Moment;
 use super::packet::{Advertisement, Checksum};
 use super::status::{Figures, Heard, RouterStatus};
@@ -47,6 +48,24 @@ pub struct Router {
     /// Addresses of the nodes that are meant to take part, this one's too.
     pub members: Vec<IpAddr>,
     pub attract: Box<dyn Attract>,
+    /// Where it goes on, if another process of this node ran it until now.
+    pub course: Option<Course>,
+}
+
+/// Where a virtual router is that was paused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    pub router_id: u8,
+    /// The source of its advertisements.
+    pub address: IpAddr,
+    pub interface: String,
+    pub progress: Progress,
+    /// This node may answer for the addresses until then.
+    pub until: Moment,
+    /// Whether a person keeps it from being Active.
+    pub held: bool,
+    pub since: SystemTime,
+    pub transitions: u64,
 }
 
 /// A virtual router that runs.
@@ -85,10 +104,25 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(router: Router, outbox: Outbox) -> Self {
         let start = Moment::default();
-        let Router { parameters, interface, sender, reach, checksum, members, attract } = router;
+        let Router { parameters, interface, sender, reach, checksum, members, attract, course } =
+            router;
+        let priority = parameters.priority;
+        let mut machine = match &course {
+            Some(course) => Machine::resume(parameters, course.progress, super::driver::now()),
+            None => Machine::new(parameters, start),
+        };
+        let mut figures = Figures::new();
+        let (mut held, mut since) = (false, SystemTime::now());
+        if let Some(course) = &course {
+            figures.transitions = course.transitions;
+            (held, since) = (course.held, course.since);
+            // Only a Backup is kept so.
+            if held && machine.state() == State::Backup {
+                let _ = machine.hold_back(true, start);
+            }
+        }
         Self {
-            priority: parameters.priority,
-            machine: Machine::new(parameters, start),
+            priority,
             interface,
             sender,
             reach,
@@ -99,18 +133,42 @@ impl Running {
             open_at: start,
             announce_at: start,
             look_at: start,
-            held: false,
+            held,
             unfit: None,
             stopping: false,
             unsent: 0,
             lost: false,
-            since: SystemTime::now(),
+            since,
             heard: None,
-            figures: Figures::new(),
+            figures,
             obstacle: None,
             troubles: Troubles::default(),
             outbox,
-            told: State::Initialize,
+            told: machine.state(),
+            machine,
+        }
+    }
+
+    /// Where it is, for another process to go on from. It must not be served until that is known to have failed.
+    pub(super) fn pause(&mut self, now: Moment) -> Course {
+        let actions = self.machine.refresh(now);
+        self.carry_out(actions, now);
+        let Parameters { router_id, address, interval, .. } = *self.machine.parameters();
+        let progress = self.machine.progress();
+        let until = match (progress.state, progress.deadline) {
+            (State::Active, _) => now + interval * TERM_INTERVALS,
+            (_, Some(deadline)) if progress.holds => deadline,
+            _ => now,
+        };
+        Course {
+            router_id: router_id.number(),
+            address,
+            interface: self.interface.clone(),
+            progress,
+            until,
+            held: self.held,
+            since: self.since,
+            transitions: self.figures.transitions,
         }
     }
 

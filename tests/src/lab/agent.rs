@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use lb_agent::control::api::{
-    Backend, NotifyHook, Reload, Role, Service, Status, Track, VirtualRouter,
+    Backend, NotifyHook, Reload, Role, Service, Status, Track, Upgrade, VirtualRouter,
 };
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,17 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|path| path.is_file()).with_context(
         || format!("{name} is not built: run `cargo build -p lb-agent`, or set LB_BIN_DIR"),
     )
+}
+
+/// A copy of a binary that root alone can change, as an agent wants of the one that is to follow it: a checkout may be
+/// anybody's.
+///
+/// # Errors
+/// Where it is not built, or cannot be copied.
+pub fn trusted_binary(name: &str, directory: &Path) -> Result<PathBuf> {
+    let copy = directory.join(name);
+    std::fs::copy(binary(name)?, &copy).with_context(|| format!("cannot copy {name}"))?;
+    Ok(copy)
 }
 
 /// A running agent. Owned: killed on drop; [`stop`](Self::stop) ends it cleanly.
@@ -236,6 +247,24 @@ impl Agent {
         let mut command = Command::new(binary("lbctl")?);
         command.arg("--socket").arg(&self.socket).args(arguments);
         Ok(command)
+    }
+
+    /// Has another version follow, by `lbctl upgrade`, and goes on as its handle.
+    ///
+    /// # Errors
+    /// Where it does not follow; what `lbctl` complained of is quoted.
+    pub fn upgrade<A: AsRef<OsStr>>(
+        &mut self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Upgrade> {
+        let mut command = self.lbctl_command(["-o", "json", "upgrade"])?;
+        let told = said(command.args(arguments))?;
+        let upgrade: Upgrade =
+            serde_json::from_str(&told).context("not the JSON that was agreed on")?;
+        if let Some(pid) = upgrade.pid {
+            self.process.adopt(pid)?;
+        }
+        Ok(upgrade)
     }
 
     /// SIGKILL: nothing is tidied up.

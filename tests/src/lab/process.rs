@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -30,11 +30,73 @@ pub(super) struct Place<'a> {
     pub(super) log: PathBuf,
 }
 
+/// How long a process that another one follows takes to end.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What runs.
+#[derive(Debug)]
+enum Body {
+    Child(Child),
+    /// A child of a child, which became this process' own when that ended.
+    Adopted(libc::pid_t),
+    Reaped(ExitStatus),
+}
+
+impl Body {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Adopted(pid) => pid.cast_unsigned(),
+            Self::Reaped(_) => 0,
+        }
+    }
+
+    fn kill(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Child(child) => child.kill(),
+            // SAFETY: no memory is involved, and the number is this process' until it is reaped.
+            Self::Adopted(pid) => match unsafe { libc::kill(*pid, libc::SIGKILL) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+            Self::Reaped(_) => Ok(()),
+        }
+    }
+
+    fn try_wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.reap(libc::WNOHANG)
+    }
+
+    fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.reap(0)
+    }
+
+    fn reap(&mut self, flags: libc::c_int) -> std::io::Result<Option<ExitStatus>> {
+        let pid = match self {
+            Self::Child(child) if flags == 0 => return child.wait().map(Some),
+            Self::Child(child) => return child.try_wait(),
+            Self::Reaped(status) => return Ok(Some(*status)),
+            Self::Adopted(pid) => *pid,
+        };
+        let mut status = 0;
+        // SAFETY: the status is written to a variable of the right type.
+        match unsafe { libc::waitpid(pid, &raw mut status, flags) } {
+            0 => Ok(None),
+            reaped if reaped == pid => {
+                let status = ExitStatus::from_raw(status);
+                *self = Self::Reaped(status);
+                Ok(Some(status))
+            }
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+}
+
 /// Owned: killed (SIGKILL) and reaped on drop.
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    child: Child,
+    body: Body,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     log: PathBuf,
@@ -63,11 +125,25 @@ impl Process {
             }
         });
         let input = child.stdin.take();
-        Ok(Self { name: name.to_owned(), child, input, lines, log: place.log.clone() })
+        let body = Body::Child(child);
+        Ok(Self { name: name.to_owned(), body, input, lines, log: place.log.clone() })
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.body.id()
+    }
+
+    /// Goes on as another process that it has begun, once it has ended by itself.
+    ///
+    /// # Errors
+    /// Where it does not end, or not with success.
+    pub fn adopt(&mut self, pid: u32) -> Result<()> {
+        let status = self.wait(LEAVE)?;
+        if !status.success() {
+            bail!("{} ended with {status}{}", self.name, self.quote());
+        }
+        self.body = Body::Adopted(pid.cast_signed());
+        self.require_running()
     }
 
     /// The next line of its standard output.
@@ -109,7 +185,7 @@ impl Process {
     /// # Errors
     /// Where it has ended.
     pub fn children(&self) -> Result<Vec<u32>> {
-        let pid = self.child.id();
+        let pid = self.id();
         let path = format!("/proc/{pid}/task/{pid}/children");
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         text.split_whitespace().map(|child| Ok(child.parse()?)).collect()
@@ -120,7 +196,7 @@ impl Process {
     /// # Errors
     /// Where it is gone.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).context("a process id beyond the kernel's")?;
+        let pid = i32::try_from(self.id()).context("a process id beyond the kernel's")?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)
             .with_context(|| format!("cannot signal {}", self.name))
     }
@@ -131,8 +207,8 @@ impl Process {
     /// Where it has ended before: then it did not live as long as the caller thinks.
     pub fn kill(mut self) -> Result<()> {
         self.require_running()?;
-        self.child.kill().with_context(|| format!("cannot kill {}", self.name))?;
-        self.child.wait().map(drop).with_context(|| format!("cannot reap {}", self.name))
+        self.body.kill().with_context(|| format!("cannot kill {}", self.name))?;
+        self.body.wait().map(drop).with_context(|| format!("cannot reap {}", self.name))
     }
 
     /// Waits for its end.
@@ -142,7 +218,7 @@ impl Process {
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.body.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -159,7 +235,7 @@ impl Process {
     /// # Errors
     /// Where it has ended; how, and the end of its log, are in the message.
     pub fn require_running(&mut self) -> Result<()> {
-        match self.child.try_wait().with_context(|| format!("cannot look at {}", self.name))? {
+        match self.body.try_wait().with_context(|| format!("cannot look at {}", self.name))? {
             None => Ok(()),
             Some(status) => bail!("{} has ended ({status}){}", self.name, self.quote()),
         }
@@ -189,8 +265,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Gone already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.body.kill();
+        let _ = self.body.wait();
     }
 }
 
@@ -230,6 +306,9 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
     static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, requests) = mpsc::channel::<Request>();
+        // Children of children that end become this process' own: an agent that another one follows.
+        // SAFETY: no memory is involved. Where it fails, adopting fails.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
         std::thread::spawn(move || {
             for (mut command, answer) in requests {
                 // Nobody waits for the answer only where the requester has panicked.

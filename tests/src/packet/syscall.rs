@@ -19,6 +19,8 @@ const LOG_STATISTICS: u32 = 4;
 /// Figures take some lines, a refusal many: its last ones are cut off then.
 const LOG_BYTES: usize = 1 << 16;
 
+/// `BPF_MAP_TYPE_HASH`.
+const HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`.
 pub const ARRAY: u32 = 2;
 /// `BPF_MAP_TYPE_LPM_TRIE`, and `BPF_F_NO_PREALLOC`, which it needs.
@@ -182,6 +184,18 @@ pub fn load(program: &Instructed<'_>) -> io::Result<(OwnedFd, String)> {
 pub fn map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     let mut attributes =
         MapAttributes { map_type, key_size: 4, value_size, max_entries: entries, map_flags: flags };
+    // SAFETY: the kernel has just made this descriptor for us.
+    call(BPF_MAP_CREATE, &mut attributes).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a hash map, with elements that are taken as they come.
+///
+/// # Errors
+/// Where the kernel refuses it.
+pub fn hash(key_size: u32, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    let (map_type, map_flags) = (HASH, 0);
+    let mut attributes =
+        MapAttributes { map_type, key_size, value_size, max_entries: entries, map_flags };
     // SAFETY: the kernel has just made this descriptor for us.
     call(BPF_MAP_CREATE, &mut attributes).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }

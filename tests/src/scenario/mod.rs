@@ -45,6 +45,7 @@ mod syn_flood;
 pub(crate) mod tally;
 mod thousand_backends;
 mod udp;
+mod upgrade;
 mod vip_deleted;
 mod vip_taken;
 mod virtio;
@@ -210,6 +211,11 @@ pub static ALL: &[Scenario] = &[
         name: "thousand-backends",
         about: "one agent checks a thousand servers by HTTPS, without bursts; a quarter falls silent, then all",
         run: thousand_backends::run,
+    },
+    Scenario {
+        name: "upgrade-under-load",
+        about: "agents are followed by other versions under load, in place and not, also with another layout; or not at all",
+        run: upgrade::run,
     },
     Scenario {
         name: "agent-kill",

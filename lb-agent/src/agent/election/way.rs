@@ -125,6 +125,7 @@ impl Surroundings<'_> {
             reach: way.reach,
             checksum,
             members: config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect(),
+            course: attractor.course.clone(),
             attract: Box::new(attractor),
         }
     }

@@ -31,9 +31,11 @@ mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 pub use parameters::{Parameters, Rivals};
 pub use reason::Reason;
+use serde::{Deserialize, Serialize};
 
 use super::identity::Priority;
 use super::moment::Moment;
@@ -41,7 +43,8 @@ use super::packet::Advertisement;
 pub use rules::Refusal;
 
 /// RFC 9568, 6.4.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     Initialize,
     Backup,
@@ -81,6 +84,18 @@ enum Timer {
     Down(Moment),
 }
 
+/// How far a machine is, for another process of this node to go on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    pub state: State,
+    /// When its timer is due.
+    pub deadline: Option<Moment>,
+    pub active_interval: Duration,
+    pub holds: bool,
+    pub active_resigned: bool,
+    pub outranking_since: Option<Moment>,
+}
+
 /// One virtual router.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -88,7 +103,7 @@ pub struct Machine {
     state: State,
     timer: Timer,
     /// `Active_Adver_Interval`: the Active router's own (version 3), or the configured one.
-    active_interval: std::time::Duration,
+    active_interval: Duration,
     /// Whether the addresses are answered for.
     holds: bool,
     held_back: bool,
@@ -113,6 +128,49 @@ impl Machine {
             outranking_since: None,
             last: (Reason::ShutDown, now),
         }
+    }
+
+    /// A router that goes on where one with the same parameters was, in another process. That one must not go
+    /// on too. Where too much time has passed, it gives up as one that has slept.
+    pub fn resume(parameters: Parameters, progress: Progress, now: Moment) -> Self {
+        let timer = match (progress.state, progress.deadline) {
+            (State::Active, Some(deadline)) => Timer::Advertise(deadline),
+            (State::Backup, Some(deadline)) => Timer::Down(deadline),
+            // Without a timer nobody can tell how far it was.
+            (State::Initialize, _) | (_, None) => return Self::new(parameters, now),
+        };
+        Self {
+            parameters,
+            state: progress.state,
+            timer,
+            active_interval: progress.active_interval,
+            holds: progress.holds || progress.state == State::Active,
+            held_back: false,
+            active_resigned: progress.active_resigned,
+            outranking_since: progress.outranking_since,
+            last: (Reason::Resumed, now),
+        }
+    }
+
+    pub const fn progress(&self) -> Progress {
+        Progress {
+            state: self.state,
+            deadline: self.deadline(),
+            active_interval: self.active_interval,
+            holds: self.holds,
+            active_resigned: self.active_resigned,
+            outranking_since: self.outranking_since,
+        }
+    }
+
+    /// Has an Active router advertise now instead of when its timer is due, so that the others wait from now on.
+    pub fn refresh(&mut self, now: Moment) -> Vec<Action> {
+        let actions = self.yield_if_overslept(now);
+        if !actions.is_empty() || self.state != State::Active {
+            return actions;
+        }
+        self.timer = Timer::Advertise(now + self.parameters.interval);
+        vec![Action::Advertise(self.parameters.priority)]
     }
 
     pub const fn state(&self) -> State {

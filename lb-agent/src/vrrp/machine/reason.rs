@@ -30,6 +30,8 @@ pub enum Reason {
     Succeeded { by: IpAddr },
     /// It handed over, and nobody was heard in time.
     NoSuccessor,
+    /// It goes on where the agent before this one was.
+    Resumed,
 }
 
 impl fmt::Display for Reason {
@@ -47,6 +49,7 @@ impl fmt::Display for Reason {
             Self::HeldBack => f.write_str("held back"),
             Self::ShutDown => f.write_str("shut down"),
             Self::Succeeded { by } => write!(f, "{by} has taken over"),
+            Self::Resumed => f.write_str("goes on where the agent before this one was"),
             Self::NoSuccessor => f.write_str("held back, though nobody has taken over"),
         }
     }

@@ -2,6 +2,7 @@
 
 mod cases;
 mod properties;
+mod resumed;
 mod transitions;
 
 use std::net::{IpAddr, Ipv4Addr};

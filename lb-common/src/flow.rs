@@ -46,7 +46,7 @@ pub struct Endpoint {
 #[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Flow {
-    /// Index in the map `backends`: whom its first segment that was noted went to, or
+    /// Index in the map `backends`: whom its first segment that was noted most probably went to, or
     /// [`NO_BACKEND`](crate::backend::NO_BACKEND). Its owner may be another one.
     pub backend: u32,
     /// The segment's sequence number.

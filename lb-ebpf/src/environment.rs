@@ -158,8 +158,10 @@ pub trait Node {
     /// The place among its service's backends of the server with this id.
     fn server(&self, id: &ServerId) -> Option<u32>;
 
-    /// Notes what a client pushed: adds the flow, with this backend, or writes the numbers where it is known.
-    fn flow_note(&self, flow: &FlowKey, backend: u32, sequence_be: u32, acknowledged_be: u32);
+    /// Notes what a client pushed, if its connection is noted already; whether it is.
+    fn flow_touch(&self, flow: &FlowKey, sequence_be: u32, acknowledged_be: u32) -> bool;
+    /// Begins to note one.
+    fn flow_add(&self, flow: &FlowKey, backend: u32, sequence_be: u32, acknowledged_be: u32);
     /// Forgets one that its client ends.
     fn flow_forget(&self, flow: &FlowKey);
 

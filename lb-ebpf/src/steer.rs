@@ -12,10 +12,9 @@ use crate::answer::too_large;
 use crate::carry::carry;
 use crate::choose::{self, Choice};
 use crate::environment::{Frame, Node};
-use crate::note::note;
 use crate::parse::{Packet, Parsed, parse};
 use crate::wire::*;
-use crate::{nat, neighbour, passive, protect, virtual_mac};
+use crate::{nat, neighbour, note, passive, protect, virtual_mac};
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,18 +137,15 @@ pub(crate) fn packet_to_us<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &
     if service.flags & STAYS != 0 && packet.is_udp() {
         return Steered::by(stage::STAY, Verdict::Inconsistent);
     }
+    if note::is_noted(service, packet) && !is_from_peer(node, settings, &ethernet) {
+        note::note(frame, node, service, packet);
+    }
     if service.flags & HAS_NAT != 0
         && let Some(steered) = nat::known(frame, node, packet)
     {
-        note(frame, node, service, packet, steered);
         return steered;
     }
-    let from_peer = is_from_peer(node, settings, &ethernet);
-    let steered = to_service(frame, node, settings, service, packet, &ethernet, from_peer);
-    if !from_peer {
-        note(frame, node, service, packet, steered);
-    }
-    steered
+    to_service(frame, node, settings, service, packet, &ethernet)
 }
 
 /// A flooded frame, or one that a promiscuous card picked up, belongs to another machine.
@@ -232,8 +228,8 @@ fn to_service<F: Frame, N: Node>(
     service: &Service,
     packet: &Packet,
     ethernet: &Ethernet,
-    from_peer: bool,
 ) -> Steered {
+    let from_peer = is_from_peer(node, settings, ethernet);
     let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
     else {
         return Steered::here(Verdict::Inconsistent);

@@ -356,7 +356,10 @@ impl<const TC: bool> Node for Plain<TC> {
         self.affinities.add(*flow, *affinity);
     }
     fn affinity_touch(&self, _: &FlowKey, _: &Affinity) {}
-    fn flow_note(&self, _: &FlowKey, _: u32, _: u32, _: u32) {}
+    fn flow_touch(&self, _: &FlowKey, _: u32, _: u32) -> bool {
+        false
+    }
+    fn flow_add(&self, _: &FlowKey, _: u32, _: u32, _: u32) {}
     fn flow_forget(&self, _: &FlowKey) {}
     fn server(&self, id: &ServerId) -> Option<u32> {
         let place = u32::try_from(id.id).ok()?;

@@ -120,7 +120,7 @@ pub async fn run(
     // Only now: nothing is held before it is served.
     let holders = holders.begin();
     let crew = Crew { monitor, signals, vrrp, inboxes, known: Vec::new() };
-    serve(agent, holders, crew).await
+    Box::pin(serve(agent, holders, crew)).await
 }
 
 fn tell_remarks(config: &Config) {

@@ -41,7 +41,7 @@ pub(super) struct Feature {
     pub without: &'static str,
 }
 
-pub(super) static FEATURES: [Feature; 10] = [
+pub(super) static FEATURES: [Feature; 11] = [
     Feature {
         name: "socket look-ups in XDP",
         since: Release::new(5, 2),
@@ -57,6 +57,14 @@ pub(super) static FEATURES: [Feature; 10] = [
         need: Need::Required,
         question: Question::SocketAssign,
         without: "connections to the VIP cannot be handed to listeners of this node",
+    },
+    Feature {
+        name: "ring buffers",
+        since: Release::new(5, 8),
+        commit: "457f44363a88",
+        need: Need::Required,
+        question: Question::None,
+        without: "the programs cannot tell it of failed connections",
     },
     Feature {
         name: "hooks on getpeername",

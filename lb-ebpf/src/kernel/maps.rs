@@ -289,27 +289,24 @@ pub(crate) fn server(id: &ServerId) -> Option<u32> {
     unsafe { SERVER_IDS.get(id) }.copied()
 }
 
+/// Whether it is there.
 #[inline(always)]
-pub(crate) fn flow_note(
-    key: &FlowKey,
-    backend: u32,
-    sequence_be: u32,
-    acknowledged_be: u32,
-    now: u32,
-) {
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: aligned words of the map's element. It may be another flow's by now, which is then told
-        // with numbers that its client answers all the same.
-        unsafe {
-            (*flow).sequence_be = sequence_be;
-            (*flow).acknowledged_be = acknowledged_be;
-            (*flow).seen = now;
-        }
-        return;
+pub(crate) fn flow_touch(key: &FlowKey, sequence_be: u32, acknowledged_be: u32, now: u32) -> bool {
+    let Some(flow) = FLOWS.get_ptr_mut(key) else { return false };
+    // SAFETY: aligned words of the map's element. It may be another flow's by now, which is then asked with
+    // numbers that its client answers all the same.
+    unsafe {
+        (*flow).sequence_be = sequence_be;
+        (*flow).acknowledged_be = acknowledged_be;
+        (*flow).seen = now;
     }
-    let flow = Flow { backend, sequence_be, acknowledged_be, seen: now, since: now };
+    true
+}
+
+#[inline(always)]
+pub(crate) fn flow_add(key: &FlowKey, flow: &Flow) {
     // Another CPU may have been faster. An LRU map makes room; under contention this one is not noted now.
-    let _ = FLOWS.insert(key, &flow, BPF_NOEXIST as u64);
+    let _ = FLOWS.insert(key, flow, BPF_NOEXIST as u64);
 }
 
 #[inline(always)]

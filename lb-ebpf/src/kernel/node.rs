@@ -281,9 +281,15 @@ impl<C: Context> Node for Kernel<'_, C> {
     }
 
     #[inline(always)]
-    fn flow_note(&self, flow: &FlowKey, backend: u32, sequence_be: u32, acknowledged_be: u32) {
+    fn flow_touch(&self, flow: &FlowKey, sequence_be: u32, acknowledged_be: u32) -> bool {
+        maps::flow_touch(flow, sequence_be, acknowledged_be, Flow::time(self.now_ns()))
+    }
+
+    #[inline(always)]
+    fn flow_add(&self, flow: &FlowKey, backend: u32, sequence_be: u32, acknowledged_be: u32) {
         let now = Flow::time(self.now_ns());
-        maps::flow_note(flow, backend, sequence_be, acknowledged_be, now);
+        let noted = Flow { backend, sequence_be, acknowledged_be, seen: now, since: now };
+        maps::flow_add(flow, &noted);
     }
 
     #[inline(always)]

@@ -162,7 +162,10 @@ impl Node for Answering {
     }
     fn affinity_note(&self, _: &FlowKey, _: &Affinity) {}
     fn affinity_touch(&self, _: &FlowKey, _: &Affinity) {}
-    fn flow_note(&self, _: &FlowKey, _: u32, _: u32, _: u32) {}
+    fn flow_touch(&self, _: &FlowKey, _: u32, _: u32) -> bool {
+        false
+    }
+    fn flow_add(&self, _: &FlowKey, _: u32, _: u32, _: u32) {}
     fn flow_forget(&self, _: &FlowKey) {}
     fn server(&self, _: &ServerId) -> Option<u32> {
         None

@@ -101,30 +101,18 @@ fn steer_packet(state: &mut State, frame: &[u8], packet: &Packet, interface: u32
     if service.flags & STAYS != 0 && packet.tuple.protocol == UDP {
         return stay::steer(state, frame, packet, interface, &service);
     }
+    // "A segment from outside."
+    if !state.is_peer(&packet.link.from) {
+        note::note(state, &service, frame, packet);
+    }
     // "To a service with NAT backends, and the flow has an entry."
-    let counted = state.backend_counters.clone();
     if service.flags & HAS_NAT != 0
         && let Some(outcome) = nat::from_client(state, frame, packet)
     {
-        note::note(state, &service, frame, packet, &outcome, &counted);
         return outcome;
     }
     // "Anything else to a service."
-    let outcome = to_service(state, frame, packet, interface, &service);
-    if !state.is_peer(&packet.link.from) {
-        note::note(state, &service, frame, packet, &outcome, &counted);
-    }
-    outcome
-}
-
-fn to_service(
-    state: &mut State,
-    frame: &[u8],
-    packet: &Packet,
-    interface: u32,
-    service: &Service,
-) -> Outcome {
-    let choice = match choose::ranked(state, service, packet) {
+    let choice = match choose::ranked(state, &service, packet) {
         Some(ranked) => {
             // "A SYN for a backend here that accepts, and nothing listens on its port."
             if packet.kind == Kind::Syn

@@ -77,7 +77,7 @@ pub(in crate::agent) async fn take_over(
     match follow(edition, options, &mut channel).await {
         Ok(Some(followed)) => {
             let Followed { agent, holders, crew } = *followed;
-            serve(agent, holders, crew).await
+            Box::pin(serve(agent, holders, crew)).await
         }
         Ok(None) => Ok(()),
         Err(error) => {

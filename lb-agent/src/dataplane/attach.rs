@@ -14,6 +14,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 use super::clsact::{self, Filter};
 use super::error::DataPlaneError;
 use super::links;
+use super::load::load_steering_by_tc;
 use super::pins::Pins;
 use crate::config::Mode;
 
@@ -130,7 +131,10 @@ fn attach_all(
         let result = match mode {
             Mode::Native => xdp(object, index, XdpMode::Driver, &pin),
             Mode::Generic => xdp(object, index, XdpMode::Skb, &pin),
-            Mode::Tc => tc(object, STEER, name, Filter::STEER, &pin),
+            Mode::Tc => {
+                load_steering_by_tc(object)?;
+                tc(object, STEER, name, Filter::STEER, &pin)
+            }
         };
         match result {
             Ok(()) => {
@@ -209,6 +213,9 @@ pub(super) fn switch(
     before_steering: impl Fn() -> Result<(), DataPlaneError>,
 ) -> Result<(), DataPlaneError> {
     let Attached { index, name, mode, .. } = attached;
+    if *mode == Mode::Tc {
+        load_steering_by_tc(object)?;
+    }
     let folder = pins.interface(*index);
     let mut put = |program, pin, filter| {
         put(object, program, name, filter, &folder.join(pin)).map_err(|error| {

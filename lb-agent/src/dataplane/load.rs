@@ -28,6 +28,7 @@ use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
 use super::pins::{Pins, Shape};
+use super::stages::connect_stages;
 
 /// The object of crate lb-ebpf, as the build script made it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
@@ -142,9 +143,33 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
     }
     let mut object = loader.load(OBJECT).map_err(object_error)?;
     for (name, program) in object.programs_mut() {
-        load_program(name, program)?;
+        if !STEERING_BY_TC.contains(&name) {
+            load_program(name, program)?;
+        }
     }
     Ok(object)
+}
+
+/// What steers at tc, which few interfaces need, and which is half of what the verifier has to do: loaded for
+/// the first of them.
+const STEERING_BY_TC: [&str; 5] =
+    ["lb_tc_steer", "lb_tc_rare", "lb_tc_deep", "lb_tc_answer", "lb_tc_stay"];
+
+/// Loads what steers at tc, unless that is done.
+///
+/// # Errors
+/// Where the kernel refuses a program.
+pub(super) fn load_steering_by_tc(object: &mut Ebpf) -> Result<(), DataPlaneError> {
+    let mut loaded = false;
+    for name in STEERING_BY_TC {
+        let missing = || DataPlaneError::Object { detail: format!("program {name} is missing") };
+        let program = object.program_mut(name).ok_or_else(missing)?;
+        if matches!(program.fd(), Err(ProgramError::NotLoaded)) {
+            load_program(name, program)?;
+            loaded = true;
+        }
+    }
+    if loaded { connect_stages(object) } else { Ok(()) }
 }
 
 /// Loads one program into the kernel.

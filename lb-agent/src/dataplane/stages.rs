@@ -2,6 +2,7 @@
 
 use aya::Ebpf;
 use aya::maps::ProgramArray;
+use aya::programs::ProgramError;
 use lb_common::layout::{map, stage};
 
 use super::error::DataPlaneError;
@@ -21,7 +22,7 @@ const STAGES: [(&str, u32, &str); 11] = [
     (map::TC_STAGES, stage::EGRESS_RARE, "lb_tc_egress_rare"),
 ];
 
-/// Connects the object's programs, once they are loaded. While a map is pinned or open it keeps what
+/// Connects those of the object's programs that are loaded. While a map is pinned or open it keeps what
 /// is put there; an earlier agent's programs go with that.
 ///
 /// # Errors
@@ -33,8 +34,11 @@ pub fn connect_stages(object: &mut Ebpf) -> Result<(), DataPlaneError> {
             .program(name)
             .ok_or_else(|| missing(format!("program {name} is missing")))?
             .fd()
-            .and_then(|fd| fd.try_clone().map_err(Into::into))
-            .map_err(|error| missing(format!("program {name}: {error}")))?;
+            .and_then(|fd| fd.try_clone().map_err(Into::into));
+        let program = match program {
+            Err(ProgramError::NotLoaded) => continue,
+            program => program.map_err(|error| missing(format!("program {name}: {error}")))?,
+        };
         let stages = object.map_mut(map).ok_or_else(|| missing(format!("map {map} is missing")))?;
         ProgramArray::try_from(stages)
             .and_then(|mut stages| stages.set(index, &program, 0))

@@ -67,7 +67,7 @@ use anyhow::{Context as _, Result};
 use stage::{Setting, Stage};
 
 /// A scenario that takes longer hangs: every wait in one is bounded by itself.
-pub const LIMIT: Duration = Duration::from_secs(200);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Scenarios that mostly wait for the timers of others, and may do so beside one another.
 pub const PATIENT: &[&str] = &[

@@ -328,7 +328,7 @@ fn reported(stage: &mut Stage, memory: &Memory, agent: &Agent) -> Result<()> {
             .map_or(1, |last| last + 1),
     )?;
     // What each CPU counts, and the pointer to it.
-    super::documented(stage, "a backend of a service, without its counters", each - 24 * cpus)?;
+    super::documented(stage, "a backend of a service, without its counters", each - 56 * cpus)?;
     super::documented(stage, "a slot of a table", table.bytes / table.used)
 }
 

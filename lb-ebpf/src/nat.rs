@@ -51,7 +51,7 @@ pub fn known<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Opt
     if begins {
         passive::sent(frame, node, packet, entry.backend);
     }
-    passive::returned(node, packet, entry, &partner(entry, packet.flow.protocol));
+    passive::returned(node, packet, entry);
     let verdict = if from_client { Verdict::NatForward } else { Verdict::NatReturn };
     Some(translate(frame, node, packet, entry, verdict))
 }
@@ -77,7 +77,7 @@ pub(crate) fn forget<N: Node>(node: &N, packet: &Packet, entry: &NatEntry) {
 
 /// The key of an entry's partner: the packet that it makes, turned round.
 #[inline(always)]
-fn partner(entry: &NatEntry, protocol: u8) -> FlowKey {
+pub(crate) fn partner(entry: &NatEntry, protocol: u8) -> FlowKey {
     FlowKey {
         source: entry.destination,
         destination: entry.source,

@@ -1,4 +1,4 @@
-//! What packet(7) offers without a safe wrapper.
+//! What packet(7) offers without a safe wrapper, and the words of its filters.
 
 #![expect(unsafe_code, reason = "the system calls of packet(7)")]
 
@@ -9,9 +9,17 @@ use socket2::Socket;
 
 use crate::netlink::Mac;
 
-/// `ETH_P_ALL` (linux/if_ether.h), as packet(7) wants it. A socket for one protocol alone would take
-/// the IP stack its frames' assigned sockets (see `announce::filter`).
-const ALL_PROTOCOLS_BE: u16 = 3_u16.to_be();
+/// `ETH_P_ALL` (linux/if_ether.h). A socket for one protocol alone would take the IP stack its frames' assigned
+/// sockets (see `announce::filter`).
+pub(crate) const ALL_PROTOCOLS: u16 = 3;
+
+// Opcodes of classic BPF (linux/bpf_common.h).
+pub(crate) const LOAD_WORD: u16 = 0x20;
+pub(crate) const LOAD_HALF: u16 = 0x28;
+pub(crate) const LOAD_BYTE: u16 = 0x30;
+pub(crate) const AND: u16 = 0x54;
+pub(crate) const JUMP_EQUAL: u16 = 0x15;
+pub(crate) const RETURN: u16 = 0x06;
 
 /// Else the kernel would copy each packet that leaves the interface, to find it filtered out.
 pub(crate) fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
@@ -31,7 +39,7 @@ pub(crate) fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
 
 /// Has the socket receive what comes by this interface.
 pub(crate) fn bind(socket: &Socket, ifindex: u32) -> io::Result<()> {
-    let place = place(ifindex, ALL_PROTOCOLS_BE, [0; 6]);
+    let place = place(ifindex, ALL_PROTOCOLS.to_be(), [0; 6]);
     // SAFETY: the kernel reads a `sockaddr_ll`, whose length this is and which outlives the call.
     let result = unsafe {
         libc::bind(

@@ -16,7 +16,9 @@ use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::Segment;
 use crate::netlink::Mac;
-use crate::packet_socket::{bind, ignore_outgoing, send_to};
+use crate::packet_socket::{
+    AND, JUMP_EQUAL, LOAD_BYTE, LOAD_WORD, RETURN, bind, ignore_outgoing, send_to,
+};
 
 /// How often it is asked, and how long each time.
 const TRIES: u32 = 3;
@@ -36,13 +38,6 @@ pub struct Question {
     /// A service for which it is a backend.
     pub service: SocketAddr,
 }
-
-// Opcodes of classic BPF (linux/bpf_common.h).
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_WORD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 
 /// Segments of TCP between these ports, behind a header of IP without options, at which they begin (packet(7),
 /// `SOCK_DGRAM`).

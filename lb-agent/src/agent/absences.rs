@@ -1,6 +1,7 @@
 //! Which of the backends that are down are gone: nothing is left of them that a client could wait for.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,10 +112,9 @@ impl Agent {
             });
             let mut asked = asked.buffer_unordered(ASKED_AT_ONCE);
             while let Some((backend, asked)) = asked.next().await {
-                match asked {
-                    Ok(Ok(there)) => drop(answers.insert(backend, there)),
+                match asked.map_err(io::Error::other).and_then(|asked| asked) {
+                    Ok(there) => drop(answers.insert(backend, there)),
                     // Its own link is down, or it lacks a right: it says nothing of the other one.
-                    Ok(Err(error)) => debug!(%backend, %error, "cannot ask for a sign of life"),
                     Err(error) => debug!(%backend, %error, "cannot ask for a sign of life"),
                 }
             }
@@ -221,12 +221,10 @@ async fn listen(sweeper: Arc<Sweeper>, backends: HashMap<u32, SocketAddr>) -> An
         tokio::time::sleep(pause).await;
         let (sweeper, asked) = (Arc::clone(&sweeper), left.keys().copied().collect());
         let heard = tokio::task::spawn_blocking(move || sweeper.last_heard(&asked)).await;
+        let heard =
+            heard.map_err(io::Error::other).and_then(|heard| heard.map_err(io::Error::other));
         let heard = match heard {
-            Ok(Ok(heard)) => heard,
-            Ok(Err(error)) => {
-                warn!(%error, "listening to backends");
-                return Answers::new();
-            }
+            Ok(heard) => heard,
             Err(error) => {
                 warn!(%error, "listening to backends");
                 return Answers::new();

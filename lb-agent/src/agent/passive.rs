@@ -29,7 +29,7 @@ pub(super) type Subject = (String, SocketAddr);
 #[derive(Debug)]
 pub(super) struct Passive {
     witnesses: HashMap<Subject, Witness>,
-    /// The counts of each index of the map that were heard: refused, unanswered.
+    /// The counts of each index of the map that were heard: refused, unanswered. Mostly there are none.
     heard: HashMap<u32, [u64; 2]>,
     /// Where the services' backends are whose counts were read when they came there.
     blocks: HashMap<ServiceKey, Range<u32>>,
@@ -109,7 +109,12 @@ impl Agent {
             if self.passive.blocks.get(&service.key) != Some(&block) {
                 let Ok(failures) = self.dataplane.failures_at(block.clone()) else { continue };
                 let counts = failures.iter().map(|it| [it.refused, it.unanswered]);
-                self.passive.heard.extend(block.clone().zip(counts));
+                for (index, counts) in block.clone().zip(counts) {
+                    match counts {
+                        [0, 0] => self.passive.heard.remove(&index),
+                        counts => self.passive.heard.insert(index, counts),
+                    };
+                }
             }
             blocks.insert(service.key, block);
         }

@@ -12,19 +12,11 @@ use std::os::fd::AsFd;
 use socket2::{SockFilter, SockRef};
 
 use super::frame::ETHERTYPE_IPV6;
-
-/// `ETH_P_ALL` (include/uapi/linux/if_ether.h).
-pub(super) const ALL_PROTOCOLS: u16 = 3;
+use crate::packet_socket::{JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, RETURN};
 
 const ICMPV6: u32 = 58;
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
-
-// Opcodes of classic BPF (include/uapi/linux/bpf_common.h).
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const JUMP_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 
 /// Neighbour solicitations and advertisements, by ethertype, next header and type.
 const NEIGHBOUR_DISCOVERY: [SockFilter; 9] = [

@@ -15,6 +15,7 @@ use pnet::datalink::{
 use super::filter;
 use super::frame::ETHERTYPE_IPV6;
 use super::{AnnounceError, Interface};
+use crate::packet_socket::ALL_PROTOCOLS;
 
 /// How long a send may wait for room in the interface's queue.
 const SEND_LIMIT: Duration = Duration::from_millis(100);
@@ -51,7 +52,7 @@ impl LinkSocket {
             .map_err(|errno| failed(errno.into()))?;
         let protocol = if ethertype == ETHERTYPE_IPV6 {
             filter::only_neighbour_discovery(&fd).map_err(failed)?;
-            filter::ALL_PROTOCOLS
+            ALL_PROTOCOLS
         } else {
             ethertype
         };

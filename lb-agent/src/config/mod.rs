@@ -178,7 +178,7 @@ pub struct Health {
 
 /// How little a backend that is down has said for so long as `fall` says, for its clients to be told. Each
 /// includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetClients {
     Never,
     /// Not even its machine.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -186,13 +186,7 @@ impl Client {
 
     /// The body of a successful answer.
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "lb-agent")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|source| ClientError::Unaskable { name: path.to_owned(), source })?;
+        let request = request(method, path, body)?;
         match tokio::time::timeout(self.timeout, self.exchange(request, path)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -207,9 +201,7 @@ impl Client {
         path: &str,
     ) -> Result<Bytes, ClientError> {
         let http = |source| ClientError::Http { socket: self.socket.clone(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+        let (mut sender, connection) = self.connect().await?;
         let conversation = async {
             let response = sender.send_request(request).await.map_err(http)?;
             let status = response.status();
@@ -232,6 +224,13 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
     }
 
+    /// Who sends a request, and what drives the connection meanwhile.
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Connection), ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
+        let http = |source| ClientError::Http { socket: self.socket.clone(), source };
+        http1::handshake(TokioIo::new(stream)).await.map_err(http)
+    }
+
     fn unconnected(&self, source: std::io::Error) -> ClientError {
         let socket = self.socket.clone();
         match source.kind() {
@@ -241,6 +240,18 @@ impl Client {
             _ => ClientError::Connect { socket, source },
         }
     }
+}
+
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ClientError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "lb-agent")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|source| ClientError::Unaskable { name: path.to_owned(), source })
 }
 
 fn of_router(path: &str, router_id: Option<u8>) -> String {

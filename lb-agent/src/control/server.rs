@@ -5,8 +5,6 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
@@ -18,7 +16,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use hyper::body::{Body, Bytes, Frame};
 use nix::unistd::{Gid, Group, chown};
 use serde::Serialize;
 use thiserror::Error;
@@ -318,29 +315,14 @@ async fn upgrade(
     if !begun.status().is_success() {
         return Ok(begun);
     }
-    let told = axum::body::Body::new(Told(told));
+    // A line each.
+    let told = futures::stream::unfold(told, |mut told| async {
+        let line = told.recv().await?;
+        let text = serde_json::to_vec(&line).map(|text| [&text[..], b"\n"].concat());
+        Some((text, told))
+    });
+    let told = axum::body::Body::from_stream(told);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], told).into_response())
-}
-
-/// What is told of an upgrade, a line each.
-struct Told(mpsc::Receiver<api::UpgradeLine>);
-
-impl Body for Told {
-    type Data = Bytes;
-    type Error = serde_json::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
-        self.0.poll_recv(context).map(|line| {
-            line.map(|line| {
-                let mut text = serde_json::to_vec(&line)?;
-                text.push(b'\n');
-                Ok(Frame::data(Bytes::from(text)))
-            })
-        })
-    }
 }
 
 async fn nodes(State(agent): Agent) -> Response {

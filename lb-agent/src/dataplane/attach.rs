@@ -16,6 +16,7 @@ use super::error::DataPlaneError;
 use super::links;
 use super::load::load_steering_by_tc;
 use super::pins::Pins;
+use super::stages::connect_stages;
 use crate::config::Mode;
 
 pub(super) const XDP: &str = "lb_xdp";
@@ -133,6 +134,7 @@ fn attach_all(
             Mode::Generic => xdp(object, index, XdpMode::Skb, &pin),
             Mode::Tc => {
                 load_steering_by_tc(object)?;
+                connect_stages(object)?;
                 tc(object, STEER, name, Filter::STEER, &pin)
             }
         };
@@ -204,6 +206,12 @@ pub(super) fn inherited(pins: &Pins, index: u32, name: &str) -> Option<Attached>
     Some(Attached { index, name, mode, reason })
 }
 
+/// Whether an agent steers some interface at tc.
+pub(super) fn any_by_tc(pins: &Pins) -> bool {
+    let by_tc = |index| pins.interface(index).join(pin_name(Mode::Tc)).exists();
+    pins.interfaces().into_iter().any(by_tc)
+}
+
 /// Puts this agent's programs into the links that are pinned for the interface, without a packet passing in
 /// between unseen. `before_steering` comes last before the program that steers.
 pub(super) fn switch(
@@ -213,9 +221,6 @@ pub(super) fn switch(
     before_steering: impl Fn() -> Result<(), DataPlaneError>,
 ) -> Result<(), DataPlaneError> {
     let Attached { index, name, mode, .. } = attached;
-    if *mode == Mode::Tc {
-        load_steering_by_tc(object)?;
-    }
     let folder = pins.interface(*index);
     let mut put = |program, pin, filter| {
         put(object, program, name, filter, &folder.join(pin)).map_err(|error| {

@@ -268,14 +268,38 @@ pub(super) fn for_each_bytes(
     value_size: usize,
     mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
+    read_elements(map, (0u8, key_size), (0u8, value_size), |key, value| {
+        each(key, value).map(|()| true)
+    })
+}
+
+/// Reads a hash map as it is, some hundred elements at a time, and hands each to `each`, until that
+/// wants no more.
+///
+/// Elements that come and go meanwhile may or may not be seen.
+pub(super) fn for_each<K: Pod + Default, V: Pod>(
+    map: impl AsFd,
+    empty: V,
+    mut each: impl FnMut(&K, &V) -> bool,
+) -> io::Result<()> {
+    read_elements(map, (K::default(), 1), (empty, 1), |key, value| Ok(each(&key[0], &value[0])))
+}
+
+/// The same for keys and values of so many units each, until `each` says that it wants no more.
+fn read_elements<K: Pod, V: Pod>(
+    map: impl AsFd,
+    (key, key_units): (K, usize),
+    (value, value_units): (V, usize),
+    mut each: impl FnMut(&[K], &[V]) -> io::Result<bool>,
+) -> io::Result<()> {
     let mut size = 1024;
     // Where the kernel is in the map: a bucket's number in a hash map, in others a key.
-    let mut position = vec![0u8; key_size.max(size_of::<u64>())];
+    let mut position = vec![0u8; (key_units * size_of::<K>()).max(size_of::<u64>())];
+    let mut next = position.clone();
     let mut begun = false;
-    let mut keys = vec![0u8; size * key_size];
-    let mut values = vec![0u8; size * value_size];
+    let mut keys = vec![key; size * key_units];
+    let mut values = vec![value; size * value_units];
     loop {
-        let mut next = vec![0u8; position.len()];
         let mut attributes = BatchAttributes {
             in_batch: if begun { position.as_ptr() as u64 } else { 0 },
             out_batch: next.as_mut_ptr() as u64,
@@ -291,68 +315,22 @@ pub(super) fn for_each_bytes(
             // One hash bucket holds more than there was room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && size < 1 << 20 => {
                 size *= 2;
-                keys.resize(size * key_size, 0);
-                values.resize(size * value_size, 0);
+                keys.resize(size * key_units, key);
+                values.resize(size * value_units, value);
                 continue;
             }
             Err(error) => return Err(error),
         };
-        let found = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        let found = keys.chunks_exact(key_units).zip(values.chunks_exact(value_units));
         for (key, value) in found.take(attributes.count as usize) {
-            each(key, value)?;
+            if !each(key, value)? {
+                return Ok(());
+            }
         }
         if ended {
             return Ok(());
         }
-        position = next;
-        begun = true;
-    }
-}
-
-/// Reads a hash map as it is, some hundred elements at a time, and hands each to `each`, until that
-/// wants no more.
-///
-/// Elements that come and go meanwhile may or may not be seen.
-pub(super) fn for_each<K: Pod + Default, V: Pod>(
-    map: impl AsFd,
-    empty: V,
-    mut each: impl FnMut(&K, &V) -> bool,
-) -> io::Result<()> {
-    let mut size = 1024;
-    let mut position = [0u32; 2];
-    let mut begun = false;
-    let mut keys = vec![K::default(); size];
-    let mut values = vec![empty; size];
-    loop {
-        let mut next = [0u32; 2];
-        let mut attributes = BatchAttributes {
-            in_batch: if begun { position.as_ptr() as u64 } else { 0 },
-            out_batch: next.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: size as u32,
-            map_fd: raw(&map),
-            ..Default::default()
-        };
-        let result = call(BPF_MAP_LOOKUP_BATCH, &mut attributes);
-        let ended = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            // One hash bucket holds more than there was room for.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && size < 1 << 20 => {
-                size *= 2;
-                keys.resize(size, K::default());
-                values.resize(size, empty);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let found = keys.iter().zip(&values).take(attributes.count as usize);
-        let goes_on = found.fold(true, |goes_on, (key, value)| each(key, value) && goes_on);
-        if ended || !goes_on {
-            return Ok(());
-        }
-        position = next;
+        std::mem::swap(&mut position, &mut next);
         begun = true;
     }
 }

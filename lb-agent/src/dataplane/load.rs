@@ -28,7 +28,6 @@ use lb_common::vip::Vip;
 
 use super::error::DataPlaneError;
 use super::pins::{Pins, Shape};
-use super::stages::connect_stages;
 
 /// The object of crate lb-ebpf, as the build script made it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
@@ -92,19 +91,23 @@ pub(super) struct Loaded {
 }
 
 /// Loads the object, with its maps pinned under `pins`, or taken over from there. No program runs and no
-/// map changes by that. The folders must be there.
+/// map changes by that. The folders must be there. What steers at tc is loaded where `by_tc` says so.
 ///
 /// # Errors
 ///
 /// Everything that a user can mend is told apart: rights, the BPF file system, another layout.
 /// What this call pinned is removed again if it fails.
-pub(super) fn load(pins: &Pins, capacity: &Capacity) -> Result<Loaded, DataPlaneError> {
+pub(super) fn load(
+    pins: &Pins,
+    capacity: &Capacity,
+    by_tc: bool,
+) -> Result<Loaded, DataPlaneError> {
     for (name, shape) in shapes(capacity) {
         pins.check(name, &shape)?;
     }
     let pinned: Vec<PathBuf> =
         map::ALL.into_iter().map(|name| pins.map(name)).filter(|path| !path.exists()).collect();
-    match load_object(pins, capacity) {
+    match load_object(pins, capacity, by_tc) {
         Ok(object) => Ok(Loaded { object, pinned }),
         Err(error) => {
             unpin(&pinned);
@@ -120,7 +123,7 @@ pub(super) fn unpin(pinned: &[PathBuf]) {
     }
 }
 
-fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
+fn load_object(pins: &Pins, capacity: &Capacity, by_tc: bool) -> Result<Ebpf, DataPlaneError> {
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(map::SERVICES, capacity.services)
@@ -143,7 +146,7 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
     }
     let mut object = loader.load(OBJECT).map_err(object_error)?;
     for (name, program) in object.programs_mut() {
-        if !STEERING_BY_TC.contains(&name) {
+        if by_tc || !STEERING_BY_TC.contains(&name) {
             load_program(name, program)?;
         }
     }
@@ -155,21 +158,19 @@ fn load_object(pins: &Pins, capacity: &Capacity) -> Result<Ebpf, DataPlaneError>
 const STEERING_BY_TC: [&str; 5] =
     ["lb_tc_steer", "lb_tc_rare", "lb_tc_deep", "lb_tc_answer", "lb_tc_stay"];
 
-/// Loads what steers at tc, unless that is done.
+/// Loads what steers at tc, unless that is done. It is to be [connected](super::connect_stages) then.
 ///
 /// # Errors
 /// Where the kernel refuses a program.
 pub(super) fn load_steering_by_tc(object: &mut Ebpf) -> Result<(), DataPlaneError> {
-    let mut loaded = false;
     for name in STEERING_BY_TC {
         let missing = || DataPlaneError::Object { detail: format!("program {name} is missing") };
         let program = object.program_mut(name).ok_or_else(missing)?;
         if matches!(program.fd(), Err(ProgramError::NotLoaded)) {
             load_program(name, program)?;
-            loaded = true;
         }
     }
-    if loaded { connect_stages(object) } else { Ok(()) }
+    Ok(())
 }
 
 /// Loads one program into the kernel.

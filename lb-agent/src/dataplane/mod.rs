@@ -62,6 +62,7 @@ pub use state::TablesMemory;
 pub use sweep::{Sweep, SweepStop, Sweeper};
 pub use trial::TrialError;
 
+use crate::config::Mode;
 use crate::plan::Plan;
 use connections::Connections;
 use layout::Direction;
@@ -124,7 +125,9 @@ impl Loaded {
         let pins = Pins::of(base, layout.version);
         let was_there = pins.exist();
         let migration = migrate::prepare(&pins, layout, running)?;
-        let loaded = load::load(&pins, &capacity);
+        // While nothing waits for it.
+        let links = running.map_or_else(|| pins.clone(), |version| pins.sibling(version));
+        let loaded = load::load(&pins, &capacity, attach::any_by_tc(&links));
         if loaded.is_err() && (migration.is_some() || !was_there) {
             // The error that matters is the first.
             let _ = pins.remove();
@@ -222,12 +225,13 @@ impl DataPlane {
             Some(migration) => migration.copy(Pass::Again).map(drop),
             None => Ok(()),
         };
+        let inherited = std::mem::take(&mut self.inherited);
+        let inherited = self.attached.iter().filter(|it| inherited.contains(&it.index));
+        if inherited.clone().any(|attached| attached.mode == Mode::Tc) {
+            load::load_steering_by_tc(&mut self.object)?;
+        }
         connect_stages(&mut self.object)?;
-        for index in std::mem::take(&mut self.inherited) {
-            let Some(attached) = self.attached.iter().find(|attached| attached.index == index)
-            else {
-                continue;
-            };
+        for attached in inherited {
             attach::switch(&mut self.object, &self.pins, attached, copy_again)?;
         }
         copy_again()
@@ -261,19 +265,18 @@ impl DataPlane {
     }
 
     /// Takes the data path back from an agent that was to follow and has ended: this one's programs are put
-    /// back into the links, and the maps are read anew. What it pinned goes.
+    /// back into the links, and the maps are read anew. What it pinned stays.
     ///
     /// # Errors
     /// Where the kernel refuses; an interface that is lost is named.
-    pub fn take_back(&mut self, successors_layout: u32) -> Result<(), DataPlaneError> {
+    pub fn take_back(&mut self) -> Result<(), DataPlaneError> {
         let maps = Maps::take(&self.pins, &self.capacity)?;
         let mut former = std::mem::replace(&mut self.maps, maps);
         lease::exchange(&former.vips, &self.maps.vips);
         // Others have handles on it.
         std::mem::swap(&mut former.vips, &mut self.maps.vips);
         self.inherited = self.attached.iter().map(|attached| attached.index).collect();
-        self.switch()?;
-        self.forget_successor(successors_layout)
+        self.switch()
     }
 
     /// Removes what an agent of this layout pinned that does not follow after all. Of the own layout it is

@@ -46,10 +46,10 @@ pub struct Checker {
 /// What the tasks share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) permits: Semaphore,
+    permits: Semaphore,
     events: mpsc::Sender<Event>,
     checks: AtomicU64,
-    pub(super) settings: Settings,
+    settings: Settings,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -223,12 +223,8 @@ impl Watch {
     /// One check, when its turn comes. The turn ends with the check: a full channel holds up the
     /// targets that have something to say, not the others.
     async fn check(&self) -> (Instant, Outcome) {
-        let _permit = self.shared.permits.acquire().await;
-        let start = Instant::now();
         let Target { address, check, schedule } = &self.target;
-        let settings = &self.shared.settings;
-        let outcome = probe::probe(*address, check, settings, schedule.timeout).await;
-        self.shared.checked();
+        let (start, outcome) = self.shared.check(*address, check, schedule.timeout).await;
         if let Outcome::NotChecked(why) = &outcome {
             self.shared.complain(&self.target, why);
         }
@@ -250,8 +246,18 @@ impl Watch {
 }
 
 impl Shared {
-    pub(super) fn checked(&self) {
+    /// Makes a check when its turn comes, for at most `limit`. When it began, and what came of it.
+    pub(super) async fn check(
+        &self,
+        address: SocketAddr,
+        check: &Check,
+        limit: Duration,
+    ) -> (Instant, Outcome) {
+        let _permit = self.permits.acquire().await;
+        let start = Instant::now();
+        let outcome = probe::probe(address, check, &self.settings, limit).await;
         self.checks.fetch_add(1, Ordering::Relaxed);
+        (start, outcome)
     }
 
     fn complain(&self, target: &Target, why: &str) {

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 
 use super::driver::Shared;
 use super::judge::Outcome;
-use super::probe;
 use crate::config::Check;
 
 /// What it found: nothing where it could not be made.
@@ -32,11 +31,7 @@ pub(super) async fn look<S: Clone + Send + 'static>(
     looks: Looks<S>,
     subject: S,
 ) {
-    let outcome = {
-        let _permit = shared.permits.acquire().await;
-        probe::probe(address, &check, &shared.settings, timeout).await
-    };
-    shared.checked();
+    let (_, outcome) = shared.check(address, &check, timeout).await;
     let found = match outcome {
         Outcome::Passed(_) => Some(Ok(())),
         Outcome::Failed(why) | Outcome::Silent(why) | Outcome::Unreachable(why) => Some(Err(why)),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
+use lb_common::layout::TABLE_VERSION;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -65,6 +66,8 @@ pub(in crate::agent) struct Talk {
     check: bool,
     lines: mpsc::Sender<UpgradeLine>,
     begun: Instant,
+    /// What this agent is.
+    own: AgentVersion,
     /// Where this agent knows the other one's layout, and not the reverse.
     successor: Option<Successor>,
 }
@@ -76,13 +79,14 @@ impl Talk {
         mode: UpgradeMode,
         check: bool,
         lines: mpsc::Sender<UpgradeLine>,
+        own: AgentVersion,
     ) -> io::Result<Self> {
         let (channel, theirs) = Channel::pair()?;
         let mut command = Command::new(&path);
         command.args(options.arguments()).arg("--take-over").stdin(Stdio::from(theirs));
         let child = command.spawn()?;
         let (hello, successor, begun) = (None, None, Instant::now());
-        Ok(Self { child, channel, hello, path, mode, check, lines, begun, successor })
+        Ok(Self { child, channel, hello, path, mode, check, lines, begun, own, successor })
     }
 
     /// Said to whoever asked. Nobody may listen any more.
@@ -224,17 +228,12 @@ impl Talk {
             layout_version: hello.layout,
             table_version: hello.tables,
         };
-        let own = AgentVersion {
-            version: String::new(),
-            layout_version: 0,
-            table_version: lb_common::layout::TABLE_VERSION,
-        };
         api::Upgrade {
             done: pid.is_some(),
             mode: self.mode,
             path: self.path.clone(),
-            to: self.hello.as_ref().map_or_else(|| own.clone(), of),
-            from: own,
+            to: self.hello.as_ref().map_or_else(|| self.own.clone(), of),
+            from: self.own.clone(),
             pid,
             took_ms: self.took_ms(),
             pause_ms: pause.map(|pause| pause.as_secs_f64() * 1e3),
@@ -273,7 +272,12 @@ impl Agent {
         }
         let path = request.path.unwrap_or_else(|| self.program.clone());
         trusted(&path).await?;
-        let talk = Talk::begin(&self.options, path.clone(), mode, request.check, lines);
+        let own = AgentVersion {
+            version: self.edition.version.to_owned(),
+            layout_version: self.edition.layout.version,
+            table_version: TABLE_VERSION,
+        };
+        let talk = Talk::begin(&self.options, path.clone(), mode, request.check, lines, own);
         let talk = talk.map_err(|error| format!("{} cannot be run: {error}", path.display()))?;
         self.upgrading = true;
         self.failures.remove(ABOUT);
@@ -340,9 +344,7 @@ impl Agent {
     pub(in crate::agent) async fn be_followed(&mut self, mut talk: Talk, open: &Open) -> bool {
         match self.try_to_be_followed(&mut talk, open).await {
             Ok(pause) => {
-                let mut outcome = talk.outcome(talk.child.id(), Some(pause));
-                outcome.from.version = self.edition.version.to_owned();
-                outcome.from.layout_version = self.edition.layout.version;
+                let outcome = talk.outcome(talk.child.id(), Some(pause));
                 let (to, pid) = (&outcome.to, outcome.pid);
                 info!(
                     from = outcome.from.version,
@@ -385,6 +387,7 @@ impl Agent {
             talk.step("another node has the VIPs");
         }
         open.close();
+        self.teller.rest();
         self.hooks.hand_over().await;
         let layout = talk.layout().unwrap_or(self.edition.layout.version);
         let (paused, done) = match self.let_take_over(talk).await {
@@ -399,7 +402,7 @@ impl Agent {
             elected.vrrp.resume();
         }
         self.seats.suspend(false);
-        self.take_back(layout).await;
+        self.take_back().await;
         self.tidy_after(Some(layout));
         Err(why)
     }
@@ -446,9 +449,9 @@ impl Agent {
     }
 
     /// Goes on with the data path, after another agent may have had it.
-    async fn take_back(&mut self, layout: u32) {
+    async fn take_back(&mut self) {
         let about = ABOUT.to_owned();
-        if let Err(error) = self.dataplane.take_back(layout) {
+        if let Err(error) = self.dataplane.take_back() {
             warn!(%error, "taking the data path back");
             self.failures.insert(about, format!("the data path was not taken back: {error}"));
         }

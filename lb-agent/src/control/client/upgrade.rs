@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use hyper::{Method, Response};
 
-use super::{ANSWER_BYTES_MAX, Client, ClientError, json, refusal};
+use super::{ANSWER_BYTES_MAX, Client, ClientError, json, refusal, request};
 use crate::control::api::{Upgrade, UpgradeLine, UpgradeRequest, UpgradeStep};
 
 const PATH: &str = "/v1/upgrade";
@@ -69,20 +66,12 @@ impl Client {
         }
     }
 
-    async fn begin(&self, request: &UpgradeRequest) -> Result<Response<Incoming>, ClientError> {
-        let http = |source| ClientError::Http { socket: self.socket.clone(), source };
-        let question = Request::builder()
-            .method("POST")
-            .uri(PATH)
-            .header(header::HOST, "lb-agent")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(json(request)))
-            .map_err(|source| ClientError::Unaskable { name: PATH.to_owned(), source })?;
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    async fn begin(&self, wanted: &UpgradeRequest) -> Result<Response<Incoming>, ClientError> {
+        let question = request(Method::POST, PATH, json(wanted))?;
+        let (mut sender, connection) = self.connect().await?;
         // Its errors reach whoever reads the answer.
         tokio::spawn(connection);
+        let http = |source| ClientError::Http { socket: self.socket.clone(), source };
         sender.send_request(question).await.map_err(http)
     }
 }

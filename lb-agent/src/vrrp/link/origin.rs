@@ -11,7 +11,7 @@ use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use crate::netlink::Mac;
-use crate::packet_socket::{bind, ignore_outgoing};
+use crate::packet_socket::{JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, RETURN, bind, ignore_outgoing};
 use crate::vrrp::packet::PROTOCOL;
 
 /// Senders that are remembered; where they are forged, the first ones.
@@ -21,11 +21,6 @@ const FRAMES_PER_LOOK: usize = 128;
 /// A header of IPv6, the longer one.
 const HEADER_BYTES: usize = 40;
 
-// Opcodes of classic BPF (linux/bpf_common.h).
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const JUMP_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 /// Where a filter reads the protocol of a frame (`SKF_AD_OFF + SKF_AD_PROTOCOL`, linux/filter.h).
 const FRAME_PROTOCOL: u32 = (-0x1000_i32).cast_unsigned();
 

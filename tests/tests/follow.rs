@@ -6,33 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lb_agent::control::api::{Role, Status};
-use lb_tests::lab::agent::{Agent, trusted_binary};
+use lb_tests::lab::agent::{Agent, LONE_NODE, trusted_binary};
 use lb_tests::lab::{Lab, Offloads};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_lb-lab");
 const LIMIT: Duration = Duration::from_secs(20);
-
-const CONFIGURATION: &str = r#"
-interface = "ens33"
-virtual_addresses = ["192.168.139.150"]
-active = "node"
-
-[[node]]
-name = "node"
-address = "192.168.139.133"
-
-[[service]]
-name = "api"
-port = 8443
-backends = ["192.168.139.133:6443"]
-"#;
 
 #[test]
 fn a_role_by_hand_and_what_is_known_of_backends_outlive_an_upgrade() -> Result<()> {
     let lab = Lab::new(Path::new(TOOL))?;
     let host = lab.host("node").interface("ens33", "lan", &["192.168.139.133/24"]);
     let host = host.offloads(Offloads::Off).start()?;
-    let mut agent = Agent::start(&host, CONFIGURATION)?;
+    let mut agent = Agent::start(&host, LONE_NODE)?;
     agent.wait_until_active(LIMIT)?;
     // Nobody listens there.
     agent

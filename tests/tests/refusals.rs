@@ -8,26 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::layout::LAYOUT_VERSION;
+use lb_tests::lab::agent::LONE_NODE;
 use lb_tests::lab::{self, Host, Lab, Offloads, Process, tool};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_lb-lab");
 const NIC: &str = "ens33";
 const LIMIT: Duration = Duration::from_secs(20);
-
-const CONFIGURATION: &str = r#"
-interface = "ens33"
-virtual_addresses = ["192.168.139.150"]
-active = "node"
-
-[[node]]
-name = "node"
-address = "192.168.139.133"
-
-[[service]]
-name = "api"
-port = 8443
-backends = ["192.168.139.133:6443"]
-"#;
 
 struct Machine {
     host: Host,
@@ -116,7 +102,7 @@ impl Machine {
 #[test]
 fn a_missing_interface_is_named() -> Result<()> {
     let machine = Machine::new()?;
-    let agent = machine.agent(&CONFIGURATION.replace("ens33", "ens34"))?;
+    let agent = machine.agent(&LONE_NODE.replace("ens33", "ens34"))?;
     let (code, said) = machine.refused(agent)?;
     ensure!(code == 1 && said.contains("no interface ens34"), "{code}: {said}");
     machine.is_untouched()
@@ -125,7 +111,7 @@ fn a_missing_interface_is_named() -> Result<()> {
 #[test]
 fn a_wrong_configuration_is_refused_with_its_place() -> Result<()> {
     let machine = Machine::new()?;
-    let agent = machine.agent(&CONFIGURATION.replace("backends", "backend"))?;
+    let agent = machine.agent(&LONE_NODE.replace("backends", "backend"))?;
     let mut process = machine.host.spawn("lb-agent", agent)?;
     let status = process.wait(LIMIT)?;
     let said = process.log();
@@ -139,7 +125,7 @@ fn a_foreign_xdp_program_is_left_alone() -> Result<()> {
     // The lab's own pass-all program stands for another product's.
     let machine = Machine::new()?;
     let _foreign = machine.host.namespace().within(|| lab::Pass::attach(NIC))?;
-    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    let (code, said) = machine.refused(machine.agent(LONE_NODE)?)?;
     ensure!(code == 1 && said.contains("another XDP program"), "{code}: {said}");
     ensure!(said.contains("xdp off"), "the remedy is missing: {said}");
     let links =
@@ -151,8 +137,8 @@ fn a_foreign_xdp_program_is_left_alone() -> Result<()> {
 #[test]
 fn a_second_agent_leaves_the_first_alone() -> Result<()> {
     let machine = Machine::new()?;
-    let mut first = machine.running(CONFIGURATION)?;
-    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    let mut first = machine.running(LONE_NODE)?;
+    let (code, said) = machine.refused(machine.agent(LONE_NODE)?)?;
     ensure!(code == 1 && said.contains("another agent answers"), "{code}: {said}");
     first.require_running()
 }
@@ -162,7 +148,7 @@ fn a_metrics_address_in_use_is_named() -> Result<()> {
     let machine = Machine::new()?;
     let _busy =
         machine.host.namespace().within(|| Ok(std::net::TcpListener::bind("127.0.0.1:9633")?))?;
-    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    let (code, said) = machine.refused(machine.agent(LONE_NODE)?)?;
     ensure!(code == 1 && said.contains("127.0.0.1:9633"), "{code}: {said}");
     machine.is_untouched()
 }
@@ -172,7 +158,7 @@ fn another_layout_is_not_touched() -> Result<()> {
     let machine = Machine::new()?;
     let other = machine.host.bpf_directory().join("v999/maps");
     fs::create_dir_all(&other)?;
-    let (code, said) = machine.refused(machine.agent(CONFIGURATION)?)?;
+    let (code, said) = machine.refused(machine.agent(LONE_NODE)?)?;
     ensure!(code == 1 && said.contains("another layout version"), "{code}: {said}");
     ensure!(said.contains("--purge") && other.exists(), "{said}");
     machine.is_untouched()
@@ -181,7 +167,7 @@ fn another_layout_is_not_touched() -> Result<()> {
 #[test]
 fn without_root_it_says_so() -> Result<()> {
     let machine = Machine::new()?;
-    let agent = machine.agent(CONFIGURATION)?;
+    let agent = machine.agent(LONE_NODE)?;
     // Root but for its capabilities: the folders of a test run are not everybody's.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--"]);
@@ -196,7 +182,7 @@ fn a_vip_of_another_machine_is_not_taken() -> Result<()> {
     let machine = Machine::new()?;
     let other = machine.lab.host("other").interface(NIC, "lan", &["192.168.139.150/24"]).start()?;
     // Configured as the active one, and then told to by hand.
-    let mut agent = machine.running(CONFIGURATION)?;
+    let mut agent = machine.running(LONE_NODE)?;
     let (code, said) = machine.refused(machine.lbctl(&["role", "active"])?)?;
     let holder = lab::format_mac(other.mac(NIC)?);
     ensure!(code == 1 && said.contains("held by another machine"), "{code}: {said}");
@@ -209,7 +195,7 @@ fn a_vip_of_another_machine_is_not_taken() -> Result<()> {
 fn without_a_bpf_file_system_it_says_what_to_mount() -> Result<()> {
     let machine = Machine::new()?;
     let ordinary = machine.host.directory().join("bpf");
-    let agent = machine.agent_at(CONFIGURATION, &ordinary, machine.host.cgroup())?;
+    let agent = machine.agent_at(LONE_NODE, &ordinary, machine.host.cgroup())?;
     let (code, said) = machine.refused(agent)?;
     ensure!(code == 1 && said.contains("mount -t bpf"), "{code}: {said}");
     machine.is_untouched()
@@ -220,7 +206,7 @@ fn without_cgroup2_it_serves_and_says_what_does_not_work() -> Result<()> {
     let machine = Machine::new()?;
     // An ordinary folder, as where no cgroup2 is mounted.
     let ordinary = machine.host.directory();
-    let agent = machine.agent_at(CONFIGURATION, &machine.host.bpf_directory(), ordinary)?;
+    let agent = machine.agent_at(LONE_NODE, &machine.host.bpf_directory(), ordinary)?;
     let _agent = machine.serving(agent)?;
     let output = machine.lbctl(&["status", "-o", "json"])?.output()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -231,7 +217,7 @@ fn without_cgroup2_it_serves_and_says_what_does_not_work() -> Result<()> {
 
 /// The configuration of an agent that leaves nothing when it ends.
 fn removed() -> String {
-    format!("{CONFIGURATION}\n[data_path]\non_stop = \"remove\"\n")
+    format!("{LONE_NODE}\n[data_path]\non_stop = \"remove\"\n")
 }
 
 #[test]
@@ -256,7 +242,7 @@ fn pins(machine: &Machine) -> PathBuf {
 fn an_agent_that_ends_leaves_the_data_path_to_the_next() -> Result<()> {
     let machine = Machine::new()?;
     for _ in 0..2 {
-        let mut agent = machine.running(CONFIGURATION)?;
+        let mut agent = machine.running(LONE_NODE)?;
         agent.signal(nix::sys::signal::Signal::SIGTERM)?;
         let status = agent.wait(LIMIT)?;
         ensure!(status.success(), "{status}: {}", agent.log());

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use lb_agent::announce::{Interface, LinkSocket};
-use nix::net::if_::if_nametoindex;
+use anyhow::Result;
 
 use super::ownership::Ownership;
 use crate::lab::capture::Capture;
@@ -35,11 +33,7 @@ impl Asker {
     /// Where there is no such interface, or no packet socket can be opened.
     pub fn start(host: &Host, interface: &str, from: Ipv4Addr, address: Ipv4Addr) -> Result<Self> {
         let own = host.mac(interface)?;
-        let mut socket = host.namespace().within(|| {
-            let index = if_nametoindex(interface).context("an interface to ask on")?;
-            let interface = Interface { index, name: interface.to_owned(), mac: own };
-            LinkSocket::sender(&interface).context("a socket to ask by")
-        })?;
+        let mut socket = host.link_socket(interface)?;
         let capture = host.capture(interface)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

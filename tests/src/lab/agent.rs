@@ -38,6 +38,22 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// The configuration of a node that is alone and active. Nobody listens where its backend should.
+pub const LONE_NODE: &str = r#"
+interface = "ens33"
+virtual_addresses = ["192.168.139.150"]
+active = "node"
+
+[[node]]
+name = "node"
+address = "192.168.139.133"
+
+[[service]]
+name = "api"
+port = 8443
+backends = ["192.168.139.133:6443"]
+"#;
+
 /// A copy of a binary that root alone can change, as an agent wants of the one that is to follow it: a checkout may be
 /// anybody's.
 ///

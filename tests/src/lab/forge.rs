@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use lb_agent::announce::{Interface, LinkSocket};
 use lb_agent::vrrp::packet::PROTOCOL;
-use nix::net::if_::if_nametoindex;
 
 use super::Host;
 use crate::packet::checksum;
@@ -40,11 +38,6 @@ impl Host {
         let sum = checksum::of(&[&header]);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         let frame = [&GROUP_MAC, &mac, &[0x08, 0x00][..], &header, payload].concat();
-        self.namespace().within(|| {
-            let index = if_nametoindex(interface)?;
-            let interface = Interface { index, name: interface.to_owned(), mac };
-            LinkSocket::sender(&interface)?.send(&frame)?;
-            Ok(())
-        })
+        Ok(self.link_socket(interface)?.send(&frame)?)
     }
 }

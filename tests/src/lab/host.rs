@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use lb_agent::announce::{Interface, LinkSocket};
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use super::namespace::Namespace;
 use super::process::{Place, Process};
@@ -284,6 +285,19 @@ impl Host {
     pub fn capture(&self, interface: &str) -> Result<capture::Capture> {
         let port = self.link(interface)?.port.clone();
         self.lab.switch.within(move || capture::Capture::start(&port))
+    }
+
+    /// A socket that sends whole frames from an interface.
+    ///
+    /// # Errors
+    /// Where there is no such interface, or no packet socket can be opened.
+    pub fn link_socket(&self, interface: &str) -> Result<LinkSocket> {
+        let mac = self.mac(interface)?;
+        self.namespace.within(|| {
+            let index = if_nametoindex(interface).context("an interface to send on")?;
+            let interface = Interface { index, name: interface.to_owned(), mac };
+            LinkSocket::sender(&interface).context("a socket to send by")
+        })
     }
 
     /// Pulls the cable out of an interface, or plugs it in again.

@@ -2,6 +2,7 @@
 //! node, up and agreeing before a scenario begins.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use crate::backend::{Backend, Mode};
 use crate::client::{Arguments, Connections, Load, Report};
 use crate::lab::agent::Agent;
 use crate::lab::certificate::Certificate;
+use crate::lab::peer::proxy::{Kind, Proxy};
 use crate::lab::{Host, Lab};
 
 const LAN: &str = "lan";
@@ -219,6 +221,34 @@ impl Cluster {
         let backend = Backend::start(&self.lab, self.host(name)?, mode, &listen, certificate)?;
         self.backends.insert((name.to_owned(), mode), backend);
         Ok(())
+    }
+
+    /// On the first machine, which gets the VIP: a proxy before the servers of this mode, instead of agents.
+    ///
+    /// # Errors
+    /// Where it is not installed, or does not come up.
+    pub fn start_proxy(&self, kind: Kind, mode: Mode, family: Family) -> Result<Proxy> {
+        let host = &self.nodes.first().context("no machine")?.host;
+        host.namespace().ip(&format!("address add {} dev {NIC}", shape::vip(family)))?;
+        Proxy::start(host, kind, shape::target(mode, family), &self.servers(mode, family))
+    }
+
+    /// Where the servers of this mode listen.
+    pub fn servers(&self, mode: Mode, family: Family) -> Vec<SocketAddr> {
+        let names = self.shape.backend_names();
+        names.iter().map(|name| shape::backend(name, mode, family)).collect()
+    }
+
+    /// How often each virtual router of each node has changed its state.
+    ///
+    /// # Errors
+    /// Where an agent does not run or answer.
+    pub fn vrrp_transitions(&self) -> Result<Vec<u64>> {
+        let mut all = Vec::new();
+        for node in &self.nodes {
+            all.extend(node.agent()?.vrrp()?.iter().map(|router| router.transitions));
+        }
+        Ok(all)
     }
 
     /// # Errors

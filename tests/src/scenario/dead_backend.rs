@@ -12,7 +12,7 @@ use super::shape::{self, Family, NIC, Shape, backend, sources};
 use super::stage::Stage;
 use crate::backend::{Backend, Mode};
 use crate::client::{Arguments, End, Load, Report, Watchers};
-use crate::lab::peer::proxy::{Kind, Proxy};
+use crate::lab::peer::proxy::Kind;
 
 /// Clients of each family: some for each backend.
 const WATCHERS: usize = 24;
@@ -238,12 +238,8 @@ fn restore(cluster: &mut Cluster, victim: &str, death: Death) -> Result<()> {
 fn beside(stage: &mut Stage, kind: Kind) -> Result<()> {
     let family = Family::V4;
     let cluster = Cluster::machines(stage, Shape::masters(&[Mode::Tcp]))?;
-    let host = &cluster.nodes[0].host;
-    host.namespace().ip(&format!("address add {}/32 dev {NIC}", shape::vip(family)))?;
-    let servers = cluster.shape.backend_names();
-    let servers: Vec<_> = servers.iter().map(|name| backend(name, Mode::Tcp, family)).collect();
     let target = shape::target(Mode::Tcp, family);
-    let _proxy = Proxy::start(host, kind, target, &servers)?;
+    let _proxy = cluster.start_proxy(kind, Mode::Tcp, family)?;
     let watchers =
         Watchers::start(cluster.host("client1")?, target, &sources("client1", family), WATCHERS)?;
     stage.step(&format!("the link of master3 goes down behind {}", kind.name()));

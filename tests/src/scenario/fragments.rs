@@ -2,9 +2,7 @@
 //! servers on the nodes and behind NAT, and come back in pieces; every byte is compared. TCP comes with
 //! destination options, so that no packet of it is a plain one.
 
-use anyhow::{Context as _, Result};
-use lb_agent::announce::{Interface, LinkSocket};
-use nix::net::if_::if_nametoindex;
+use anyhow::Result;
 
 use super::cluster::Cluster;
 use super::shape::{Family, NIC, Shape, address, sources, target, vip};
@@ -154,10 +152,6 @@ fn pieces(client: &Host, holder: &Host) -> Result<Vec<Frame>> {
 }
 
 fn send(host: &Host, frames: &[Frame]) -> Result<()> {
-    let mac = host.mac(NIC)?;
-    host.namespace().within(|| {
-        let index = if_nametoindex(NIC).context("the client's interface")?;
-        let mut socket = LinkSocket::sender(&Interface { index, name: NIC.to_owned(), mac })?;
-        frames.iter().try_for_each(|frame| Ok(socket.send(&frame.bytes()?)?))
-    })
+    let mut socket = host.link_socket(NIC)?;
+    frames.iter().try_for_each(|frame| Ok(socket.send(&frame.bytes()?)?))
 }

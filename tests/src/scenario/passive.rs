@@ -7,16 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use lb_agent::announce::{Interface, LinkSocket};
+use lb_agent::announce::LinkSocket;
 use lb_agent::control::api::{Backend, BackendState, Uses};
-use nix::net::if_::if_nametoindex;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpSocket;
 
 use super::cluster::{Cluster, SETTLE};
 use super::shape::{self, Family, NIC, Shape, sources};
 use super::stage::Stage;
-use crate::backend::Mode;
+use crate::backend::{Answer, Mode};
 use crate::lab::flood::{Flood, Target};
 
 const FAMILY: Family = Family::V4;
@@ -117,7 +116,7 @@ fn floods(stage: &mut Stage, cluster: &Cluster) -> Result<()> {
     };
     let first = unanswered(cluster)?;
     stage.step("spoofed SYNs that are sent again");
-    let again = Spoofed::new(cluster, target)?;
+    let mut again = Spoofed::new(cluster, target)?;
     again.send()?;
     std::thread::sleep(AGAIN);
     again.send()?;
@@ -345,15 +344,15 @@ async fn answer(source: IpAddr) -> io::Result<String> {
     let stream = socket.connect(shape::target(Mode::Tcp, FAMILY)).await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
-    let answer: serde_json::Value = serde_json::from_str(&line)?;
-    Ok(answer["backend"].as_str().unwrap_or_default().to_owned())
+    let answer: Answer = serde_json::from_str(&line)?;
+    Ok(answer.backend)
 }
 
 const SPOOFED: u16 = 200;
 
 /// SYNs of clients that are none, to be sent more than once.
 struct Spoofed {
-    socket: std::cell::RefCell<LinkSocket>,
+    socket: LinkSocket,
     frames: Vec<Vec<u8>>,
 }
 
@@ -361,18 +360,13 @@ impl Spoofed {
     fn new(cluster: &Cluster, to: Target) -> Result<Self> {
         let host = cluster.host("client2")?;
         let own = host.mac(NIC)?;
-        let socket = host.namespace().within(|| {
-            let index = if_nametoindex(NIC).context("an interface to send on")?;
-            let interface = Interface { index, name: NIC.to_owned(), mac: own };
-            LinkSocket::sender(&interface).context("a packet socket")
-        })?;
         let frames = (0..SPOOFED).map(|number| syn(own, to, number)).collect();
-        Ok(Self { socket: std::cell::RefCell::new(socket), frames })
+        Ok(Self { socket: host.link_socket(NIC)?, frames })
     }
 
-    fn send(&self) -> Result<()> {
-        let mut socket = self.socket.borrow_mut();
-        self.frames.iter().try_for_each(|frame| socket.send(frame).context("a spoofed SYN"))
+    fn send(&mut self) -> Result<()> {
+        let Self { socket, frames } = self;
+        frames.iter().try_for_each(|frame| socket.send(frame).context("a spoofed SYN"))
     }
 }
 

@@ -7,13 +7,13 @@ use anyhow::Result;
 use lb_agent::control::api;
 
 use super::cluster::{Cluster, SETTLE};
-use super::shape::{self, Family, NIC, Shape, Vrrp, sources};
+use super::shape::{Family, Shape, Vrrp, sources};
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections, Load};
 use crate::lab::agent::Agent;
-use crate::lab::peer::proxy::{Kind, Proxy};
+use crate::lab::peer::proxy::Kind;
 
 /// Over all nodes.
 const RELOADS: u64 = 1000;
@@ -234,12 +234,8 @@ fn come_and_go(stage: &mut Stage) -> Result<()> {
 fn beside(stage: &mut Stage, kind: Kind) -> Result<()> {
     let family = Family::V4;
     let cluster = Cluster::machines(stage, Shape::masters(&[Mode::Https]))?;
-    let host = &cluster.nodes[0].host;
-    host.namespace().ip(&format!("address add {}/32 dev {NIC}", shape::vip(family)))?;
-    let servers = cluster.shape.backend_names();
-    let servers: Vec<_> =
-        servers.iter().map(|name| shape::backend(name, Mode::Https, family)).collect();
-    let mut proxy = Proxy::start(host, kind, shape::target(Mode::Https, family), &servers)?;
+    let servers = cluster.servers(Mode::Https, family);
+    let mut proxy = cluster.start_proxy(kind, Mode::Https, family)?;
     let workers = proxy.workers()?;
     let arguments = |client| Arguments {
         concurrency: 8,

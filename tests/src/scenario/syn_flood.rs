@@ -1,7 +1,7 @@
 //! `syn-flood`: clients connect while a flood of spoofed SYNs takes all that this machine can send, to the
 //! load balancer, and in the same run to nginx and to haproxy as people run them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +12,7 @@ use super::stage::Stage;
 use crate::backend::Mode;
 use crate::client::{Arguments, Connections, Report};
 use crate::lab::flood::{Flood, Sent, Target};
-use crate::lab::peer::proxy::{Kind, Proxy};
+use crate::lab::peer::proxy::Kind;
 
 /// SYNs that a node takes as they are.
 const SYNS_PER_SECOND: u32 = 1000;
@@ -89,12 +89,7 @@ fn load_balancer(stage: &mut Stage) -> Result<f64> {
 /// The same machines without the agent: the first has the address and runs the proxy.
 fn proxy(stage: &mut Stage, kind: Kind) -> Result<f64> {
     let cluster = Cluster::machines(stage, shape())?;
-    let host = &cluster.nodes.first().context("no machine")?.host;
-    host.namespace().ip(&format!("address add {}/32 dev {NIC}", shape::vip(FAMILY)))?;
-    let names = cluster.shape.backend_names();
-    let servers: Vec<SocketAddr> =
-        names.iter().map(|name| shape::backend(name, Mode::Tcp, FAMILY)).collect();
-    let _proxy = Proxy::start(host, kind, shape::target(Mode::Tcp, FAMILY), &servers)?;
+    let _proxy = cluster.start_proxy(kind, Mode::Tcp, FAMILY)?;
     measure(stage, &cluster, kind.name())
 }
 

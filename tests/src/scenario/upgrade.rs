@@ -12,6 +12,7 @@ use lb_agent::control::api::{Role, Upgrade};
 use lb_common::layout::LAYOUT_VERSION;
 
 use super::cluster::{Cluster, SETTLE};
+use super::failover::median;
 use super::reload::loads;
 use super::shape::{self, Family, Shape, Vrrp, sources};
 use super::stage::Stage;
@@ -51,11 +52,11 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
         next: trusted_binary("lb-agent-next", &directory)?.display().to_string(),
     };
     run.proceed(20)?;
-    let before = run.transitions()?;
+    let before = run.cluster.vrrp_transitions()?;
     run.in_place(stage)?;
     run.failing(stage)?;
     run.other_layout(stage)?;
-    let after = run.transitions()?;
+    let after = run.cluster.vrrp_transitions()?;
     let text = "VRRP has not moved by all that";
     stage.claim(text, before == after, format!("{before:?}, {after:?}"));
     run.proceed(50)?;
@@ -119,14 +120,6 @@ impl Run {
 
     fn agent(&mut self, node: usize) -> Result<&mut Agent> {
         self.cluster.nodes[node].agent_mut()
-    }
-
-    fn transitions(&self) -> Result<Vec<u64>> {
-        let mut all = Vec::new();
-        for node in &self.cluster.nodes {
-            all.extend(node.agent()?.vrrp()?.iter().map(|router| router.transitions));
-        }
-        Ok(all)
     }
 
     fn upgrade(&mut self, node: usize, arguments: &[&str]) -> Result<Upgrade> {
@@ -211,7 +204,7 @@ impl Run {
         what: &str,
         why: &str,
     ) -> Result<()> {
-        let before = (self.agent(node)?.process().id(), self.transitions()?);
+        let before = (self.agent(node)?.process().id(), self.cluster.vrrp_transitions()?);
         let path = path.display().to_string();
         let said = match self.agent(node)?.upgrade([&path]) {
             Ok(upgrade) => format!("{upgrade:?}"),
@@ -221,7 +214,7 @@ impl Run {
         stage.claim(&text, said.contains(why), said.trim());
         self.cluster.settle()?;
         self.proceed(10)?;
-        let after = (self.agent(node)?.process().id(), self.transitions()?);
+        let after = (self.agent(node)?.process().id(), self.cluster.vrrp_transitions()?);
         let held = self.agent(node)?.status()?.virtual_addresses.iter().all(|vip| vip.held);
         let text =
             format!("after it ({what}) the same process has the VIPs, without a change of VRRP");
@@ -270,11 +263,11 @@ impl Run {
     fn handing_over(&mut self, stage: &mut Stage) -> Result<()> {
         stage.step("an agent hands over, and is followed then");
         let node = self.active()?;
-        let before: u64 = self.transitions()?.iter().sum();
+        let before: u64 = self.cluster.vrrp_transitions()?.iter().sum();
         self.upgrade(node, &["--hand-over"])?;
         let agent = self.agent(node)?;
         agent.wait_until("it is Backup", SETTLE, |status| status.role == Role::Backup)?;
-        let after: u64 = self.transitions()?.iter().sum();
+        let after: u64 = self.cluster.vrrp_transitions()?.iter().sum();
         let now = self.active()?;
         let text = "another node is Active then, by one change on each, in each family";
         let holds = now != node && after - before == 4;
@@ -287,7 +280,7 @@ impl Run {
         self.pauses.sort_unstable_by(f64::total_cmp);
         stage.figure("upgrades", self.took.len() as u64);
         stage.figure("upgrade_ms_median", self.took[self.took.len() / 2]);
-        stage.figure("vrrp_pause_ms_median", self.pauses[self.pauses.len() / 2]);
+        stage.figure("vrrp_pause_ms_median", median(&self.pauses));
         stage.figure("vrrp_pause_ms_most", self.pauses[self.pauses.len() - 1]);
     }
 }

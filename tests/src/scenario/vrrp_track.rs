@@ -414,11 +414,7 @@ fn await_priority(cluster: &Cluster, on: usize, wanted: u8) -> Result<()> {
 
 /// Of all nodes and families: two for each family that moves.
 fn transitions(cluster: &Cluster) -> Result<u64> {
-    let mut sum = 0;
-    for node in &cluster.nodes {
-        sum += node.agent()?.vrrp()?.iter().map(|router| router.transitions).sum::<u64>();
-    }
-    Ok(sum)
+    Ok(cluster.vrrp_transitions()?.iter().sum())
 }
 
 /// Waits until the Active node has advertised so many times more.

@@ -74,7 +74,7 @@ fn plan(config: &Config, node: &str, own: &[IpAddr], tables: &Tables) {
         known_macs: &HashMap::new(),
         syn_cookies: true,
         attached: &[2],
-        usable: &|_, _| Usable { alive: true, accepts: true, gone: false },
+        usable: &|_, _| Usable { alive: true, accepts: true, ..Usable::NOT },
     });
     let planned: usize = config.services.iter().map(|service| service.addresses.len()).sum();
     assert_eq!(plan.services.len(), planned, "each service at each of its addresses");

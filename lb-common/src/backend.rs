@@ -27,6 +27,9 @@ pub const ALIVE: u8 = 1;
 /// The backend takes new connections. Without it, but [`ALIVE`], it is draining.
 pub const ACCEPTS: u8 = 2;
 
+/// The [reluctance](Backend::reluctance) of a backend that takes no client while another one does.
+pub const RELUCTANT: u32 = 1 << 16;
+
 /// The value of the map `backends`, at index [`Service::backends`](crate::service::Service) plus
 /// the relative index that a bucket names.
 ///
@@ -49,8 +52,9 @@ pub struct Backend {
     pub source_mac: [u8; 6],
     /// The interface towards the next hop.
     pub ifindex: u32,
-    /// Room for what comes (slow start, a limit of connections); zero.
-    pub reserved: u32,
+    /// While it starts slowly: new connections of clients whose [chance](crate::bucket::chance) is below this go
+    /// to a later rank, if one accepts them. From [`RELUCTANT`] down to 0, as it takes more and more.
+    pub reluctance: u32,
     /// Room for the outer address of a tunnel; unspecified.
     pub tunnel: Address,
     /// Room; zero.
@@ -67,7 +71,7 @@ impl Backend {
         port_be: 0,
         source_mac: [0; 6],
         ifindex: 0,
-        reserved: 0,
+        reluctance: 0,
         tunnel: Address::UNSPECIFIED,
         reserved_tail: [0; 8],
     };
@@ -88,4 +92,5 @@ pub struct BackendCounters {
 
 const _: () = assert!(size_of::<Backend>() == 64);
 const _: () = assert!(core::mem::offset_of!(Backend, mac) % 8 == 0);
+const _: () = assert!(core::mem::offset_of!(Backend, reluctance) % 4 == 0);
 const _: () = assert!(size_of::<BackendCounters>() == 24);

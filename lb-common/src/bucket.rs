@@ -29,6 +29,13 @@ pub const fn slot(hash: u64, slots: u32) -> u32 {
     (((hash >> 32) * slots as u64) >> 32) as u32
 }
 
+/// The chance of a hash's client, below [`RELUCTANT`](crate::backend::RELUCTANT): those with a small one are the
+/// last to come to a backend that starts slowly. No bit of it is among those that decide on the slot.
+#[inline(always)]
+pub const fn chance(hash: u64) -> u32 {
+    hash as u32 & 0xffff
+}
+
 const _: () = assert!(size_of::<Bucket>() == 16);
 
 #[cfg(test)]

@@ -21,11 +21,12 @@
 //! depends on another.
 
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
-use lb_common::bucket::{Bucket, NONE, RANKS};
+use lb_common::bucket::{Bucket, NONE, RANKS, chance};
 use lb_common::counter::Verdict;
 use lb_common::service::Service;
 
 use crate::environment::{Node, Owner};
+use crate::opaque::unknown;
 use crate::parse::Packet;
 use crate::wire::Mac;
 
@@ -51,13 +52,15 @@ pub enum Choice {
 }
 
 /// Ranks of one bucket by what can be said of their backends: bit `n` is rank `n`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Ranks {
     local: u32,
     direct: u32,
     nat: u32,
     alive: u32,
     accepts: u32,
+    /// Start so slowly that this client is not for them yet.
+    reluctant: u32,
     /// The frame came from this one.
     sender: u32,
     /// How many are direct.
@@ -66,9 +69,14 @@ struct Ranks {
 
 impl Ranks {
     #[inline(always)]
-    fn survey<N: Node>(node: &N, service: &Service, bucket: &Bucket, sender: Mac) -> Self {
-        let mut ranks =
-            Self { local: 0, direct: 0, nat: 0, alive: 0, accepts: 0, sender: 0, peers: 0 };
+    fn survey<N: Node>(
+        node: &N,
+        service: &Service,
+        bucket: &Bucket,
+        sender: Mac,
+        chance: u32,
+    ) -> Self {
+        let mut ranks = Self::default();
         for rank in 0..RANKS {
             let relative = bucket.ranks[rank];
             if relative == NONE {
@@ -78,6 +86,7 @@ impl Ranks {
                 break;
             };
             ranks.note(rank as u32, backend.delivery, backend.state);
+            ranks.reluctant |= below(chance, backend.reluctance) << rank;
             ranks.sender |=
                 Mac::from_bytes(backend.mac).differs(sender).wrapping_sub(1) >> 31 << rank;
         }
@@ -141,6 +150,12 @@ const fn is(a: u8, b: u8) -> u32 {
     (((a ^ b) as u32).wrapping_sub(1)) >> 31
 }
 
+/// 1 where the first is less, without a branch: of eight the verifier would try each outcome with each.
+#[inline(always)]
+fn below(a: u32, b: u32) -> u32 {
+    (unknown((a as u64).wrapping_sub(b as u64)) >> 63) as u32
+}
+
 /// The lowest rank of a set that is not empty, by a multiplication (a de Bruijn sequence): BPF has
 /// no instruction to count zeros.
 #[inline(always)]
@@ -155,30 +170,36 @@ fn index_at(service: &Service, bucket: &Bucket, rank: usize) -> u32 {
     service.backends.wrapping_add(bucket.ranks[rank & (RANKS - 1)] as u32)
 }
 
-/// Chooses for a packet that may begin something: the first backend that accepts.
+/// Chooses for a packet that may begin something: the first backend that accepts. `hash` is the client's.
 #[inline(always)]
 pub fn for_new<N: Node>(
     node: &N,
     packet: &Packet,
     service: &Service,
     bucket: &Bucket,
+    hash: u64,
     sender: Mac,
     from_peer: bool,
 ) -> Choice {
-    let index = index_at(service, bucket, 0);
+    let (index, chance) = (index_at(service, bucket, 0), chance(hash));
     if !from_peer
         && let Some(first) = node.backend(index)
         && first.state & ACCEPTS != 0
         && first.delivery == DIRECT
+        && first.reluctance <= chance
     {
         return Choice::Direct { index, verdict: Verdict::DirectNew, ttl: less_one(packet) };
     }
-    let ranks = Ranks::survey(node, service, bucket, sender);
+    let ranks = Ranks::survey(node, service, bucket, sender, chance);
     let accepting = ranks.accepts & (ranks.local | ranks.direct | ranks.nat);
     let mut open = accepting & ranks.turns(from_peer);
     if open == 0 && ranks.local == 0 {
         // The sender's table names this node, this node's the sender alone.
         open = accepting;
+    }
+    // Who is chosen by a peer takes what comes.
+    if !from_peer && open & !ranks.reluctant != 0 {
+        open &= !ranks.reluctant;
     }
     let local = open & ranks.local;
     if local != 0 && lowest(open) == lowest(local) {
@@ -246,7 +267,7 @@ pub fn for_owner<N: Node>(
             ttl: less_one(packet),
         };
     }
-    let ranks = Ranks::survey(node, service, bucket, sender);
+    let ranks = Ranks::survey(node, service, bucket, sender, 0);
     // Who sends is alive.
     let alive = ranks.alive | ranks.sender;
     let turns = ranks.turns(from_peer);
@@ -329,6 +350,13 @@ mod tests {
     fn the_lowest_rank_of_every_set_is_found() {
         for set in 1..256u32 {
             assert_eq!(lowest(set), set.trailing_zeros() as usize, "{set:#b}");
+        }
+    }
+
+    #[test]
+    fn less_without_a_branch_is_less() {
+        for (a, b) in [(0, 0), (0, 1), (1, 0), (0xffff, 0x1_0000), (0xffff, 0xffff), (7, 6)] {
+            assert_eq!(below(a, b), u32::from(a < b), "{a} {b}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The node's own processes: a socket that names a service is sent to a backend before it leaves,
 //! with no VIP involved.
 
-use lb_common::backend::{ACCEPTS, Delivery};
-use lb_common::bucket::{NONE, RANKS, slot};
+use lb_common::backend::{ACCEPTS, Backend, Delivery};
+use lb_common::bucket::{NONE, RANKS, chance, slot};
 use lb_common::counter::Verdict;
 use lb_common::flow::Endpoint;
 use lb_common::hash::mix;
@@ -40,10 +40,13 @@ pub fn backend_for<N: Node>(
     found
 }
 
-/// The first accepting backend of the socket's bucket, of any delivery: each can be connected to.
+/// The first accepting backend of the socket's bucket, of any delivery: each can be connected to. One that
+/// starts slowly may leave it to a later one, or where only one here is asked for, to nobody.
 #[inline(always)]
 fn first<N: Node>(node: &N, cookie: u64, service: &Service, local_only: bool) -> Option<Endpoint> {
-    let bucket = node.bucket(service.table, slot(mix(service.seed ^ cookie), service.slots))?;
+    let hash = mix(service.seed ^ cookie);
+    let bucket = node.bucket(service.table, slot(hash, service.slots))?;
+    let mut reluctant = None;
     for rank in 0..RANKS {
         let relative = bucket.ranks[rank];
         if relative == NONE {
@@ -51,13 +54,20 @@ fn first<N: Node>(node: &N, cookie: u64, service: &Service, local_only: bool) ->
         }
         let backend = node.backend(service.backends.wrapping_add(relative as u32))?;
         let fits = !local_only || backend.delivery == Delivery::Local as u8;
-        if backend.state & ACCEPTS != 0 && fits {
-            return Some(Endpoint {
-                address: backend.address,
-                port_be: backend.port_be,
-                padding: [0; 2],
-            });
+        if backend.state & ACCEPTS == 0 || !fits {
+            continue;
+        }
+        if backend.reluctance <= chance(hash) {
+            return Some(endpoint(backend));
+        }
+        if !local_only {
+            reluctant = reluctant.or(Some(backend));
         }
     }
-    None
+    reluctant.map(endpoint)
+}
+
+#[inline(always)]
+const fn endpoint(backend: &Backend) -> Endpoint {
+    Endpoint { address: backend.address, port_be: backend.port_be, padding: [0; 2] }
 }

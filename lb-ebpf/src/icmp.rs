@@ -62,12 +62,12 @@ fn to_owner<F: Frame, N: Node>(
     let choice = match stay::whom_to_tell(node, service, packet, from_peer) {
         Some(choice) => choice,
         None => {
-            let slot = slot(hash(service, packet), service.slots);
-            let Some(bucket) = node.bucket(service.table, slot) else {
+            let hash = hash(service, packet);
+            let Some(bucket) = node.bucket(service.table, slot(hash, service.slots)) else {
                 return Steered::here(Verdict::Inconsistent);
             };
             if packet.is_udp() {
-                choose::for_new(node, packet, service, bucket, sender, from_peer)
+                choose::for_new(node, packet, service, bucket, hash, sender, from_peer)
             } else {
                 choose::for_owner(node, packet, service, bucket, sender, from_peer, false)
             }

@@ -76,12 +76,12 @@ fn datagram<F: Frame, N: Node>(frame: &mut F, node: &N, packet: &Packet) -> Stee
     let (choice, new) = match to(node, packet, index, from_peer) {
         Some(choice) => (choice, noted.is_none()),
         None => {
-            let slot = slot(hash(service, packet), service.slots);
-            let Some(bucket) = node.bucket(service.table, slot) else {
+            let hash = hash(service, packet);
+            let Some(bucket) = node.bucket(service.table, slot(hash, service.slots)) else {
                 return Steered::here(Verdict::Inconsistent);
             };
             let sender = ethernet.source;
-            (choose::for_new(node, packet, service, bucket, sender, from_peer), true)
+            (choose::for_new(node, packet, service, bucket, hash, sender, from_peer), true)
         }
     };
     let steered = carry_out(frame, node, settings, packet, &ethernet, choice, from_peer, new);

@@ -230,12 +230,12 @@ fn to_service<F: Frame, N: Node>(
     ethernet: &Ethernet,
 ) -> Steered {
     let from_peer = is_from_peer(node, settings, ethernet);
-    let Some(bucket) = node.bucket(service.table, slot(hash(service, packet), service.slots))
-    else {
+    let hash = hash(service, packet);
+    let Some(bucket) = node.bucket(service.table, slot(hash, service.slots)) else {
         return Steered::here(Verdict::Inconsistent);
     };
     let choice = if packet.is_new() {
-        choose::for_new(node, packet, service, bucket, ethernet.source, from_peer)
+        choose::for_new(node, packet, service, bucket, hash, ethernet.source, from_peer)
     } else {
         let may_be_cookie = packet.tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST) == TCP_ACK;
         choose::for_owner(node, packet, service, bucket, ethernet.source, from_peer, may_be_cookie)

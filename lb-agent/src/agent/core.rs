@@ -106,6 +106,8 @@ pub(super) struct Agent {
     pub(super) passive: Passive,
     /// Of each configured service, once it was planned for.
     pub(super) standings: Vec<ServiceStanding>,
+    /// When a backend that starts slowly is to take more.
+    pub(super) ramp_step: Option<Instant>,
     /// What persons said of backends.
     pub(super) said: Kept<Sayings>,
     /// Of those of whom something was said, as far as it was counted.
@@ -209,6 +211,7 @@ impl Agent {
                 }
                 indices = events.bell.rung() => self.rung(indices),
                 () = passive::until(self.passive.next()) => self.pass_time(),
+                () = passive::until(self.ramp_step) => self.replan(),
                 Some((subject, found)) = events.looks.recv() => self.looked(&subject, &found),
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),

@@ -330,6 +330,7 @@ async fn assemble(
         plans_failed: 0,
         health: HashMap::new(),
         standings: Vec::new(),
+        ramp_step: None,
         passive,
         said,
         connections_left: HashMap::new(),

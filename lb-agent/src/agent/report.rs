@@ -11,7 +11,7 @@ use lb_common::virtual_mac::virtual_mac;
 
 use super::core::Agent;
 use super::election::Election;
-use super::standings::api_state;
+use super::standings::{api_state, taken};
 use crate::config::{BUILT_IN, Watched};
 use crate::control::api;
 use crate::control::server::Refusal;
@@ -277,6 +277,7 @@ impl Agent {
             admin: said.map_or(Admin::Enabled, |said| said.admin),
             backup: self.config.services[service.configured].backends[backend.place].backup,
             accepting: backend.entry.state & ACCEPTS != 0,
+            takes: taken(backend.entry.reluctance),
             reason: reasons.join("; "),
             since: unix(standing.since),
             transitions: standing.transitions,

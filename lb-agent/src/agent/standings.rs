@@ -1,8 +1,9 @@
 //! What each backend is used for now, and what persons have said of it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use lb_common::backend::RELUCTANT;
 use tracing::{info, warn};
 
 use super::core::{Agent, unkept};
@@ -10,7 +11,8 @@ use super::report::unix;
 use crate::control::api;
 use crate::control::server::Refusal;
 use crate::health::State;
-use crate::standing::{Admin, Manner, Member, Said, Standing, Usable, Uses};
+use crate::plan;
+use crate::standing::{Admin, Manner, Member, Ramp, Said, Standing, Usable, Uses};
 
 /// Of a configured service.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct ServiceStanding {
 pub(super) struct BackendStanding {
     pub(super) standing: Standing,
     pub(super) usable: Usable,
+    /// While it starts slowly.
+    pub(super) ramp: Option<Ramp>,
     /// When it became that.
     pub(super) since: SystemTime,
     /// How many times it became something else.
@@ -33,7 +37,17 @@ pub(super) struct BackendStanding {
 impl BackendStanding {
     /// Of one that nothing is known of yet.
     pub(super) const fn new(since: SystemTime) -> Self {
-        Self { standing: Standing::Unknown, usable: Usable::NOT, since, transitions: 0 }
+        let (standing, usable) = (Standing::Unknown, Usable::NOT);
+        Self { standing, usable, ramp: None, since, transitions: 0 }
+    }
+
+    /// What it becomes now.
+    fn becomes(self, standing: Standing, usable: Usable, ramp: Option<Ramp>) -> Self {
+        let now = Self { standing, usable, ramp, ..self };
+        if self.standing == standing {
+            return now;
+        }
+        Self { since: SystemTime::now(), transitions: self.transitions + 1, ..now }
     }
 }
 
@@ -62,7 +76,8 @@ impl Agent {
 
     /// Works out what each backend is used for.
     pub(super) fn restand(&mut self) {
-        let now = SystemTime::now();
+        let now = Instant::now();
+        self.ramp_step = None;
         for configured in 0..self.config.services.len() {
             let members: Vec<Member> = self.members(configured).collect();
             let minimum = self.config.services[configured].health.minimum_healthy;
@@ -73,29 +88,62 @@ impl Agent {
             }
             let known = before.map_or(&[][..], |before| &before.backends);
             let backends = members.iter().enumerate().map(|(place, &member)| {
-                let (standing, usable) = (manner.standing(member), manner.usable(member));
-                match known.get(place) {
-                    Some(known) if known.standing == standing => {
-                        BackendStanding { usable, ..*known }
+                let known = known.get(place);
+                let ramp = self.ramp_of(configured, place, known, manner, member, now);
+                let reluctance = ramp.map_or(0, |ramp| ramp.reluctance(now));
+                let usable = Usable { reluctance, ..manner.usable(member) };
+                let standing = match manner.standing(member) {
+                    Standing::Healthy | Standing::Unknown if ramp.is_some() => {
+                        Standing::SlowStarting
                     }
-                    Some(known) => BackendStanding {
+                    standing => standing,
+                };
+                match known {
+                    Some(known) => known.becomes(standing, usable, ramp),
+                    None => BackendStanding {
                         standing,
                         usable,
-                        since: now,
-                        transitions: known.transitions + 1,
+                        ramp,
+                        ..BackendStanding::new(self.started_at)
                     },
-                    None => {
-                        let since = self.started_at;
-                        BackendStanding { standing, usable, since, transitions: 0 }
-                    }
                 }
             });
             let service = ServiceStanding { manner, backends: backends.collect() };
+            let ramps = service.backends.iter().filter_map(|backend| backend.ramp);
+            let steps = ramps.map(|ramp| now + ramp.step());
+            self.ramp_step = self.ramp_step.into_iter().chain(steps).min();
             match self.standings.get_mut(configured) {
                 Some(before) => *before = service,
                 None => self.standings.push(service),
             }
         }
+    }
+
+    /// How a backend starts slowly, if it does. Where all are used though they are not well nobody is spared.
+    fn ramp_of(
+        &self,
+        configured: usize,
+        place: usize,
+        known: Option<&BackendStanding>,
+        manner: Manner,
+        member: Member,
+        now: Instant,
+    ) -> Option<Ramp> {
+        let service = &self.config.services[configured];
+        let lasts = service.health.slow_start;
+        let accepts = manner.uses == Uses::Primaries && manner.usable(member).accepts;
+        let (ramp, accepted) = match known {
+            Some(known) => (known.ramp, known.usable.accepts),
+            // The agent has just begun: as the one before it left it.
+            None => {
+                let address = service.addresses.first()?;
+                let key = plan::key(*address, service);
+                let held = self.dataplane.backend(&key, service.backends[place].address);
+                let left = held.map_or(0, |held| held.reluctance);
+                (Ramp::resumed(left, lasts, now), true)
+            }
+        };
+        Ramp::after(ramp, (accepted, accepts), lasts, now)
     }
 
     fn tell_of_manner(&self, configured: usize, manner: Manner) {
@@ -125,6 +173,7 @@ impl Agent {
             (_, Some(Admin::Draining)) => "drained with lbctl".to_owned(),
             (Standing::Draining, _) => "its weight is 0".to_owned(),
             (Standing::Backup, _) => "a backup, while others are healthy".to_owned(),
+            (Standing::SlowStarting, _) => slowly(standing),
             (_, _)
                 if backend.backup && of.manner.uses == Uses::Backups && standing.usable.accepts =>
             {
@@ -254,6 +303,17 @@ impl Agent {
     }
 }
 
+fn slowly(standing: &BackendStanding) -> String {
+    let left = standing.ramp.map_or(0, |ramp| ramp.left(Instant::now()).as_secs());
+    let percent = taken(standing.usable.reluctance) * 100.0;
+    format!("starts slowly: takes {percent:.0} % of its clients, all of them in {left} s")
+}
+
+/// The part of its clients that a backend takes.
+pub(super) fn taken(reluctance: u32) -> f64 {
+    1.0 - f64::from(reluctance) / f64::from(RELUCTANT)
+}
+
 fn too_few(of: &ServiceStanding, service: &crate::config::Service) -> String {
     format!(
         "{} of {} backends are healthy, fewer than minimum_healthy = {}: all are used",
@@ -297,6 +357,7 @@ pub(super) const fn api_state(standing: Standing) -> api::BackendState {
         Standing::Down => api::BackendState::Down,
         Standing::Draining => api::BackendState::Draining,
         Standing::Backup => api::BackendState::Backup,
+        Standing::SlowStarting => api::BackendState::SlowStarting,
         Standing::Healthy => api::BackendState::Healthy,
         Standing::Unknown => api::BackendState::Unknown,
     }

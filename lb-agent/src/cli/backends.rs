@@ -179,6 +179,7 @@ fn state(state: BackendState) -> Cell {
         BackendState::Unknown => Cell::toned(Tone::Doubtful, "unknown"),
         BackendState::Draining => Cell::toned(Tone::Doubtful, "draining"),
         BackendState::Backup => Cell::from("backup"),
+        BackendState::SlowStarting => Cell::toned(Tone::Doubtful, "slow-starting"),
         BackendState::Disabled => Cell::toned(Tone::Bad, "disabled"),
     }
 }

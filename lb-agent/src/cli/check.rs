@@ -358,8 +358,12 @@ fn checks(health: &Health) -> String {
         1 => "with none healthy, all are used".to_owned(),
         minimum => format!("with fewer than {minimum} healthy, all are used"),
     };
+    let slowly = match health.slow_start {
+        Duration::ZERO => String::new(),
+        lasts => format!("; one that comes back starts slowly, for {}", duration_text(lasts)),
+    };
     format!(
-        "checked every {} (a dead backend is out after {} at most; {too_few})",
+        "checked every {} (a dead backend is out after {} at most; {too_few}{slowly})",
         duration_text(health.interval),
         duration_text(noticed)
     )

@@ -320,6 +320,8 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
         fall: section.or("fall", 3, faults, |item| item.number(1..=100)),
         minimum_healthy: section
             .or("minimum_healthy", 1, faults, |item| item.number(0..=u32::from(u16::MAX))),
+        slow_start: section
+            .or("slow_start", Duration::ZERO, faults, |item| item.duration(Duration::ZERO..=HOUR)),
         reset_clients: section.or("reset_clients", ResetClients::Unreachable, faults, |item| {
             item.choice(&[
                 ("unreachable", ResetClients::Unreachable),

@@ -172,6 +172,9 @@ pub struct Health {
     /// With fewer healthy backends than these all are used, healthy or not: at most as many as there are. 0 is
     /// never.
     pub minimum_healthy: u32,
+    /// So long it takes until a backend that begins to get new clients gets all that are meant for it; zero is at
+    /// once.
+    pub slow_start: Duration,
     /// When the clients of a backend that is down are told.
     pub reset_clients: ResetClients,
 }

@@ -87,6 +87,7 @@ pub(crate) static HEALTH: Table = Table {
         "rise",
         "fall",
         "minimum_healthy",
+        "slow_start",
         "reset_clients",
     ],
 };

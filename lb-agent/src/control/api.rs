@@ -429,6 +429,9 @@ pub struct Backend {
     pub backup: bool,
     /// Takes new connections.
     pub accepting: bool,
+    /// The part of its clients that it takes: less than 1 while it starts slowly.
+    #[serde(default = "all_of_them")]
+    pub takes: f64,
     /// Why it is in that state.
     pub reason: String,
     /// In that state since.
@@ -475,6 +478,10 @@ pub enum Delivery {
     Unresolved,
 }
 
+const fn all_of_them() -> f64 {
+    1.0
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendState {
@@ -486,6 +493,8 @@ pub enum BackendState {
     Draining,
     /// Healthy, and waits for the others to fail.
     Backup,
+    /// Healthy, and takes more and more of its clients.
+    SlowStarting,
     /// By a person, as if it were down.
     Disabled,
 }

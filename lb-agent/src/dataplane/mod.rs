@@ -441,11 +441,30 @@ impl DataPlane {
         key: &lb_common::service::ServiceKey,
         backend: std::net::SocketAddr,
     ) -> Option<u32> {
+        let (applied, at) = self.held(key, backend)?;
+        Some(applied.block.start + u32::try_from(at).ok()?)
+    }
+
+    /// What the maps hold for a service's backend.
+    pub fn backend(
+        &self,
+        key: &lb_common::service::ServiceKey,
+        backend: std::net::SocketAddr,
+    ) -> Option<&Backend> {
+        let (applied, at) = self.held(key, backend)?;
+        applied.backends.get(at)
+    }
+
+    /// A service, and the place of a backend among its own.
+    fn held(
+        &self,
+        key: &lb_common::service::ServiceKey,
+        backend: std::net::SocketAddr,
+    ) -> Option<(&state::Applied, usize)> {
         let applied = self.maps.state.services.get(key)?;
         let (address, port_be) = (backend.ip().into(), backend.port().to_be());
         let is_it = |b: &Backend| b.address == address && b.port_be == port_be;
-        let at = applied.backends.iter().position(is_it)?;
-        Some(applied.block.start + u32::try_from(at).ok()?)
+        Some((applied, applied.backends.iter().position(is_it)?))
     }
 
     /// A handle of its own on the NAT flows and the counted connections, for a thread that may block,

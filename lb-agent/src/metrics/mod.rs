@@ -301,6 +301,7 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
             api::BackendState::Draining => 3,
             api::BackendState::Backup => 4,
             api::BackendState::Disabled => 5,
+            api::BackendState::SlowStarting => 6,
         });
         since.get_or_create(&labels).set(backend.since);
         // The same at each of the service's addresses.
@@ -320,7 +321,7 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     registry.register("backend_up", "0 once checks or its clients have found it down", up);
     registry.register(
         "backend_state",
-        "0 unknown, 1 healthy, 2 down, 3 draining, 4 backup, 5 disabled",
+        "0 unknown, 1 healthy, 2 down, 3 draining, 4 backup, 5 disabled, 6 slow-starting",
         state,
     );
     registry.register("backend_state_since_seconds", "When it came into that state", since);

@@ -262,6 +262,7 @@ fn entry(backend: &config::Backend, way: &delivery::Way, usable: Usable) -> Back
         ifindex: way.ifindex,
         delivery: if usable.gone { Delivery::None } else { way.delivery } as u8,
         state,
+        reluctance: usable.reluctance,
         ..Backend::EMPTY
     }
 }

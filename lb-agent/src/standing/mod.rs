@@ -1,12 +1,14 @@
 //! What each backend of a service is used for: from its health, from what a person has said of it, and from
 //! how the service's others are. Pure.
 
+mod ramp;
 mod said;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use ramp::Ramp;
 pub use said::{Said, Sayings};
 
 use crate::hysteresis::State;
@@ -57,6 +59,8 @@ pub enum Standing {
     Draining,
     /// Waits for the others to fail.
     Backup,
+    /// Healthy, and takes more and more of its clients.
+    SlowStarting,
     Healthy,
     /// Not checked, or not yet; used as if it were healthy.
     Unknown,
@@ -71,11 +75,13 @@ pub struct Usable {
     pub accepts: bool,
     /// It gets nothing any more, so that connections that it had end in resets.
     pub gone: bool,
+    /// Above 0 while it [starts slowly](Ramp).
+    pub reluctance: u32,
 }
 
 impl Usable {
     /// For nothing, but that a connection may be sought there last of all.
-    pub const NOT: Self = Self { alive: false, accepts: false, gone: false };
+    pub const NOT: Self = Self { alive: false, accepts: false, gone: false, reluctance: 0 };
 }
 
 /// Whom a service gives new clients to.
@@ -143,6 +149,6 @@ impl Manner {
         };
         // Where the checks are not to be believed, neither is this.
         let gone = member.gone && !matches!(self.uses, Uses::Everybody);
-        Usable { alive, accepts, gone }
+        Usable { alive, accepts, gone, reluctance: 0 }
     }
 }

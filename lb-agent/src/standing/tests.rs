@@ -61,8 +61,8 @@ fn with_too_few_healthy_ones_all_that_are_enabled_serve() {
 fn connections_are_sought_first_where_they_can_be() {
     let manner = Manner::of([DOWN; 3], 1);
     assert_eq!(manner.uses, Uses::Everybody);
-    assert_eq!(manner.usable(DOWN), Usable { alive: false, accepts: true, gone: false });
-    assert_eq!(manner.usable(DRAINING), Usable { alive: true, accepts: false, gone: false });
+    assert_eq!(manner.usable(DOWN), Usable { accepts: true, ..Usable::NOT });
+    assert_eq!(manner.usable(DRAINING), Usable { alive: true, ..Usable::NOT });
     assert_eq!(manner.usable(DISABLED), Usable::NOT);
 }
 
@@ -82,7 +82,7 @@ fn what_weighs_nothing_drains() {
     let light = Member { weighted: false, ..HEALTHY };
     let manner = Manner::of([light, HEALTHY], 1);
     assert_eq!(manner.standing(light), Standing::Draining);
-    assert_eq!(manner.usable(light), Usable { alive: true, accepts: false, gone: false });
+    assert_eq!(manner.usable(light), Usable { alive: true, ..Usable::NOT });
     // Nor does it count as one that could serve.
     assert_eq!(Manner::of([light, DOWN], 1).uses, Uses::Everybody);
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
+use lb_common::backend::RELUCTANT;
 use lb_common::protection::{ALLOWED, DENIED, UNLISTED};
 use lb_common::quic::Scheme;
 
@@ -135,6 +136,9 @@ fn setting(random: &mut Random, theme: Theme, focus: usize) -> Result<Vec<Step>>
     Ok(steps)
 }
 
+/// Of backends that start slowly: a little, half, nearly and wholly reluctant.
+const RELUCTANCES: [u32; 4] = [RELUCTANT / 8, RELUCTANT / 2, RELUCTANT - 1, RELUCTANT];
+
 fn service_that_stays(random: &mut Random) -> ServiceChange {
     ServiceChange { stays: Some(stays(random)), ..service(random, None) }
 }
@@ -155,6 +159,7 @@ fn service(random: &mut Random, only: Option<Way>) -> ServiceChange {
         name: MACHINES[at].0.to_owned(),
         delivery: MACHINES[at].1,
         state: health(random),
+        reluctance: if random.chance(80) { 0 } else { random.pick(&RELUCTANCES) },
         interface: if random.chance(15) { INTERFACE + 1 } else { INTERFACE },
     };
     ServiceChange {

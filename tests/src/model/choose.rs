@@ -1,7 +1,7 @@
 //! "Choosing": whose packet it is, from the ranks of the client's bucket.
 
 use lb_common::backend::{ACCEPTS, ALIVE, Backend, Delivery};
-use lb_common::bucket::{NONE, slot};
+use lb_common::bucket::{NONE, chance, slot};
 use lb_common::counter::Verdict;
 use lb_common::hash::client_hash;
 use lb_common::service::{HASH_PORT, Service, UDP};
@@ -32,6 +32,8 @@ pub(super) struct Ranked {
     pub(super) backend: Backend,
     /// The frame came from its MAC.
     is_sender: bool,
+    /// "Its reluctance is above the client's chance."
+    is_reluctant: bool,
 }
 
 impl Ranked {
@@ -71,7 +73,9 @@ pub(super) fn ranked(state: &State, service: &Service, packet: &Packet) -> Optio
     let indices = used.map(|rank| service.backends + u32::from(*rank));
     let ranked = indices.map_while(|index| {
         let backend = *state.backend(index)?;
-        Some(Ranked { index, backend, is_sender: backend.mac == packet.link.from })
+        let is_sender = backend.mac == packet.link.from;
+        let is_reluctant = backend.reluctance > chance(hash);
+        Some(Ranked { index, backend, is_sender, is_reluctant })
     });
     Some(ranked.collect())
 }
@@ -103,10 +107,14 @@ fn turns(ranked: &[Ranked], from_peer: bool) -> Vec<&Ranked> {
 /// The ranks that have the turn and accept.
 fn accepting(ranked: &[Ranked], from_peer: bool) -> Vec<&Ranked> {
     let accepts = |rank: &&Ranked| rank.is_reachable() && rank.accepts();
-    let turns: Vec<&Ranked> = turns(ranked, from_peer).into_iter().filter(accepts).collect();
+    let mut turns: Vec<&Ranked> = turns(ranked, from_peer).into_iter().filter(accepts).collect();
     // "For what is new the sender, too, where nobody else accepts."
     if turns.is_empty() && own_rank(ranked).is_none() {
         return ranked.iter().filter(accepts).collect();
+    }
+    // "From outside those that start slowly are passed over while another one accepts."
+    if !from_peer && turns.iter().any(|rank| !rank.is_reluctant) {
+        turns.retain(|rank| !rank.is_reluctant);
     }
     turns
 }

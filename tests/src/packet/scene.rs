@@ -106,6 +106,9 @@ pub struct SceneBackend {
     pub delivery: Way,
     #[serde(default)]
     pub state: State,
+    /// Above 0 while it starts slowly.
+    #[serde(default)]
+    pub reluctance: u32,
     /// Out of which interface; 1 is the one that frames come in on.
     #[serde(default = "interface")]
     pub interface: u32,
@@ -231,6 +234,7 @@ impl SceneBackend {
             port_be: BACKEND_PORT.to_be(),
             source_mac: names::mac("master1")?,
             ifindex: self.interface,
+            reluctance: self.reluctance,
             ..Backend::EMPTY
         })
     }

@@ -38,6 +38,7 @@ mod role_move;
 mod scale;
 mod set_change;
 pub mod shape;
+mod slow_start;
 mod split_brain;
 pub mod stage;
 mod stale_neighbour;
@@ -191,6 +192,11 @@ pub static ALL: &[Scenario] = &[
         name: "passive",
         about: "a backend that refuses its clients, or leaves them unanswered, is out before its check is due",
         run: passive::run,
+    },
+    Scenario {
+        name: "slow-start",
+        about: "a backend that comes back gets more and more of its clients, directly and through NAT",
+        run: slow_start::run,
     },
     Scenario {
         name: "drain",

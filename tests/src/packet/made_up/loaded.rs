@@ -109,6 +109,7 @@ pub(super) fn scene(setting: &Setting) -> Scene {
 
 fn backend(backing: &Backing) -> SceneBackend {
     SceneBackend {
+        reluctance: 0,
         name: backing.machine.name.to_owned(),
         delivery: match backing.delivery {
             Delivery::Local => Way::Local,

@@ -161,7 +161,7 @@ impl Rig {
     pub(super) fn plan(&self, read: &Read, down: &[SocketAddr]) -> Plan {
         let usable = |service: usize, place: usize| {
             let up = !down.contains(&read.config.services[service].backends[place].address);
-            Usable { alive: up, accepts: up, gone: false }
+            Usable { alive: up, accepts: up, ..Usable::NOT }
         };
         Plan::make(&Inputs {
             config: &read.config,

@@ -12,6 +12,7 @@ pub mod control;
 pub mod dataplane;
 pub mod health;
 mod hysteresis;
+pub mod import;
 pub mod kernel;
 pub mod lists;
 pub mod metrics;

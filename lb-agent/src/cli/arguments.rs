@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, doctor, reload, role, upgrade, vrrp};
+use super::{
+    attach, backends, check, completions, detach, doctor, import, reload, role, upgrade, vrrp,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +63,7 @@ pub enum Verb {
     Role(role::Arguments),
     Vrrp(vrrp::Arguments),
     Check(check::Arguments),
+    Import(import::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
 }

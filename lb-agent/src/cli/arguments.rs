@@ -11,6 +11,8 @@ use super::{
 const EXAMPLES: &str = "\
 Examples:
   lbctl check lb.toml            is the file right, and what does it mean?
+  lbctl import --keepalived master*.conf --nginx nginx.conf
+                                 what the files of keepalived and nginx are as lb.toml
   lbctl doctor                   has this machine's kernel what it takes?
   lbctl attach ens33             begin to balance what arrives on ens33
   lbctl status                   role, virtual addresses, interfaces, what became of packets

@@ -383,71 +383,146 @@ fn a_broken_file_is_refused_with_its_line() {
     }
 }
 
-/// Words that files have, in any order.
-fn soup() -> impl Strategy<Value = String> {
-    let words = [
-        "vrrp_instance",
-        "vrrp_script",
-        "global_defs",
-        "VI_1",
-        "{",
-        "}",
-        "\n",
-        ";",
-        "virtual_ipaddress",
-        "10.0.0.1",
-        "fd00::1/64",
-        "track_script",
-        "weight",
-        "-300",
-        "254",
-        "priority",
-        "unicast_peer",
-        "virtual_router_id",
-        "advert_int",
-        "0.001",
-        "99999",
-        "script",
-        "\"",
-        "version",
-        "3",
-        "upstream",
-        "server",
-        "listen",
-        "proxy_pass",
-        "10.0.0.1:80",
-        "[::]:1-2",
-        "udp",
-        "stream",
-        "hash",
-        "deny",
-        "all",
-        "1.2.3.4/33",
-        "notify",
-        "router_id",
-        "é\u{0}",
-        "dev",
-        "include",
-        "max_fails=x",
-        "authentication",
-        "interface",
-        "track_interface",
-        "proxy_connect_timeout",
-        "1y",
-    ];
-    prop::collection::vec(prop::sample::select(words.to_vec()), 0..120)
-        .prop_map(|words| words.join(" "))
+/// Names that blocks have in either file.
+const BLOCKS: [&str; 14] = [
+    "global_defs",
+    "vrrp_script api",
+    "vrrp_instance VI_1",
+    "vrrp_instance VI_2",
+    "authentication",
+    "virtual_ipaddress",
+    "track_script",
+    "track_interface",
+    "unicast_peer",
+    "virtual_server 10.0.0.1 80",
+    "stream",
+    "upstream web",
+    "server",
+    "http",
+];
+
+/// Names that have arguments, or are something themselves.
+const NAMES: [&str; 40] = [
+    "router_id",
+    "vrrp_version",
+    "script_user",
+    "script",
+    "interval",
+    "timeout",
+    "weight",
+    "rise",
+    "fall",
+    "state",
+    "interface",
+    "mcast_src_ip",
+    "unicast_src_ip",
+    "virtual_router_id",
+    "priority",
+    "nopreempt",
+    "preempt_delay",
+    "advert_int",
+    "auth_type",
+    "auth_pass",
+    "use_vmac",
+    "notify",
+    "notify_master",
+    "10.0.0.1",
+    "fd00::1/64",
+    "api",
+    "eth0",
+    "hash",
+    "server",
+    "listen",
+    "proxy_pass",
+    "allow",
+    "deny",
+    "proxy_connect_timeout",
+    "least_conn",
+    "max_fails",
+    "include",
+    "é\u{1}",
+    "frobnicate",
+    "log_format",
+];
+
+const VALUES: [&str; 34] = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "51",
+    "-5",
+    "-300",
+    "254",
+    "255",
+    "99999",
+    "0.001",
+    "1.6",
+    "4294967295",
+    "10.0.0.1",
+    "10.0.0.2",
+    "fd00::2",
+    "224.0.0.1",
+    "MASTER",
+    "PASS",
+    "api",
+    "web",
+    "weight",
+    "reverse",
+    "dev",
+    "all",
+    "10.0.0.1:80",
+    "10.0.0.5:8443",
+    "[::]:443",
+    "udp",
+    "1s",
+    "1y",
+    "max_fails=x",
+    "weight=3",
+    "1.2.3.4/33",
+];
+
+/// A file whose braces match, with blocks and directives in any order. `end` ends a directive.
+fn file(end: &'static str) -> impl Strategy<Value = String> {
+    let values = prop::collection::vec(prop::sample::select(VALUES.to_vec()), 0..3);
+    let line = (prop::sample::select(NAMES.to_vec()), values)
+        .prop_map(move |(name, values)| format!("{name} {}{end}\n", values.join(" ")));
+    let block = |inner: BoxedStrategy<String>| {
+        let children = prop::collection::vec(inner, 0..12);
+        (prop::sample::select(BLOCKS.to_vec()), children)
+            .prop_map(|(name, children)| format!("{name} {{\n{}}}\n", children.concat()))
+    };
+    let tree = line.prop_recursive(3, 60, 12, move |inner| block(inner.boxed()));
+    prop::collection::vec(tree, 0..8).prop_map(|trees| trees.concat())
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_the_import_panic(nginx in soup(), one in soup(), other in soup()) {
+    fn no_text_makes_the_import_panic_or_lose_a_directive(
+        nginx in file(";"),
+        one in file(""),
+        other in file(""),
+    ) {
         let source = |name, text| Source { name, text };
         let keepalived = [source("a", one.as_str()), source("b", other.as_str())];
-        if let Ok(imported) = import(&[source("n", nginx.as_str())], &keepalived) {
-            let _ = Config::parse(&imported.toml);
-        }
-        let _ = import(&[], &keepalived[..1]);
-        let _ = import(&[source("n", nginx.as_str())], &MULTICAST);
+        let nginx = source("n", nginx.as_str());
+        let imported = import(&[nginx], &keepalived).expect("braces that match");
+        let _ = Config::parse(&imported.toml);
+        let of_today = import(&[nginx, STREAM], &MULTICAST).expect("braces that match");
+        let _ = Config::parse(&of_today.toml);
+
+        let parsed = [parse_nginx(&nginx), parse_keepalived(&keepalived[0]), parse_keepalived(&keepalived[1])];
+        let mut all = Vec::new();
+        let parsed = parsed.map(|directives| directives.expect("braces that match"));
+        parsed.iter().for_each(|directives| every(directives, &mut all));
+        let Report { taken, meaningless, not_taken, .. } = &imported.report;
+        let mut places: Vec<String> = taken.iter().chain(meaningless).chain(not_taken)
+            .filter(|entry| !entry.directive.contains(" of "))
+            .map(|entry| entry.place.to_string())
+            .collect();
+        let mut expected: Vec<String> = all.iter().map(|d| d.place.to_string()).collect();
+        places.sort();
+        expected.sort();
+        prop_assert_eq!(places, expected);
     }
 }

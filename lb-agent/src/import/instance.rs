@@ -119,10 +119,10 @@ pub(super) struct Instance {
 /// None where it has no name or no block.
 pub(super) fn read(block: &Directive, report: &mut Report) -> Option<Instance> {
     let Ok(name) = name_of(block) else {
-        report.all_not_taken(block, "not understood: it should be vrrp_instance NAME { .. }");
+        report.not_taken(block, "not understood: it should be vrrp_instance NAME { .. }");
         return None;
     };
-    report.taken(block, "[vrrp]");
+    report.entered(block, "[vrrp]");
     let mut instance = Instance::new(Placed::new(name.to_owned(), &block.place));
     for directive in block.children() {
         if !instance.protocol(directive, report) && !instance.block(directive, report) {
@@ -135,8 +135,8 @@ pub(super) fn read(block: &Directive, report: &mut Report) -> Option<Instance> {
 fn other(directive: &Directive, report: &mut Report) {
     let name = directive.name.as_str();
     match (why(name, MEANINGLESS), why(name, NOT_TAKEN)) {
-        (Some(why), _) => report.all_meaningless(directive, why),
-        (None, Some(why)) => report.all_not_taken(directive, why),
+        (Some(why), _) => report.meaningless(directive, why),
+        (None, Some(why)) => report.not_taken(directive, &why),
         (None, None) => report.unknown(directive),
     }
 }
@@ -219,7 +219,7 @@ impl Instance {
             "track_script" | "track_interface" => "[[track]]",
             _ => return false,
         };
-        report.taken(block, outcome);
+        report.entered(block, outcome);
         if block.name == "unicast_peer" {
             self.unicast.get_or_insert(block.place.clone());
         }
@@ -328,7 +328,7 @@ impl Instance {
                 self.scripts.push(Placed::new(value, &directive.place));
                 report.taken(directive, "[[track]]");
             }
-            Err(why) => report.not_taken(directive, why),
+            Err(why) => report.not_taken(directive, &why),
         }
     }
 
@@ -340,7 +340,7 @@ impl Instance {
                 self.interfaces.push(Placed::new(value, &directive.place));
                 report.taken(directive, "[[track]]");
             }
-            Err(why) => report.not_taken(directive, why),
+            Err(why) => report.not_taken(directive, &why),
         }
     }
 
@@ -359,7 +359,7 @@ impl Instance {
                 self.notify.push(Placed::new((words, user), &directive.place));
                 report.taken(directive, "[[notify]]");
             }
-            Err(why) => report.not_taken(directive, why),
+            Err(why) => report.not_taken(directive, &why),
         }
     }
 }

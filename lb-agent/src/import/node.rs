@@ -171,7 +171,7 @@ pub(super) fn read(file: &str, directives: &[Directive], report: &mut Report) ->
             "global_defs" => global_defs(directive, &mut node, report),
             "vrrp_script" => script(directive, &tracked, &mut node, report),
             "vrrp_instance" => node.instances.extend(instance::read(directive, report)),
-            "vrrp_sync_group" => report.all_meaningless(
+            "vrrp_sync_group" => report.meaningless(
                 directive,
                 "every node serves every packet, so that addresses need not move together; those of \
                  one [[vrrp.router]] do",
@@ -181,7 +181,7 @@ pub(super) fn read(file: &str, directives: &[Directive], report: &mut Report) ->
                 "not followed: put what it names in its place, and import again",
             ),
             name => match why(name, FOREIGN_BLOCKS) {
-                Some(why) => report.all_not_taken(directive, why),
+                Some(why) => report.not_taken(directive, why),
                 None => report.unknown(directive),
             },
         }
@@ -201,7 +201,7 @@ fn tracked_scripts(directives: &[Directive]) -> Vec<&str> {
 }
 
 fn global_defs(block: &Directive, node: &mut NodeFile, report: &mut Report) {
-    report.taken(block, "what stands in it");
+    report.entered(block, "what stands in it");
     for directive in block.children() {
         match directive.name.as_str() {
             "router_id" => match only(directive) {
@@ -210,7 +210,7 @@ fn global_defs(block: &Directive, node: &mut NodeFile, report: &mut Report) {
                         report.meaningless(&earlier, "another one is said further down");
                     }
                 }
-                Err(why) => report.not_taken(directive, why),
+                Err(why) => report.not_taken(directive, &why),
             },
             "vrrp_version" => {
                 let read = number(directive, 2..=3);
@@ -218,7 +218,7 @@ fn global_defs(block: &Directive, node: &mut NodeFile, report: &mut Report) {
             }
             "script_user" => node.script_user = user(directive, report),
             name => match why(name, MEANINGLESS) {
-                Some(why) => report.all_meaningless(directive, why),
+                Some(why) => report.meaningless(directive, why),
                 None => report.unknown(directive),
             },
         }
@@ -240,12 +240,12 @@ fn user(directive: &Directive, report: &mut Report) -> Option<Placed<String>> {
 
 fn script(block: &Directive, tracked: &[&str], node: &mut NodeFile, report: &mut Report) {
     let Ok(name) = name_of(block) else {
-        return report.all_not_taken(block, "not understood: it should be vrrp_script NAME { .. }");
+        return report.not_taken(block, "not understood: it should be vrrp_script NAME { .. }");
     };
     if !tracked.contains(&name) {
-        return report.all_meaningless(block, "no vrrp_instance of this file tracks the script");
+        return report.meaningless(block, "no vrrp_instance of this file tracks the script");
     }
-    report.taken(block, "[[track]]");
+    report.entered(block, "[[track]]");
     let mut script = Script {
         name: Placed::new(name.to_owned(), &block.place),
         command: None,

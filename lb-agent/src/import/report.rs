@@ -60,31 +60,30 @@ impl Report {
         self.not_taken.is_empty() && self.disagreements.is_empty() && self.missing.is_empty()
     }
 
+    /// A directive that has no block: should there be one, nobody knows what is in it.
     pub(super) fn taken(&mut self, directive: &Directive, key: impl Into<String>) {
+        self.entered(directive, key);
+        directive.children().iter().for_each(|child| self.unknown(child));
+    }
+
+    /// A directive whose block somebody looks into.
+    pub(super) fn entered(&mut self, directive: &Directive, key: impl Into<String>) {
         self.taken.push(entry(directive, key));
     }
 
-    pub(super) fn meaningless(&mut self, directive: &Directive, why: impl Into<String>) {
-        self.meaningless.push(entry(directive, why));
+    /// A directive and everything in its block.
+    pub(super) fn meaningless(&mut self, directive: &Directive, why: &str) {
+        entries(directive, false, why, &mut self.meaningless);
     }
 
-    pub(super) fn not_taken(&mut self, directive: &Directive, why: impl Into<String>) {
-        self.not_taken.push(entry(directive, why));
+    /// A directive and everything in its block.
+    pub(super) fn not_taken(&mut self, directive: &Directive, why: &str) {
+        entries(directive, false, why, &mut self.not_taken);
     }
 
     /// A directive that nobody knows, and everything in its block.
     pub(super) fn unknown(&mut self, directive: &Directive) {
-        self.all_not_taken(directive, "not understood: look it up, and write what it does by hand");
-    }
-
-    /// The same for it and everything in its block.
-    pub(super) fn all_meaningless(&mut self, directive: &Directive, why: &str) {
-        entries(directive, false, why, &mut self.meaningless);
-    }
-
-    /// The same for it and everything in its block.
-    pub(super) fn all_not_taken(&mut self, directive: &Directive, why: &str) {
-        entries(directive, false, why, &mut self.not_taken);
+        self.not_taken(directive, "not understood: look it up, and write what it does by hand");
     }
 
     /// The same for one that stands where passwords do, and may be one.
@@ -112,7 +111,7 @@ impl Report {
                 Some(Placed::new(value, &directive.place))
             }
             Err(why) => {
-                self.not_taken(directive, why);
+                self.not_taken(directive, &why);
                 None
             }
         }

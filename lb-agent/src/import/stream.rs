@@ -133,7 +133,7 @@ pub(super) fn read(files: &[Vec<Directive>], vips: &[IpAddr], report: &mut Repor
     for directive in files.iter().flatten() {
         match directive.name.as_str() {
             "stream" if directive.block.is_some() => {
-                report.taken(directive, "the services");
+                report.entered(directive, "the services");
                 streams.extend(directive.children());
             }
             "http" | "mail" => http(directive, report),
@@ -169,7 +169,7 @@ fn simple(directive: &Directive, scope: &mut Scope, files: usize, report: &mut R
         ),
         _ if server::inherited(directive, scope, report) => {}
         name => match why(name, MEANINGLESS) {
-            Some(why) => report.all_meaningless(directive, why),
+            Some(why) => report.meaningless(directive, why),
             None => report.unknown(directive),
         },
     }
@@ -177,7 +177,7 @@ fn simple(directive: &Directive, scope: &mut Scope, files: usize, report: &mut R
 
 /// A block of HTTP. The servers in it are something that nobody takes over.
 fn http(block: &Directive, report: &mut Report) {
-    report.all_meaningless(block, HTTP);
+    report.meaningless(block, HTTP);
     let servers: Vec<Place> = block
         .children()
         .iter()

@@ -89,20 +89,20 @@ pub(super) fn read(
 ) -> Vec<Service> {
     let pass = block.children().iter().rfind(|directive| directive.name == "proxy_pass");
     let Some(pass) = pass else {
-        report.all_not_taken(block, "a `server` without `proxy_pass` has no backends");
+        report.not_taken(block, "a `server` without `proxy_pass` has no backends");
         return Vec::new();
     };
     let target = only(pass).unwrap_or_default();
     let upstream = upstreams.iter().find(|upstream| upstream.name == target);
     let of_address = target.parse().ok().map(|address| upstream::alone(address, &pass.place));
     let Some(upstream) = upstream.or(of_address.as_ref()) else {
-        report.all_not_taken(
+        report.not_taken(
             block,
             "its `proxy_pass` is neither an upstream that was taken over nor an address and a port",
         );
         return Vec::new();
     };
-    report.taken(block, "[[service]]");
+    report.entered(block, "[[service]]");
     let mut own = Scope { access: Vec::new(), ..scope.clone() };
     let mut listens = Vec::new();
     for directive in block.children() {
@@ -111,7 +111,7 @@ pub(super) fn read(
             "listen" => listens.extend(listen(directive, vips, report)),
             _ if inherited(directive, &mut own, report) => {}
             name => match why(name, MEANINGLESS) {
-                Some(why) => report.all_meaningless(directive, why),
+                Some(why) => report.meaningless(directive, why),
                 None => report.unknown(directive),
             },
         }
@@ -146,7 +146,7 @@ pub(super) fn inherited(directive: &Directive, scope: &mut Scope, report: &mut R
             );
         }
         name => match why(name, NOT_TAKEN) {
-            Some(why) => report.all_not_taken(directive, why),
+            Some(why) => report.not_taken(directive, why),
             None => return false,
         },
     }

@@ -26,14 +26,14 @@ pub(super) struct Upstream {
 /// None where nothing of it can be used; `targets` are the names that servers pass to.
 pub(super) fn read(block: &Directive, targets: &[&str], report: &mut Report) -> Option<Upstream> {
     let ([name], Some(_)) = (&block.arguments[..], &block.block) else {
-        report.all_not_taken(block, "not understood: it should be upstream NAME { .. }");
+        report.not_taken(block, "not understood: it should be upstream NAME { .. }");
         return None;
     };
     if !targets.contains(&name.as_str()) {
-        report.all_meaningless(block, "no `server` of `stream` passes to it");
+        report.meaningless(block, "no `server` of `stream` passes to it");
         return None;
     }
-    report.taken(block, "service.name");
+    report.entered(block, "service.name");
     let mut backends = Vec::new();
     let mut hash = None;
     for directive in block.children() {
@@ -49,7 +49,7 @@ pub(super) fn read(block: &Directive, targets: &[&str], report: &mut Report) -> 
                 hash = hash.or(Some(Placed::new(Hash::SourcePort, &directive.place)));
             }
             name => match why(name, MEANINGLESS) {
-                Some(why) => report.all_meaningless(directive, why),
+                Some(why) => report.meaningless(directive, why),
                 None => report.unknown(directive),
             },
         }

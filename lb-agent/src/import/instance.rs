@@ -136,7 +136,7 @@ fn other(directive: &Directive, report: &mut Report) {
     let name = directive.name.as_str();
     match (why(name, MEANINGLESS), why(name, NOT_TAKEN)) {
         (Some(why), _) => report.meaningless(directive, why),
-        (None, Some(why)) => report.not_taken(directive, &why),
+        (None, Some(why)) => report.not_taken(directive, why),
         (None, None) => report.unknown(directive),
     }
 }

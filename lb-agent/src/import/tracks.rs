@@ -26,7 +26,7 @@ pub(super) struct Track {
 }
 
 pub(super) enum Watched {
-    Script(Watch),
+    Script(Box<Watch>),
     Interface(String),
 }
 
@@ -165,7 +165,8 @@ fn script(
         })
         .collect();
     let user = report.agree(&what("user"), users, String::clone, SO)?;
-    Some(Watched::Script(Watch { command, interval, timeout, rise, fall, user }))
+    let watch = Watch { command, interval, timeout, rise, fall, user };
+    Some(Watched::Script(Box::new(watch)))
 }
 
 /// Of the instance, else of the script.

@@ -265,14 +265,15 @@ fn leftovers(cluster: &Cluster<'_>, report: &mut Report) {
     report.trap(places.clone(), "a keepalived that is killed (SIGKILL) or hangs leaves the address on its node, and two \
          nodes have it then. Here it is held on a lease: it goes by itself with the agent's last sign of life"
         .to_owned());
-    report.trap(places, "systemd-networkd and NetworkManager may delete an address behind keepalived's back. Here that is \
-         noticed: it is restored, or the node resigns"
+    report.trap(places, "systemd-networkd and NetworkManager may delete an address behind keepalived's back. Here it \
+         is put back at once, and the node answers for it all the time"
         .to_owned());
     if !cluster.settings.unicast.is_empty() {
         report.trap(
             cluster.settings.unicast.clone(),
             "a Backup of keepalived whose unicast source address vanishes hears \
-             nothing any more and becomes Active. Here a node without its address takes no part"
+             nothing any more and becomes Active. Two that are Active both serve here, and \
+             break no connection"
                 .to_owned(),
         );
     }

@@ -1,7 +1,7 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`) know nothing of
-//! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
+//! Pure modules (`config`, `import`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`)
+//! know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
 
 pub mod absence;
 pub mod agent;
@@ -12,6 +12,7 @@ pub mod control;
 pub mod dataplane;
 pub mod health;
 mod hysteresis;
+pub mod import;
 pub mod kernel;
 pub mod lists;
 pub mod metrics;

@@ -3,6 +3,8 @@
 
 #[path = "lbctl/answers.rs"]
 mod answers;
+#[path = "lbctl/import.rs"]
+mod import;
 #[path = "lbctl/upgrade.rs"]
 mod upgrade;
 
@@ -633,7 +635,7 @@ async fn help_teaches_by_example() {
     for part in ["Examples:", "lbctl attach ens33", "Exit status:", "completions"] {
         assert!(help.out.contains(part), "no `{part}` in:\n{}", help.out);
     }
-    let verbs = "attach detach backends reload upgrade role check doctor completions";
+    let verbs = "attach detach backends reload upgrade role check import doctor completions";
     for verb in verbs.split(' ') {
         let help = lbctl(&scratch.path("none"), &[verb, "--help"]).await;
         assert!(help.out.contains("Example"), "{verb}:\n{}", help.out);

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, doctor, reload, role, upgrade, vrrp};
+use super::{
+    attach, backends, check, completions, detach, doctor, import, reload, role, upgrade, vrrp,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   lbctl check lb.toml            is the file right, and what does it mean?
+  lbctl import --keepalived master*.conf --nginx nginx.conf
+                                 what the files of keepalived and nginx are as lb.toml
   lbctl doctor                   has this machine's kernel what it takes?
   lbctl attach ens33             begin to balance what arrives on ens33
   lbctl status                   role, virtual addresses, interfaces, what became of packets
@@ -61,6 +65,7 @@ pub enum Verb {
     Role(role::Arguments),
     Vrrp(vrrp::Arguments),
     Check(check::Arguments),
+    Import(import::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
 }

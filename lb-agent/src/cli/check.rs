@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, ConnectionLimit, DeliverySetting, Health, Lists, Notify,
+    Backend, Config, ConfigError, ConnectionLimit, DeliverySetting, Fault, Health, Lists, Notify,
     NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
 };
 use crate::health::Schedule;
@@ -47,8 +47,8 @@ pub struct Arguments {
 
 /// For programs.
 #[derive(Default, Serialize)]
-struct Verdict {
-    valid: bool,
+pub(super) struct Verdict {
+    pub(super) valid: bool,
     problems: Vec<ShownProblem>,
     /// Scripts that this machine's agent would not run.
     scripts: Vec<String>,
@@ -66,22 +66,43 @@ struct ShownProblem {
 }
 
 pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
-    let text = read(&arguments.file)?;
-    match Config::parse(&text) {
+    let (verdict, config) = judge(&read(&arguments.file)?);
+    if !screen.data(&verdict)? {
+        match &config {
+            Ok(config) => summary(&arguments.file, config, &verdict, screen)?,
+            Err(error) => refused(&arguments.file, error, screen)?,
+        }
+    }
+    Ok(if verdict.valid { Outcome::Done } else { Outcome::Misused })
+}
+
+/// What is to be said of a text, and the configuration that it is.
+pub(super) fn judge(text: &str) -> (Verdict, Result<Config, ConfigError>) {
+    let config = Config::parse(text);
+    let verdict = match &config {
         Ok(config) => {
             let mut verdict = Verdict { remarks: config.remarks(), ..Verdict::default() };
             verdict.remarks.extend(config.notify.iter().filter_map(unrunnable));
-            scripts(&config, &mut verdict);
-            lists(&config, &mut verdict);
+            scripts(config, &mut verdict);
+            lists(config, &mut verdict);
             verdict.valid = verdict.scripts.is_empty() && verdict.lists.is_empty();
-            if !screen.data(&verdict)? {
-                summary(&arguments.file, &config, &verdict, screen)?;
-            }
-            Ok(if verdict.valid { Outcome::Done } else { Outcome::Misused })
+            verdict
         }
-        Err(error) => {
-            refused(&arguments.file, &error, screen)?;
-            Ok(Outcome::Misused)
+        Err(error) => Verdict {
+            problems: error.faults.iter().map(ShownProblem::of).collect(),
+            ..Verdict::default()
+        },
+    };
+    (verdict, config)
+}
+
+impl ShownProblem {
+    fn of(fault: &Fault) -> Self {
+        Self {
+            line: fault.line,
+            column: fault.column,
+            message: fault.problem.to_string(),
+            remedy: fault.problem.remedy(),
         }
     }
 }
@@ -124,7 +145,8 @@ fn lists(config: &Config, verdict: &mut Verdict) {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+/// The text of a file that somebody wrote.
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let unreadable = |source| Failure::Unreadable { file: file.to_owned(), source };
     let mut bytes = Vec::new();
     let open = File::open(file).map_err(unreadable)?;
@@ -138,16 +160,12 @@ fn read(file: &Path) -> Result<String, Failure> {
     })
 }
 
-fn refused(file: &Path, error: &ConfigError, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    let problems = error.faults.iter().map(|fault| ShownProblem {
-        line: fault.line,
-        column: fault.column,
-        message: fault.problem.to_string(),
-        remedy: fault.problem.remedy(),
-    });
-    if screen.data(&Verdict { problems: problems.collect(), ..Verdict::default() })? {
-        return Ok(());
-    }
+/// Every problem with its place.
+pub(super) fn refused(
+    file: &Path,
+    error: &ConfigError,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
     let label = screen.painted(Tone::Bad, "error:");
     for fault in error.faults.iter().take(SHOWN_PROBLEMS_MAX) {
         let report = fault.report(&file.display().to_string());
@@ -199,6 +217,11 @@ fn summary(
         screen.line("")?;
         screen.table(&tracks(config))?;
     }
+    complaints(verdict, screen)
+}
+
+/// What is to be said of a file that is a configuration.
+pub(super) fn complaints(verdict: &Verdict, screen: &mut Screen<'_>) -> Result<(), Failure> {
     for problem in verdict.scripts.iter().chain(&verdict.lists) {
         let label = screen.painted(Tone::Bad, "error:");
         screen.line(&format!("\n{label} {problem}"))?;

@@ -24,6 +24,10 @@ pub(super) enum Failure {
     TooLarge { file: PathBuf, most: u64 },
     #[error("{} is not UTF-8 from byte {valid} on: save it as UTF-8", file.display())]
     NotUtf8 { file: PathBuf, valid: usize },
+    #[error("{} is there already: name another file, or replace it with --force", file.display())]
+    Exists { file: PathBuf },
+    #[error("cannot write {}: {source}", file.display())]
+    Unwritable { file: PathBuf, source: io::Error },
     #[error("there is no service `{name}`: {advice}")]
     NoSuchService { name: String, advice: String },
     #[error(

@@ -12,6 +12,7 @@ mod detach;
 mod doctor;
 mod failure;
 mod figures;
+mod import;
 mod nodes;
 mod reload;
 mod role;
@@ -73,7 +74,7 @@ pub async fn run(
         Err(error) => return refuse(&error, surroundings, out, err),
     };
     let mut screen = Screen::new(out, cli.output, surroundings);
-    let result = obey(&cli, &mut screen).await;
+    let result = obey(&cli, &mut screen, &mut Screen::new(err, cli.output, surroundings)).await;
     match result {
         Ok(outcome) => outcome,
         // Somebody closed the pipe (`lbctl .. | head`): they have what they wanted.
@@ -102,7 +103,12 @@ fn refuse<'s>(
     if asked_for { Outcome::Done } else { Outcome::Misused }
 }
 
-async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
+/// `aside` is for what does not belong to the answer.
+async fn obey(
+    cli: &Cli,
+    screen: &mut Screen<'_>,
+    aside: &mut Screen<'_>,
+) -> Result<Outcome, Failure> {
     let client = Client::new(&cli.socket);
     match &cli.verb {
         Verb::Attach(arguments) => attach::run(arguments, &client, screen).await?,
@@ -117,6 +123,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
         Verb::Doctor(_) => return doctor::run(screen),
         Verb::Check(arguments) => return check::run(arguments, screen),
+        Verb::Import(arguments) => return import::run(arguments, screen, aside),
         Verb::Completions(arguments) => completions::run(arguments, screen)?,
     }
     Ok(Outcome::Done)

@@ -20,6 +20,7 @@ mod fragments;
 mod health_https;
 mod host_clients;
 mod icmp;
+mod import;
 mod jumbo;
 mod kernels;
 mod limits;
@@ -80,6 +81,7 @@ pub const PATIENT: &[&str] = &[
     "vrrp-track",
     "vip-taken",
     "migrate",
+    "import",
     "vrrp-trouble",
     "vrrp-three",
 ];
@@ -322,6 +324,11 @@ pub static ALL: &[Scenario] = &[
         name: "migrate",
         about: "today's keepalived and nginx on three masters, replaced node by node under load",
         run: migrate::run,
+    },
+    Scenario {
+        name: "import",
+        about: "agents start with what lbctl import makes of today's keepalived and nginx, and serve the same",
+        run: import::run,
     },
     Scenario {
         name: "notify",

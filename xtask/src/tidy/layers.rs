@@ -17,6 +17,7 @@ const LAYERS: [Layer; 12] = [
             "lb-agent/src/role/ledger.rs",
             "lb-agent/src/role/steps.rs",
             "lb-agent/src/hysteresis.rs",
+            "lb-agent/src/import/",
             "lb-agent/src/kernel/feature.rs",
             "lb-agent/src/kernel/finding.rs",
             "lb-agent/src/kernel/release.rs",

@@ -35,7 +35,9 @@ use toml::de::DeTable;
 use draft::Draft;
 use error::Faults;
 
-pub use check::{Check, ClientCertificate, Fingerprint, HttpCheck, Statuses, TlsCheck, Trust};
+pub use check::{
+    Check, ClientCertificate, Fingerprint, HttpCheck, ScriptCheck, Statuses, TlsCheck, Trust,
+};
 pub use datagram::{Quic, ServerId};
 pub use difference::Change;
 pub use error::{ConfigError, Fault};

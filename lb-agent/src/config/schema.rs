@@ -73,6 +73,8 @@ pub(crate) static HEALTH: Table = Table {
         "tcp",
         "http",
         "https",
+        "script",
+        "user",
         "expect",
         "host",
         "server_name",

@@ -18,6 +18,7 @@ mod false_verdict;
 mod flap;
 mod fragments;
 mod health_https;
+mod health_script;
 mod host_clients;
 mod icmp;
 mod jumbo;
@@ -181,6 +182,11 @@ pub static ALL: &[Scenario] = &[
         name: "health-https",
         about: "servers that say that they are not well get no new clients; certificates are verified",
         run: health_https::run,
+    },
+    Scenario {
+        name: "health-script",
+        about: "what a script finds out counts; one that hangs, is gone or could be changed by others disturbs nobody",
+        run: health_script::run,
     },
     Scenario {
         name: "dead-backend",

@@ -23,6 +23,7 @@ use super::happened::happened;
 use super::kept::Kept;
 use super::options::Options;
 use super::passive::{self, Passive, Subject};
+use super::paths::Paths;
 use super::process::Edition;
 use super::reload::Reloads;
 use super::seats::{Seats, Tasks};
@@ -104,6 +105,7 @@ pub(super) struct Agent {
     pub(super) plans_failed: u64,
     pub(super) health: HashMap<Target, Health>,
     pub(super) passive: Passive,
+    pub(super) paths: Paths,
     /// Of each configured service, once it was planned for.
     pub(super) standings: Vec<ServiceStanding>,
     /// What persons said of backends.
@@ -133,6 +135,8 @@ pub(super) struct Events {
     pub(super) health: mpsc::Receiver<health::Event>,
     /// What checks for an occasion found.
     pub(super) looks: mpsc::Receiver<(Subject, health::Found)>,
+    /// What is known of ways to other nodes.
+    pub(super) paths: mpsc::Receiver<health::path::Event>,
     /// Backends have failed connections.
     pub(super) bell: Bell,
     pub(super) tracks: mpsc::Receiver<track::Event>,
@@ -204,6 +208,13 @@ impl Agent {
                     self.note_health(event);
                     while let Ok(event) = events.health.try_recv() {
                         self.note_health(event);
+                    }
+                    self.replan();
+                }
+                Some(event) = events.paths.recv() => {
+                    self.note_path(event);
+                    while let Ok(event) = events.paths.try_recv() {
+                        self.note_path(event);
                     }
                     self.replan();
                 }
@@ -298,10 +309,13 @@ impl Agent {
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
 
-    /// A backend's health without the words for it: down where checks or clients' connections say so.
+    /// A backend's health without the words for it: down where checks, clients' connections or the way to it say so.
     pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
         let service = &self.config.services[configured];
         if self.passive.reason(&service.name, address).is_some() {
+            return health::State::Down;
+        }
+        if self.failing_path(service, address).is_some() {
             return health::State::Down;
         }
         let target = Self::target(service, address);
@@ -323,6 +337,9 @@ impl Agent {
                 Health { state: health::State::Down, reason: out.to_owned(), ..checked }
             }
             Some(out) => Health { reason: format!("{out}; {}", checked.reason), ..checked },
+            None if checked.state != health::State::Down => {
+                self.with_path(service, address, checked)
+            }
             None => checked,
         }
     }
@@ -498,6 +515,7 @@ impl Agent {
             }
         }
         self.services = plan.services;
+        self.probe_paths();
         self.tell_clients();
         self.begin_to_hear();
         self.placements = self.find_placements();

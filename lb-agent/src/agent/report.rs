@@ -282,6 +282,7 @@ impl Agent {
             transitions: standing.transitions,
             connections_left: self.connections_left.get(&place).copied(),
             gone,
+            path: self.path_state(service, backend),
             clients_told: self.teller.told(&place),
             next_hop_mac: (backend.entry.mac != [0; 6]).then(|| mac_text(backend.entry.mac)),
             share: backend.share,

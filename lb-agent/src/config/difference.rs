@@ -217,8 +217,17 @@ fn backends(service: &str, old: &[Backend], new: &[Backend], changes: &mut Chang
 }
 
 fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
-    let Health { enabled, check, interval, timeout, rise, fall, minimum_healthy, reset_clients } =
-        old;
+    let Health {
+        enabled,
+        check,
+        interval,
+        timeout,
+        rise,
+        fall,
+        minimum_healthy,
+        reset_clients,
+        probe_path,
+    } = old;
     let key = |key: &str| format!("{of}, `{key}`");
     changes.value(&key("enabled"), enabled, &new.enabled);
     changes.value(of, check, &new.check);
@@ -228,6 +237,7 @@ fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
     changes.value(&key("fall"), fall, &new.fall);
     changes.value(&key("minimum_healthy"), minimum_healthy, &new.minimum_healthy);
     changes.value(&key("reset_clients"), reset_clients, &new.reset_clients);
+    changes.value(&key("probe_path"), probe_path, &new.probe_path);
 }
 
 #[cfg(test)]

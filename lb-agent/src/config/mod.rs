@@ -176,6 +176,8 @@ pub struct Health {
     pub minimum_healthy: u32,
     /// When the clients of a backend that is down are told.
     pub reset_clients: ResetClients,
+    /// Whether backends on other nodes are also probed on the way that clients' frames take to them.
+    pub probe_path: bool,
 }
 
 /// How little a backend that is down has said for so long as `fall` says, for its clients to be told. Each

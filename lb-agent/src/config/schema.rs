@@ -90,6 +90,7 @@ pub(crate) static HEALTH: Table = Table {
         "fall",
         "minimum_healthy",
         "reset_clients",
+        "probe_path",
     ],
 };
 

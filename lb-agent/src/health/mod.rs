@@ -11,6 +11,7 @@ mod judge;
 mod look;
 mod pace;
 pub mod passive;
+pub mod path;
 mod probe;
 mod script;
 #[cfg(test)]

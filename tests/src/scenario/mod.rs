@@ -33,6 +33,7 @@ mod notify;
 mod owner;
 mod passage;
 mod passive;
+mod path_check;
 mod reload;
 mod restart;
 mod role_move;
@@ -187,6 +188,11 @@ pub static ALL: &[Scenario] = &[
         name: "health-script",
         about: "what a script finds out counts; one that hangs, is gone or could be changed by others disturbs nobody",
         run: health_script::run,
+    },
+    Scenario {
+        name: "path-check",
+        about: "a node whose programs are detached gets no new connections, though its server answers; attached it is back",
+        run: path_check::run,
     },
     Scenario {
         name: "dead-backend",

@@ -211,13 +211,7 @@ impl Agent {
                     }
                     self.replan();
                 }
-                Some(event) = events.paths.recv() => {
-                    self.note_path(event);
-                    while let Ok(event) = events.paths.try_recv() {
-                        self.note_path(event);
-                    }
-                    self.replan();
-                }
+                Some(event) = events.paths.recv() => self.hear_paths(event, &mut events.paths),
                 indices = events.bell.rung() => self.rung(indices),
                 () = passive::until(self.passive.next()) => self.pass_time(),
                 Some((subject, found)) = events.looks.recv() => self.looked(&subject, &found),
@@ -312,36 +306,13 @@ impl Agent {
     /// A backend's health without the words for it: down where checks, clients' connections or the way to it say so.
     pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
         let service = &self.config.services[configured];
-        if self.passive.reason(&service.name, address).is_some() {
-            return health::State::Down;
-        }
-        if self.failing_path(service, address).is_some() {
+        if self.passive.reason(&service.name, address).is_some()
+            || self.failing_path(service, address).is_some()
+        {
             return health::State::Down;
         }
         let target = Self::target(service, address);
         self.health.get(&target).map_or(health::State::Unknown, |health| health.state)
-    }
-
-    pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
-        let service = &self.config.services[configured];
-        let target = Self::target(service, address);
-        let checked = self.health.get(&target).cloned().unwrap_or_else(|| Health {
-            state: health::State::Unknown,
-            reason: "not checked".to_owned(),
-            unchecked: None,
-            silence: health::Silence::None,
-        });
-        match self.passive.reason(&service.name, address) {
-            // What its checks say matters once they say the same.
-            Some(out) if checked.state != health::State::Down => {
-                Health { state: health::State::Down, reason: out.to_owned(), ..checked }
-            }
-            Some(out) => Health { reason: format!("{out}; {}", checked.reason), ..checked },
-            None if checked.state != health::State::Down => {
-                self.with_path(service, address, checked)
-            }
-            None => checked,
-        }
     }
 
     /// Reads the network anew and brings the maps up to date with it.

@@ -1,10 +1,11 @@
 //! The ways that clients' frames take to backends on other nodes: which are probed, and what follows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::backend::Delivery;
 use lb_common::service::TCP;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::core::{Agent, Health};
@@ -38,8 +39,8 @@ impl Agent {
     /// Has the ways probed that the plan in use takes, and forgets those that it does not take any more.
     pub(super) fn probe_paths(&mut self) {
         let mut own: HashMap<(u32, bool), Option<IpAddr>> = HashMap::new();
-        let mut known: HashSet<Way> = HashSet::new();
-        let mut targets = Vec::new();
+        let mut known: HashMap<Way, usize> = HashMap::new();
+        let mut targets: Vec<Target> = Vec::new();
         for service in &self.services {
             let configured = &self.config.services[service.configured];
             let health = &configured.health;
@@ -52,17 +53,20 @@ impl Agent {
                 let from = own
                     .entry((ifindex, service.address.is_ipv4()))
                     .or_insert_with(|| self.own_address(ifindex, service.address));
+                let Some(from) = *from else { continue };
                 let way = way(service, backend);
-                if let Some(from) = *from
-                    && known.insert(way)
-                {
-                    let (mac, schedule) = (backend.entry.mac, Schedule::of(health));
-                    targets.push(Target { way, ifindex, mac, from, schedule });
+                let drains = self.said_of(service.configured, backend.address).is_some();
+                if let Some(&at) = known.get(&way) {
+                    targets[at].drains &= drains;
+                    continue;
                 }
+                known.insert(way, targets.len());
+                let (mac, schedule) = (backend.entry.mac, Schedule::of(health));
+                targets.push(Target { way, ifindex, mac, from, schedule, drains });
             }
         }
-        self.paths.known.retain(|way, _| known.contains(way));
-        for way in known {
+        self.paths.known.retain(|way, _| known.contains_key(way));
+        for way in known.into_keys() {
             let not_yet = || (State::Unknown, "not probed yet".to_owned());
             self.paths.known.entry(way).or_insert_with(not_yet);
         }
@@ -70,7 +74,16 @@ impl Agent {
         self.paths.prober.set_targets(targets);
     }
 
-    pub(super) fn note_path(&mut self, event: Event) {
+    /// What is known of ways changed.
+    pub(super) fn hear_paths(&mut self, event: Event, further: &mut mpsc::Receiver<Event>) {
+        self.note_path(event);
+        while let Ok(event) = further.try_recv() {
+            self.note_path(event);
+        }
+        self.replan();
+    }
+
+    fn note_path(&mut self, event: Event) {
         let Event { way, state, reason } = event;
         let Some(known) = self.paths.known.get_mut(&way) else { return };
         let Way { service, node } = way;
@@ -104,13 +117,16 @@ impl Agent {
         })
     }
 
-    /// The health of a backend whose checks do not fail, with what the way to it has to say.
+    /// The health of a backend by its checks; where these do not fail, with what the way to it has to say.
     pub(super) fn with_path(
         &self,
         service: &Service,
         backend: SocketAddr,
         checked: Health,
     ) -> Health {
+        if checked.state == State::Down {
+            return checked;
+        }
         let Some((at, why)) = self.failing_path(service, backend) else { return checked };
         let node = self.config.node_of(backend.ip()).map_or("its node", |node| &node.name);
         let reason = format!(

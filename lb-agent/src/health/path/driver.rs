@@ -102,7 +102,13 @@ struct Watch {
     /// When it is to be looked after.
     at: Instant,
     /// What is under way, and since when.
-    asking: Option<(Probe, Instant)>,
+    asking: Option<(Asking, Instant)>,
+}
+
+struct Asking {
+    probe: Probe,
+    /// A reset came, and the second question was asked.
+    refused: bool,
 }
 
 impl Driver {
@@ -195,9 +201,12 @@ impl Driver {
         let (_, way) = self.timers.pop_first()?;
         let watch = self.watches.get_mut(&way)?;
         let now = Instant::now();
-        if let Some((_, since)) = watch.asking.take() {
+        if let Some((asking, since)) = watch.asking.take() {
             self.under_way -= 1;
-            let why = format!("no answer within {:?}", watch.target.schedule.timeout);
+            let why = match asking.refused {
+                true => "a reset".to_owned(),
+                false => format!("no answer within {:?}", watch.target.schedule.timeout),
+            };
             return self.conclude(way, since, Outcome::Failed(why));
         }
         if self.under_way >= IN_FLIGHT {
@@ -218,7 +227,7 @@ impl Driver {
         self.asked.insert(probe, way);
         self.under_way += 1;
         if let Some(watch) = self.watches.get_mut(&way) {
-            watch.asking = Some((probe, now));
+            watch.asking = Some((Asking { probe, refused: false }, now));
         }
         self.set_timer(way, now + target.schedule.timeout);
         None
@@ -240,26 +249,46 @@ impl Driver {
     }
 
     fn hear(&mut self, received: &Received) -> Option<Event> {
-        let (probe, answer) = received.heard.about()?;
-        let way = *self.asked.get(&probe)?;
+        let mut about = received.heard.about();
+        let (probe, answer, way) =
+            about.find_map(|(probe, answer)| Some((probe, answer, *self.asked.get(&probe)?)))?;
+        let link = self.links.get(&received.ifindex)?;
         if answer == Answer::Taken
             && let Some(packet) = probe.end()
-            && let Some(link) = self.links.get(&received.ifindex)
         {
             // Where it gets lost the other end asks again, and is answered again.
             let _ = link.send(&packet, received.mac);
         }
         let watch = self.watches.get_mut(&way)?;
-        let (_, since) = watch.asking.take_if(|(asking, _)| *asking == probe)?;
-        self.timers.remove(&(watch.at, way));
-        self.under_way -= 1;
+        let (asking, since) = watch.asking.as_mut()?;
+        if asking.probe != probe {
+            return None;
+        }
+        let since = *since;
         let took = since.elapsed();
         let outcome = match answer {
             Answer::Taken | Answer::CarriedBack => {
                 Outcome::Passed(format!("answered in {took:.1?}"))
             }
+            Answer::Ownerless if received.mac != watch.target.mac => {
+                Outcome::Passed(format!("carried on in {took:.1?}"))
+            }
+            // The stack's, which says nothing of the program before it.
+            Answer::Ownerless => return None,
+            Answer::Refused if watch.target.drains => {
+                if !std::mem::replace(&mut asking.refused, true) {
+                    for packet in probe.second_question() {
+                        // One that gets lost tells nothing; the next probe asks again.
+                        let _ = link.send(&packet, watch.target.mac);
+                    }
+                }
+                return None;
+            }
             Answer::Refused => Outcome::Failed("a reset".to_owned()),
         };
+        watch.asking = None;
+        self.timers.remove(&(watch.at, way));
+        self.under_way -= 1;
         self.conclude(way, since, outcome)
     }
 

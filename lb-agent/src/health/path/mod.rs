@@ -42,6 +42,8 @@ pub struct Target {
     /// This node's address on that interface, of the service's family.
     pub from: IpAddr,
     pub schedule: Schedule,
+    /// No new connection is meant for the backends there: that the node carries on what is not theirs is enough.
+    pub drains: bool,
 }
 
 /// What is known of a way changed.

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::bucket::RANKS;
 use pnet::packet::Packet as _;
 use pnet::packet::ip::IpNextHeaderProtocols::Tcp;
 use pnet::packet::ipv4::Ipv4Packet;
@@ -16,6 +17,9 @@ use crate::absence::Segment;
 const TTL: u8 = 64;
 /// What ends a connection goes no further than to whom it is sent.
 const LAST_HOP: u8 = 1;
+/// With these a segment that nobody owns is carried on by a node's program: with the first to one other node, whose
+/// stack resets it; with the second, where there is no other node, back (docs/packet-path.md, Choosing).
+const CARRIED_ON: [u8; 2] = [2, RANKS as u8 + 1];
 
 /// The ports that probes come from, so that each is forgotten everywhere before its port is used again.
 #[derive(Clone, Debug)]
@@ -63,8 +67,10 @@ pub enum Answer {
     Taken,
     /// The SYN itself: the node carried it on, and this one has its turn. So its program runs.
     CarriedBack,
-    /// A reset.
+    /// A reset: by a bare stack, or since nobody takes new connections whose turn it is from that node on.
     Refused,
+    /// A reset of a segment that tells these two apart. By another node than it was sent to, it was carried on.
+    Ownerless,
 }
 
 impl Probe {
@@ -80,6 +86,24 @@ impl Probe {
             ttl: TTL,
         };
         syn.packet()
+    }
+
+    /// Where it was refused by a node whose backends drain: segments that belong to no connection and begin none, not even a translation. A bare stack
+    /// resets them, a program carries at least one of them on.
+    pub fn second_question(&self) -> impl Iterator<Item = Vec<u8>> {
+        let of = |ttl| {
+            let segment = Segment {
+                source: self.from,
+                destination: self.service,
+                sequence: self.sequence,
+                acknowledgement: !self.sequence,
+                flags: TcpFlags::SYN | TcpFlags::ACK,
+                has_byte: false,
+                ttl,
+            };
+            segment.packet()
+        };
+        CARRIED_ON.into_iter().filter_map(of)
     }
 
     /// What ends a connection that was taken.
@@ -143,28 +167,27 @@ impl Heard {
         })
     }
 
-    /// The probe that this is about, if it is about one at all, and what it says of it.
-    pub fn about(&self) -> Option<(Probe, Answer)> {
+    /// The probes that this may be about, and what it says of them. At most one of them was made.
+    pub fn about(&self) -> impl Iterator<Item = (Probe, Answer)> {
         const TAKEN: u8 = TcpFlags::SYN | TcpFlags::ACK;
         const REFUSED: u8 = TcpFlags::RST | TcpFlags::ACK;
         let answer = match self.flags {
-            TAKEN => Answer::Taken,
-            REFUSED => Answer::Refused,
-            // One that was sent and not carried has all its hops.
-            TcpFlags::SYN if self.ttl < TTL => Answer::CarriedBack,
-            _ => return None,
+            TAKEN => Some((Answer::Taken, self.acknowledgement.wrapping_sub(1))),
+            REFUSED => Some((Answer::Refused, self.acknowledgement.wrapping_sub(1))),
+            TcpFlags::RST => Some((Answer::Ownerless, !self.sequence)),
+            _ => None,
         };
-        let probe = match answer {
-            Answer::CarriedBack => {
-                Probe { service: self.destination, from: self.source, sequence: self.sequence }
-            }
-            Answer::Taken | Answer::Refused => Probe {
-                service: self.source,
-                from: self.destination,
-                sequence: self.acknowledgement.wrapping_sub(1),
-            },
-        };
-        Some((probe, answer))
+        // One that was sent and not carried has all its hops.
+        let all_hops = if self.flags == TcpFlags::SYN { TTL } else { CARRIED_ON[1] };
+        let back = self.flags & !TcpFlags::ACK == TcpFlags::SYN && self.ttl < all_hops;
+        let (there, here) = (self.source, self.destination);
+        let answer = answer
+            .map(|(answer, sequence)| (Probe { service: there, from: here, sequence }, answer));
+        let back = back.then_some((
+            Probe { service: here, from: there, sequence: self.sequence },
+            Answer::CarriedBack,
+        ));
+        answer.into_iter().chain(back)
     }
 }
 
@@ -186,8 +209,12 @@ mod tests {
     }
 
     /// What the other end sends, or what this one sent, as it arrives.
-    fn heard(segment: Segment) -> Option<(Probe, Answer)> {
-        Heard::decode(&segment.packet().unwrap())?.about()
+    fn heard(segment: Segment) -> Vec<(Probe, Answer)> {
+        heard_of(&segment.packet().unwrap())
+    }
+
+    fn heard_of(packet: &[u8]) -> Vec<(Probe, Answer)> {
+        Heard::decode(packet).unwrap().about().collect()
     }
 
     fn answer(probe: &Probe, flags: u8) -> Segment {
@@ -207,12 +234,12 @@ mod tests {
         use TcpFlags::{ACK, RST, SYN};
         for probe in probes() {
             let taken = answer(&probe, SYN | ACK);
-            assert_eq!(heard(taken), Some((probe, Answer::Taken)));
-            assert_eq!(heard(answer(&probe, RST | ACK)), Some((probe, Answer::Refused)));
+            assert_eq!(heard(taken), [(probe, Answer::Taken)]);
+            assert_eq!(heard(answer(&probe, RST | ACK)), [(probe, Answer::Refused)]);
             let other = Segment { acknowledgement: probe.sequence, ..taken };
-            assert!(heard(other).is_some_and(|(about, _)| about != probe), "another number");
+            assert!(heard(other).iter().all(|(about, _)| *about != probe), "another number");
             for flags in [ACK, SYN | ACK | RST, 0] {
-                assert_eq!(heard(answer(&probe, flags)), None, "{flags}");
+                assert_eq!(heard(answer(&probe, flags)), [], "{flags}");
             }
         }
     }
@@ -221,12 +248,27 @@ mod tests {
     fn a_syn_that_comes_back_is_one_that_was_carried() {
         for probe in probes() {
             let mut syn = probe.packet().unwrap();
-            assert_eq!(Heard::decode(&syn).and_then(|heard| heard.about()), None, "as it was sent");
+            assert_eq!(heard_of(&syn), [], "as it was sent");
             let ttl = if probe.service.is_ipv4() { 8 } else { 7 };
             assert_eq!(syn[ttl], TTL);
             syn[ttl] = TTL - 2;
-            let heard = Heard::decode(&syn).and_then(|heard| heard.about());
-            assert_eq!(heard, Some((probe, Answer::CarriedBack)));
+            assert_eq!(heard_of(&syn), [(probe, Answer::CarriedBack)]);
+        }
+    }
+
+    #[test]
+    fn what_comes_of_the_second_question_names_it_too() {
+        for probe in probes() {
+            // What the stack makes of a segment that it has no socket for (RFC 9293, 3.10.7.1).
+            let asked = Segment { sequence: !probe.sequence, ..answer(&probe, TcpFlags::RST) };
+            assert_eq!(heard(asked), [(probe, Answer::Ownerless)]);
+            let [short, mut long] = probe.second_question().collect::<Vec<_>>().try_into().unwrap();
+            let ttl = if probe.service.is_ipv4() { 8 } else { 7 };
+            assert_eq!((short[ttl], long[ttl]), (2, 9));
+            let is_back = |packet: &[u8]| heard_of(packet).contains(&(probe, Answer::CarriedBack));
+            assert!(!is_back(&long), "as it was sent");
+            long[ttl] = 2;
+            assert!(is_back(&long));
         }
     }
 
@@ -257,7 +299,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_not(bytes in prop::collection::vec(any::<u8>(), 0..96)) {
-            let _ = Heard::decode(&bytes).and_then(|heard| heard.about());
+            let _ = Heard::decode(&bytes).map(|heard| heard.about().count());
         }
 
         #[test]
@@ -270,7 +312,7 @@ mod tests {
                 *place = byte;
             }
             packet.truncate(length);
-            let _ = Heard::decode(&packet).and_then(|heard| heard.about());
+            let _ = Heard::decode(&packet).map(|heard| heard.about().count());
         }
     }
 }

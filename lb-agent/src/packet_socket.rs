@@ -51,6 +51,26 @@ pub(crate) fn bind(socket: &Socket, ifindex: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What came, up to the buffer's length, and the MAC that sent it. Does not wait where the socket does not.
+pub(crate) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Mac)> {
+    let mut place = place(0, 0, [0; 6]);
+    let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most these lengths to the buffer and to a `sockaddr_ll`.
+    let received = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            (&raw mut place).cast(),
+            &raw mut length,
+        )
+    };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    let [a, b, c, d, e, f, ..] = place.sll_addr;
+    Ok((received, [a, b, c, d, e, f]))
+}
+
 /// Sends a packet of IP to a MAC, from the interface's own; the socket makes the link's header
 /// (`SOCK_DGRAM`).
 pub(crate) fn send_to(socket: &Socket, packet: &[u8], ifindex: u32, mac: Mac) -> io::Result<()> {

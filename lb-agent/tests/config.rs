@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lb_agent::config::{
     Backend, Check, Config, ConfigError, DeliverySetting, Fingerprint, Hash, HttpCheck, NodeError,
-    Notify, NotifyEvent, NotifyWay, Passive, Protocol, Script, Statuses, Track, Trust,
+    Notify, NotifyEvent, NotifyWay, Passive, Protocol, Script, ScriptCheck, Statuses, Track, Trust,
     UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
 };
 use proptest::prelude::*;
@@ -472,9 +472,9 @@ fn checks_are_read() {
     let checks: Vec<&HttpCheck> = config
         .services
         .iter()
-        .map(|service| match &*service.health.check {
-            Check::Http(http) => &**http,
-            Check::Tcp => panic!("{} is checked by TCP", service.name),
+        .filter_map(|service| match &*service.health.check {
+            Check::Http(http) => Some(&**http),
+            Check::Tcp | Check::Script(_) => None,
         })
         .collect();
     let [kube, web, pinned, any] = checks[..] else { panic!("{} checks", checks.len()) };
@@ -500,6 +500,41 @@ fn checks_are_read() {
     let told =
         remarks.iter().filter(|remark| remark.contains("`verify = false` for service `any`"));
     assert_eq!(told.count(), 1, "{remarks:?}");
+}
+
+#[test]
+fn scripts_of_checks_are_told_whose_they_are() {
+    let config = taken(CHECKS);
+    let of = |name: &str| {
+        let service = config.services.iter().find(|service| service.name == name);
+        match &*service.expect("a service").health.check {
+            Check::Script(script) => script.clone(),
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    let expected = ScriptCheck {
+        path: "/usr/local/bin/check".into(),
+        arguments: vec!["a b".to_owned(), "$(id)".to_owned()],
+        user: "checker".to_owned(),
+        service: "by-script".to_owned(),
+        addresses: config.virtual_addresses.clone(),
+    };
+    assert_eq!(*of("by-script"), expected);
+    assert_eq!(of("by-nobody").user, "nobody");
+    let nobody = config.services.iter().find(|service| service.name == "by-nobody");
+    assert!(nobody.is_some_and(|service| service.health.enabled), "also over UDP");
+}
+
+#[test]
+fn more_scripts_than_a_machine_should_run_are_remarked_on() {
+    let often = |interval: &str| {
+        let check = format!("health = {{ interval = \"{interval}\", timeout = \"10ms\", script");
+        taken(&CHECKS.replace("health = { script", &check)).remarks()
+    };
+    let told =
+        |remarks: &[String]| remarks.iter().any(|it| it.starts_with("checks run 200 scripts"));
+    assert!(told(&often("10ms")), "{:?}", often("10ms"));
+    assert!(!often("20ms").iter().any(|it| it.contains("scripts a second")));
 }
 
 #[test]

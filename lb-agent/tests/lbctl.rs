@@ -5,6 +5,8 @@
 mod answers;
 #[path = "lbctl/import.rs"]
 mod import;
+#[path = "lbctl/scripts.rs"]
+mod scripts;
 #[path = "lbctl/upgrade.rs"]
 mod upgrade;
 

@@ -68,6 +68,7 @@ pub fn is_there(question: &Question) -> io::Result<bool> {
         destination: question.service,
         sequence: any() as u32,
         acknowledgement: any() as u32,
+        flags: TcpFlags::ACK,
         has_byte: false,
         ttl: TTL,
     };
@@ -162,6 +163,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             sequence: 7,
             acknowledgement: 0x0102_0304,
+            flags: TcpFlags::ACK,
             has_byte: false,
             ttl: TTL,
         }
@@ -174,13 +176,11 @@ mod tests {
             destination: to.source,
             sequence: to.acknowledgement,
             acknowledgement: 0,
+            flags: TcpFlags::RST,
             has_byte: false,
             ttl: 64,
         };
-        let mut packet = back.packet().unwrap();
-        let flags = packet.len() - 7;
-        packet[flags] = TcpFlags::RST;
-        packet
+        back.packet().unwrap()
     }
 
     #[test]

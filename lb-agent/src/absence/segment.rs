@@ -1,23 +1,25 @@
-//! A segment of TCP that acknowledges, as a packet of IP. Pure.
+//! A segment of TCP, as a packet of IP. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
 use pnet::packet::ip::IpNextHeaderProtocols::Tcp;
 use pnet::packet::ipv4::{self, Ipv4Flags, MutableIpv4Packet};
 use pnet::packet::ipv6::MutableIpv6Packet;
-use pnet::packet::tcp::{self, MutableTcpPacket, TcpFlags};
+use pnet::packet::tcp::{self, MutableTcpPacket};
 
 const TCP_BYTES: usize = 20;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 
-/// A segment that acknowledges. Both ends are of one family.
+/// A segment without options. Both ends are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub sequence: u32,
     pub acknowledgement: u32,
+    /// As in [`TcpFlags`](pnet::packet::tcp::TcpFlags).
+    pub flags: u8,
     /// It carries a byte of no meaning.
     pub has_byte: bool,
     /// TTL or hop limit.
@@ -77,7 +79,7 @@ impl Segment {
         segment.set_sequence(self.sequence);
         segment.set_acknowledgement(self.acknowledgement);
         segment.set_data_offset((TCP_BYTES / 4) as u8);
-        segment.set_flags(TcpFlags::ACK);
+        segment.set_flags(self.flags);
         segment.set_window(1024);
         Some(segment)
     }
@@ -85,6 +87,8 @@ impl Segment {
 
 #[cfg(test)]
 mod tests {
+    use pnet::packet::tcp::TcpFlags;
+
     use super::*;
 
     /// RFC 1071 over the whole, which is then zero.
@@ -102,6 +106,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             sequence: 0x0102_0304,
             acknowledgement: 0xfffe_fdfc,
+            flags: TcpFlags::ACK,
             has_byte: false,
             ttl: 1,
         }

@@ -175,7 +175,7 @@ impl Agent {
     }
 
     /// An address of this node on an interface, of the same family, that is no VIP.
-    fn own_address(&self, ifindex: u32, family_of: IpAddr) -> Option<IpAddr> {
+    pub(super) fn own_address(&self, ifindex: u32, family_of: IpAddr) -> Option<IpAddr> {
         let vips = &self.config.virtual_addresses;
         let own = self.config.nodes.iter().find(|node| node.name == self.node);
         let here = || {

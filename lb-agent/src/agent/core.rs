@@ -23,6 +23,7 @@ use super::happened::happened;
 use super::kept::Kept;
 use super::options::Options;
 use super::passive::{self, Passive, Subject};
+use super::paths::Paths;
 use super::process::Edition;
 use super::reload::Reloads;
 use super::seats::{Seats, Tasks};
@@ -104,6 +105,7 @@ pub(super) struct Agent {
     pub(super) plans_failed: u64,
     pub(super) health: HashMap<Target, Health>,
     pub(super) passive: Passive,
+    pub(super) paths: Paths,
     /// Of each configured service, once it was planned for.
     pub(super) standings: Vec<ServiceStanding>,
     /// When a backend that starts slowly is to take more.
@@ -135,6 +137,8 @@ pub(super) struct Events {
     pub(super) health: mpsc::Receiver<health::Event>,
     /// What checks for an occasion found.
     pub(super) looks: mpsc::Receiver<(Subject, health::Found)>,
+    /// What is known of ways to other nodes.
+    pub(super) paths: mpsc::Receiver<health::path::Event>,
     /// Backends have failed connections.
     pub(super) bell: Bell,
     pub(super) tracks: mpsc::Receiver<track::Event>,
@@ -209,6 +213,7 @@ impl Agent {
                     }
                     self.replan();
                 }
+                Some(event) = events.paths.recv() => self.hear_paths(event, &mut events.paths),
                 indices = events.bell.rung() => self.rung(indices),
                 () = passive::until(self.passive.next()) => self.pass_time(),
                 () = passive::until(self.ramp_step) => self.replan(),
@@ -301,33 +306,16 @@ impl Agent {
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
 
-    /// A backend's health without the words for it: down where checks or clients' connections say so.
+    /// A backend's health without the words for it: down where checks, clients' connections or the way to it say so.
     pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
         let service = &self.config.services[configured];
-        if self.passive.reason(&service.name, address).is_some() {
+        if self.passive.reason(&service.name, address).is_some()
+            || self.failing_path(service, address).is_some()
+        {
             return health::State::Down;
         }
         let target = Self::target(service, address);
         self.health.get(&target).map_or(health::State::Unknown, |health| health.state)
-    }
-
-    pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
-        let service = &self.config.services[configured];
-        let target = Self::target(service, address);
-        let checked = self.health.get(&target).cloned().unwrap_or_else(|| Health {
-            state: health::State::Unknown,
-            reason: "not checked".to_owned(),
-            unchecked: None,
-            silence: health::Silence::None,
-        });
-        match self.passive.reason(&service.name, address) {
-            // What its checks say matters once they say the same.
-            Some(out) if checked.state != health::State::Down => {
-                Health { state: health::State::Down, reason: out.to_owned(), ..checked }
-            }
-            Some(out) => Health { reason: format!("{out}; {}", checked.reason), ..checked },
-            None => checked,
-        }
     }
 
     /// Reads the network anew and brings the maps up to date with it.
@@ -501,6 +489,7 @@ impl Agent {
             }
         }
         self.services = plan.services;
+        self.probe_paths();
         self.tell_clients();
         self.begin_to_hear();
         self.placements = self.find_placements();

@@ -17,6 +17,7 @@ mod memory;
 mod notices;
 mod options;
 mod passive;
+mod paths;
 mod process;
 mod reload;
 mod report;
@@ -51,6 +52,7 @@ use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
 use self::kept::Kept;
 use self::passive::Passive;
+use self::paths::Paths;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
@@ -60,6 +62,7 @@ use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Loaded, Pins, monotonic_ns};
+use crate::health::path::Prober;
 use crate::health::{self, Checker, Looks};
 use crate::kernel::{Knowledge, Severity};
 use crate::lists;
@@ -176,7 +179,7 @@ struct Crew {
 /// Serves until a signal ends it, or another agent follows.
 async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), AgentError> {
     let Crew { monitor, signals: Signals { mut stop, hangups }, vrrp, inboxes, known } = crew;
-    let Inboxes { upgrades, looks } = inboxes;
+    let Inboxes { upgrades, looks, paths } = inboxes;
     let (checker, health) = Checker::start();
     checker.recall(known);
     agent.set_targets(&checker);
@@ -185,8 +188,19 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
     let unserved = |source| AgentError::System { operation: "serving the control socket", source };
     let mut open = agent.doors.serve(&sender).map_err(unserved)?;
     let bell = agent.dataplane.bell()?;
-    let mut events =
-        Events { monitor, checker, health, looks, bell, tracks, commands, vrrp, hangups, upgrades };
+    let mut events = Events {
+        monitor,
+        checker,
+        health,
+        looks,
+        paths,
+        bell,
+        tracks,
+        commands,
+        vrrp,
+        hangups,
+        upgrades,
+    };
     info!(node = agent.node, version = agent.edition.version, "serving");
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
@@ -264,6 +278,7 @@ struct Found {
 struct Inboxes {
     upgrades: mpsc::Receiver<upgrade::Event>,
     looks: mpsc::Receiver<(passive::Subject, health::Found)>,
+    paths: mpsc::Receiver<health::path::Event>,
 }
 
 /// The holders of the VIPs, which hold nothing yet.
@@ -290,6 +305,7 @@ async fn assemble(
     let (upgrade_events, upgrades) = mpsc::channel(1);
     let (looks_to, looks) = Looks::new(LOOKS);
     let passive = Passive::new(looks_to);
+    let (prober, path_events) = Prober::start();
     let teller = Teller::new(dataplane.flows()?);
     // By its path: the file may be another one by the time that it is asked for.
     let program = std::env::current_exe();
@@ -332,6 +348,7 @@ async fn assemble(
         standings: Vec::new(),
         ramp_step: None,
         passive,
+        paths: Paths::new(prober),
         said,
         connections_left: HashMap::new(),
         recount: false,
@@ -357,7 +374,7 @@ async fn assemble(
         }
         return Err(error);
     }
-    Ok((agent, Holders(holders), Inboxes { upgrades, looks }))
+    Ok((agent, Holders(holders), Inboxes { upgrades, looks, paths: path_events }))
 }
 
 type NodeHolder = Holder<NodeEffects<dataplane::Leases>>;

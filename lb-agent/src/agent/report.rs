@@ -1,7 +1,7 @@
 //! What the agent tells: its state in the control API's types.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lb_common::backend::{ACCEPTS, Delivery};
@@ -9,7 +9,7 @@ use lb_common::counter::Verdict;
 use lb_common::layout::TABLE_VERSION;
 use lb_common::virtual_mac::virtual_mac;
 
-use super::core::Agent;
+use super::core::{Agent, Health};
 use super::election::Election;
 use super::standings::{api_state, taken};
 use crate::config::{BUILT_IN, Watched};
@@ -243,6 +243,26 @@ impl Agent {
         Ok(())
     }
 
+    /// With the words for it.
+    fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
+        let service = &self.config.services[configured];
+        let target = Self::target(service, address);
+        let checked = self.health.get(&target).cloned().unwrap_or_else(|| Health {
+            state: health::State::Unknown,
+            reason: "not checked".to_owned(),
+            unchecked: None,
+            silence: health::Silence::None,
+        });
+        match self.passive.reason(&service.name, address) {
+            // What its checks say matters once they say the same.
+            Some(out) if checked.state != health::State::Down => {
+                Health { state: health::State::Down, reason: out.to_owned(), ..checked }
+            }
+            Some(out) => Health { reason: format!("{out}; {}", checked.reason), ..checked },
+            None => self.with_path(service, address, checked),
+        }
+    }
+
     fn api_backend(
         &self,
         service: &PlannedService,
@@ -283,6 +303,7 @@ impl Agent {
             transitions: standing.transitions,
             connections_left: self.connections_left.get(&place).copied(),
             gone,
+            path: self.path_state(service, backend),
             clients_told: self.teller.told(&place),
             next_hop_mac: (backend.entry.mac != [0; 6]).then(|| mac_text(backend.entry.mac)),
             share: backend.share,

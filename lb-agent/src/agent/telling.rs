@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lb_common::flow::{Flow, FlowKey};
 use lb_common::service::ServiceKey;
+use pnet::packet::tcp::TcpFlags;
 use tokio::task::JoinError;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -206,6 +207,7 @@ fn question(key: &FlowKey, flow: &Flow) -> Segment {
         // The byte and its end are before what the client expects.
         sequence: u32::from_be(flow.acknowledged_be).wrapping_sub(2),
         acknowledgement: u32::from_be(flow.sequence_be),
+        flags: TcpFlags::ACK,
         has_byte: true,
         ttl: TTL,
     }

@@ -15,8 +15,8 @@ use super::failure::Failure;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use crate::config::{
-    Backend, Config, ConfigError, ConnectionLimit, DeliverySetting, Fault, Health, Lists, Notify,
-    NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
+    Backend, Check, Config, ConfigError, ConnectionLimit, DeliverySetting, Fault, Health, Lists,
+    Notify, NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
 };
 use crate::health::Schedule;
 use crate::lists;
@@ -115,21 +115,35 @@ fn unrunnable(hook: &Notify) -> Option<String> {
     Some(format!("hook `{}` would not be told anything by this machine: {distrust}", hook.name))
 }
 
-/// Looks at the scripts as they are on this machine. One that is not there may be on the nodes.
+/// Looks at the scripts as they are on this machine.
 fn scripts(config: &Config, verdict: &mut Verdict) {
     for track in &config.tracks {
         let Watched::Script(script) = &track.watched else { continue };
-        let Err(distrust) = trust::check(&script.path, Some(&script.user)) else { continue };
-        let name = &track.name;
-        match distrust {
-            Distrust::Missing { .. }
+        let name = format!("track `{}`", track.name);
+        let effect = "it would count as failing";
+        trusted(&name, &script.path, &script.user, effect, verdict);
+    }
+    for service in config.services.iter().filter(|service| service.health.enabled) {
+        let Check::Script(script) = &*service.health.check else { continue };
+        let name = format!("the check of service `{}`", service.name);
+        let effect = "its backends would not be checked";
+        trusted(&name, &script.path, &script.user, effect, verdict);
+    }
+}
+
+/// One that is not there may be on the nodes.
+fn trusted(name: &str, path: &Path, user: &str, effect: &str, verdict: &mut Verdict) {
+    match trust::check(path, Some(user)) {
+        Ok(_) => {}
+        Err(
+            distrust @ (Distrust::Missing { .. }
             | Distrust::Unreadable { .. }
             | Distrust::NoUser { .. }
-            | Distrust::UnknownUser { .. } => verdict.remarks.push(format!(
-                "track `{name}` on this machine: {distrust}; on a node it would count as failing"
-            )),
-            distrust => verdict.scripts.push(format!("track `{name}`: {distrust}")),
+            | Distrust::UnknownUser { .. }),
+        ) => {
+            verdict.remarks.push(format!("{name} on this machine: {distrust}; on a node {effect}"))
         }
+        Err(distrust) => verdict.scripts.push(format!("{name}: {distrust}")),
     }
 }
 
@@ -381,12 +395,16 @@ fn checks(health: &Health) -> String {
         1 => "with none healthy, all are used".to_owned(),
         minimum => format!("with fewer than {minimum} healthy, all are used"),
     };
+    let how = match &*health.check {
+        Check::Script(script) => format!("checked by {}", script.path.display()),
+        Check::Tcp | Check::Http(_) => "checked".to_owned(),
+    };
     let slowly = match health.slow_start {
         Duration::ZERO => String::new(),
         lasts => format!("; one that comes back starts slowly, for {}", duration_text(lasts)),
     };
     format!(
-        "checked every {} (a dead backend is out after {} at most; {too_few}{slowly})",
+        "{how} every {} (a dead backend is out after {} at most; {too_few}{slowly})",
         duration_text(health.interval),
         duration_text(noticed)
     )

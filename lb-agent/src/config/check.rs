@@ -1,6 +1,7 @@
 //! What a check asks of a backend.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The kind of check.
@@ -10,6 +11,20 @@ pub enum Check {
     Tcp,
     /// It answers a GET as expected.
     Http(Box<HttpCheck>),
+    /// A program ends with exit status 0.
+    Script(Box<ScriptCheck>),
+}
+
+/// The program, and what it is told besides the backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScriptCheck {
+    pub path: PathBuf,
+    pub arguments: Vec<String>,
+    /// Whom it runs as.
+    pub user: String,
+    /// The name and the addresses of the service, so that no two services share a run.
+    pub service: String,
+    pub addresses: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -227,6 +227,7 @@ fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
         minimum_healthy,
         slow_start,
         reset_clients,
+        probe_path,
     } = old;
     let key = |key: &str| format!("{of}, `{key}`");
     changes.value(&key("enabled"), enabled, &new.enabled);
@@ -238,6 +239,7 @@ fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
     changes.value(&key("minimum_healthy"), minimum_healthy, &new.minimum_healthy);
     changes.value(&key("slow_start"), slow_start, &new.slow_start);
     changes.value(&key("reset_clients"), reset_clients, &new.reset_clients);
+    changes.value(&key("probe_path"), probe_path, &new.probe_path);
 }
 
 #[cfg(test)]

@@ -330,6 +330,7 @@ fn health(service: &Section<'_>, protocol: Protocol, faults: &mut Faults<'_>) ->
                 ("never", ResetClients::Never),
             ])
         }),
+        probe_path: section.or("probe_path", true, faults, Item::boolean),
     };
     (health, section.span_of("minimum_healthy"))
 }

@@ -35,7 +35,9 @@ use toml::de::DeTable;
 use draft::Draft;
 use error::Faults;
 
-pub use check::{Check, ClientCertificate, Fingerprint, HttpCheck, Statuses, TlsCheck, Trust};
+pub use check::{
+    Check, ClientCertificate, Fingerprint, HttpCheck, ScriptCheck, Statuses, TlsCheck, Trust,
+};
 pub use datagram::{Quic, ServerId};
 pub use difference::Change;
 pub use error::{ConfigError, Fault};
@@ -177,6 +179,8 @@ pub struct Health {
     pub slow_start: Duration,
     /// When the clients of a backend that is down are told.
     pub reset_clients: ResetClients,
+    /// Whether backends on other nodes are also probed on the way that clients' frames take to them.
+    pub probe_path: bool,
 }
 
 /// How little a backend that is down has said for so long as `fall` says, for its clients to be told. Each

@@ -17,6 +17,9 @@ const BUCKETS_PER_BACKEND: usize = 100;
 /// Checks a second that the agent makes with a fair part of a core (about 0.1 ms each).
 const CHECKS_PER_SECOND: f64 = 5000.0;
 
+/// Scripts a second that do the same: each is a process or more.
+const SCRIPTS_PER_SECOND: f64 = 100.0;
+
 /// What is checked once, however many services have it.
 type Checked<'c> = (SocketAddr, &'c Check, Duration, Duration, u32, u32);
 
@@ -42,6 +45,7 @@ impl Config {
         }
         remarks.extend(weight::remarks(self));
         remarks.extend(self.many_checks());
+        remarks.extend(self.many_scripts());
         remarks.extend(self.many_series());
         remarks.extend(self.services.iter().flat_map(of_service));
         remarks.extend(self.services.iter().flat_map(|service| self.translated_nodes(service)));
@@ -52,7 +56,9 @@ impl Config {
 impl Config {
     /// What services check in the same way is checked once.
     fn many_checks(&self) -> Option<String> {
-        let checked = self.services.iter().filter(|service| service.health.enabled);
+        let checked = self.services.iter().filter(|service| {
+            service.health.enabled && !matches!(*service.health.check, Check::Script(_))
+        });
         let mut targets: HashMap<Checked<'_>, f64> = HashMap::new();
         for Service { backends, health, .. } in checked {
             let each = health.interval.as_secs_f64().recip();
@@ -66,6 +72,20 @@ impl Config {
                 "{} different checks make {per_second:.0} connections a second: they will be late, \
                  and cost more than half a core; raise `interval` in [service.health]",
                 targets.len()
+            )
+        })
+    }
+
+    fn many_scripts(&self) -> Option<String> {
+        let by_script =
+            |health: &Health| health.enabled && matches!(*health.check, Check::Script(_));
+        let services = self.services.iter().filter(|service| by_script(&service.health));
+        let each = services.map(|s| s.backends.len() as f64 / s.health.interval.as_secs_f64());
+        let per_second: f64 = each.sum();
+        (per_second > SCRIPTS_PER_SECOND).then(|| {
+            format!(
+                "checks run {per_second:.0} scripts a second, each of them a process: raise `interval` in \
+                 [service.health]"
             )
         })
     }

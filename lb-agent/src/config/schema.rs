@@ -73,6 +73,8 @@ pub(crate) static HEALTH: Table = Table {
         "tcp",
         "http",
         "https",
+        "script",
+        "user",
         "expect",
         "host",
         "server_name",
@@ -89,6 +91,7 @@ pub(crate) static HEALTH: Table = Table {
         "minimum_healthy",
         "slow_start",
         "reset_clients",
+        "probe_path",
     ],
 };
 

@@ -7,6 +7,7 @@ mod vrrp;
 use std::collections::HashMap;
 use std::hash::Hash as Key;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::bucket::RANKS;
 use lb_common::layout::size;
@@ -15,7 +16,10 @@ use super::document::Placed;
 use super::draft::{Draft, DraftBackend, DraftLists, DraftNode, DraftService, DraftTrack};
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
-use super::{Backend, Config, DeliverySetting, Lists, Node, Prefix, Service, Track, schema, value};
+use super::{
+    Backend, Check, Config, DeliverySetting, Health, Lists, Node, Prefix, Service, Track, schema,
+    value,
+};
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
 const BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
@@ -254,7 +258,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         hash: service.hash,
         backends: service.backends.iter().map(backend).collect(),
         table_size: service.table_size.as_ref().map(|placed| placed.value),
-        health: service.health.clone(),
+        health: health(service, draft),
         passive: service.passive,
         lists: lists(&service.lists),
         rate_limit: service.rate_limit,
@@ -262,6 +266,16 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         affinity: service.affinity,
         quic: service.quic,
     }
+}
+
+/// A script is told whose backends it checks.
+fn health(service: &DraftService, draft: &Draft) -> Health {
+    let mut health = service.health.clone();
+    if let Check::Script(script) = Arc::make_mut(&mut health.check) {
+        script.service.clone_from(&service.name.value);
+        script.addresses = addresses(service, draft);
+    }
+    health
 }
 
 fn lists(draft: &DraftLists) -> Lists {

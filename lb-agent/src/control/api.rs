@@ -446,6 +446,9 @@ pub struct Backend {
     /// It is down, and nothing of it is left: its connections end in resets.
     #[serde(default)]
     pub gone: bool,
+    /// Whether what is carried to its node is served there; nothing where that is not probed.
+    #[serde(default)]
+    pub path: Option<PathState>,
     /// Connections that ended when their clients were told so by this node, since the agent's start.
     #[serde(default)]
     pub clients_told: u64,
@@ -465,6 +468,16 @@ pub struct Backend {
     /// Of both, those that the agent was not woken for at once: the programs had no room to tell.
     #[serde(default)]
     pub untold: u64,
+}
+
+/// Whether another node serves what is carried to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathState {
+    /// No probe has come back yet, and too few failed.
+    Unknown,
+    Answers,
+    Fails,
 }
 
 /// How packets reach a backend from this node.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::http::Settings;
 use super::judge::{Judge, Outcome, Verdict};
 use super::look::{self, Looks};
+use super::script::Scripts;
 use super::{Event, Silence, State, Target, pace, probe};
 use crate::config::Check;
 
@@ -24,11 +25,13 @@ pub(super) struct Limits {
     /// has 1024. With more targets than these that do not answer, checks come later than their
     /// interval says.
     pub(super) in_flight: usize,
+    /// Scripts that run, of those: each is a process, and holds four descriptors.
+    pub(super) scripts: usize,
     /// Events that wait to be read. A target whose event finds no room is not checked meanwhile.
     pub(super) events: usize,
 }
 
-const LIMITS: Limits = Limits { in_flight: 256, events: 256 };
+const LIMITS: Limits = Limits { in_flight: 256, scripts: 32, events: 256 };
 
 /// How often at most the log tells of checks that could not be made.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -50,6 +53,7 @@ pub(super) struct Shared {
     events: mpsc::Sender<Event>,
     checks: AtomicU64,
     settings: Settings,
+    scripts: Scripts,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -86,6 +90,7 @@ impl Checker {
             events,
             checks: AtomicU64::new(0),
             settings: Settings::default(),
+            scripts: Scripts::new(limits.scripts),
             complained: Mutex::new(None),
         };
         let tasks = Mutex::new(HashMap::new());
@@ -115,6 +120,7 @@ impl Checker {
             known.entry(address).or_insert(verdict);
         }
         self.shared.settings.keep_only(wanted.iter().map(|target| &*target.check));
+        self.shared.scripts.keep_only(wanted.iter());
         tasks.retain(|target, _| wanted.contains(target));
         let new: Vec<_> = wanted.into_iter().filter(|t| !tasks.contains_key(t)).collect();
         let beginners = new.len();
@@ -253,9 +259,15 @@ impl Shared {
         check: &Check,
         limit: Duration,
     ) -> (Instant, Outcome) {
+        let _script = self.scripts.permit(check).await;
         let _permit = self.permits.acquire().await;
         let start = Instant::now();
-        let outcome = probe::probe(address, check, &self.settings, limit).await;
+        let outcome = match check {
+            Check::Script(script) => self.scripts.run(address, script, limit).await,
+            Check::Tcp | Check::Http(_) => {
+                probe::probe(address, check, &self.settings, limit).await
+            }
+        };
         self.checks.fetch_add(1, Ordering::Relaxed);
         (start, outcome)
     }

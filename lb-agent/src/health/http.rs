@@ -53,7 +53,7 @@ impl Settings {
     pub(super) fn keep_only<'c>(&self, checks: impl Iterator<Item = &'c Check>) {
         let tls = checks.filter_map(|check| match check {
             Check::Http(check) => check.tls.as_ref(),
-            Check::Tcp => None,
+            Check::Tcp | Check::Script(_) => None,
         });
         let tls = tls.map(|tls| (&tls.trust, &tls.certificate));
         let wanted: HashSet<_> = tls.collect();

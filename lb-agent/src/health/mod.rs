@@ -1,8 +1,9 @@
 //! Which backends answer. A check opens a TCP connection to the backend's port, and may ask for a page over
-//! it; `rise` and `fall` turn the results into a [`State`], and a [`Checker`] reports each change of it.
+//! it, or runs a script; `rise` and `fall` turn the results into a [`State`], and a [`Checker`] reports each change of it.
 //!
 //! What follows from a state (which backend takes new clients, which flows end) is not decided
-//! here. [`judge`] and [`pace`] are pure; [`probe`], [`http`] and [`driver`] do the work.
+//! here. [`judge`] and [`pace`] are pure; [`probe`], [`http`], [`script`] and [`driver`] do the
+//! work.
 
 mod driver;
 mod http;
@@ -10,7 +11,9 @@ mod judge;
 mod look;
 mod pace;
 pub mod passive;
+pub mod path;
 mod probe;
+mod script;
 #[cfg(test)]
 mod tests;
 

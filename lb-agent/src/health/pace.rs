@@ -21,24 +21,39 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// How long the first check of a target waits that begins together with others, `beginners` with
 /// itself.
 pub(super) fn first_delay(target: &Target, beginners: usize) -> Duration {
+    first_delay_of(identity(&target.address), target.schedule.interval, beginners)
+}
+
+/// The same of whatever has this identity.
+pub(super) fn first_delay_of(identity: u64, interval: Duration, beginners: usize) -> Duration {
     if beginners <= AT_ONCE {
         return Duration::ZERO;
     }
     let spread = APART.saturating_mul(u32::try_from(beginners).unwrap_or(u32::MAX));
-    spread.min(target.schedule.interval).mul_f64(fraction(identity(&target.address)))
+    spread.min(interval).mul_f64(fraction(identity))
 }
 
 /// From the start of the check numbered `round` to the start of the next: the interval give or
 /// take a tenth, so that checks which began together drift apart. Of many that began together (`beginners`, as
 /// above) the second checks come at any time within an interval, for drifting so far would take a hundred rounds.
 pub(super) fn pause(target: &Target, round: u64, beginners: usize) -> Duration {
-    let drawn = fraction(mix(identity(&target.address) ^ (round + 1)));
+    pause_of(identity(&target.address), target.schedule.interval, round, beginners)
+}
+
+/// The same of whatever has this identity.
+pub(super) fn pause_of(
+    identity: u64,
+    interval: Duration,
+    round: u64,
+    beginners: usize,
+) -> Duration {
+    let drawn = fraction(mix(identity ^ (round + 1)));
     let share = if round == 0 && beginners > AT_ONCE {
         JITTER + drawn
     } else {
         1.0 - JITTER + 2.0 * JITTER * drawn
     };
-    target.schedule.interval.mul_f64(share).max(SHORTEST_PAUSE)
+    interval.mul_f64(share).max(SHORTEST_PAUSE)
 }
 
 /// The longest pause there is.
@@ -46,7 +61,7 @@ pub(super) fn longest_pause(interval: Duration) -> Duration {
     interval.mul_f64(1.0 + JITTER).max(SHORTEST_PAUSE)
 }
 
-fn identity(address: &SocketAddr) -> u64 {
+pub(super) fn identity(address: &SocketAddr) -> u64 {
     mix(backend_hash(0, &Address::from(address.ip()), address.port().to_be()))
 }
 

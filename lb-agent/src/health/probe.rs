@@ -1,4 +1,4 @@
-//! One check. Of TCP alone it is a handshake, taken just so far that the kernel at the other end has answered.
+//! One check by a connection. Of TCP alone it is a handshake, taken just so far that the kernel at the other end has answered.
 //!
 //! ```text
 //!   here  SYN ------>              <------ SYN, ACK        RST ------>
@@ -56,7 +56,8 @@ async fn attempt(
     let stream =
         connected.map_err(|_| Outcome::Unreachable(format!("no answer within {limit:?}")))??;
     match check {
-        Check::Tcp => Ok("connected".to_owned()),
+        // A script is run instead.
+        Check::Tcp | Check::Script(_) => Ok("connected".to_owned()),
         Check::Http(check) => http::ask(stream, address, check, settings, deadline).await,
     }
 }

@@ -189,7 +189,8 @@ fn where_schedules_disagree_a_new_one_takes_the_address_for_healthy() {
 #[test]
 fn a_full_channel_holds_up_checks_and_loses_nothing() {
     runtime().block_on(async {
-        let (checker, mut events) = Checker::with_limits(Limits { in_flight: 1, events: 1 });
+        let (checker, mut events) =
+            Checker::with_limits(Limits { in_flight: 1, scripts: 1, events: 1 });
         let mut targets: HashSet<_> = (0..40).map(|_| target(test_address())).collect();
         checker.set_targets(targets.clone());
         // Each has found out that its target is down, and one event has found room.

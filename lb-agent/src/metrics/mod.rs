@@ -279,6 +279,7 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
     let transitions = Family::<BackendLabels, Counter>::default();
     let accepting = Family::<BackendLabels, Gauge>::default();
     let gone = Family::<BackendLabels, Gauge>::default();
+    let path_fails = Family::<BackendLabels, Gauge>::default();
     let told = Family::<BackendLabels, Counter>::default();
     let share = Family::<BackendLabels, FloatGauge>::default();
     let connections = Family::<BackendLabels, Counter>::default();
@@ -309,6 +310,8 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         transitions.get_or_create(&labels).inc_by(backend.transitions.saturating_sub(counted));
         accepting.get_or_create(&labels).set(i64::from(backend.accepting));
         gone.get_or_create(&labels).set(i64::from(backend.gone));
+        let fails = backend.path == Some(api::PathState::Fails);
+        path_fails.get_or_create(&labels).set(i64::from(fails));
         told.get_or_create(&labels).inc_by(backend.clients_told);
         share.get_or_create(&labels).set(backend.share);
         connections.get_or_create(&labels).inc_by(backend.connections);
@@ -331,6 +334,11 @@ fn backends(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "backend_gone",
         "Whether its connections end in resets, since nothing of it is left",
         gone,
+    );
+    registry.register(
+        "backend_path_fails",
+        "Whether its node does not serve what is carried to it",
+        path_fails,
     );
     registry.register(
         "backend_clients_told",

@@ -91,7 +91,7 @@ pub(super) fn backend(address: &str, state: &str, accepting: bool, reason: &str)
         "service": "kube-apiserver", "address": address, "node": "master1", "delivery": "direct",
         "weight": 7, "state": state, "admin": "enabled", "backup": false, "accepting": accepting, "takes": 1.0,
         "reason": reason, "since": NOW - 90000.0, "transitions": 2, "connections_left": null, "gone": false,
-        "clients_told": 0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
+        "path": null, "clients_told": 0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
         "connections": 14, "packets": 300, "bytes": 1048576,
         "refused": 3, "unanswered": 1, "untold": 0,
     })

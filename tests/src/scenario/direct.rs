@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::cluster::Cluster;
 use super::passage::Passage;
-use super::shape::{FAR_CLIENT, Family, NIC, Shape, sources, target};
+use super::shape::{FAR_CLIENT, Family, NIC, Shape, address, sources, target};
 use super::stage::Stage;
 use super::tally::{Tally, untranslated};
 use crate::backend::Mode;
@@ -46,7 +46,8 @@ fn carry(stage: &mut Stage, family: Family) -> Result<()> {
     let report = cluster.complete("client2", &kept)?;
     tally.answered(stage, "client2 on kept connections", &report);
     untranslated(stage, "client2", &report, vip);
-    let passage = Passage::of(&capture.stop()?, mac, vip);
+    let nodes: Vec<_> = cluster.shape.node_names().iter().map(|n| address(n, family)).collect();
+    let passage = Passage::of(&capture.stop()?, mac, vip, &nodes);
 
     use_ports_again(stage, &cluster, &mut tally, family)?;
     tally.spread(stage, 3);

@@ -18,6 +18,7 @@ mod false_verdict;
 mod flap;
 mod fragments;
 mod health_https;
+mod health_script;
 mod host_clients;
 mod icmp;
 mod import;
@@ -33,6 +34,7 @@ mod notify;
 mod owner;
 mod passage;
 mod passive;
+mod path_check;
 mod reload;
 mod restart;
 mod role_move;
@@ -184,6 +186,16 @@ pub static ALL: &[Scenario] = &[
         name: "health-https",
         about: "servers that say that they are not well get no new clients; certificates are verified",
         run: health_https::run,
+    },
+    Scenario {
+        name: "health-script",
+        about: "what a script finds out counts; one that hangs, is gone or could be changed by others disturbs nobody",
+        run: health_script::run,
+    },
+    Scenario {
+        name: "path-check",
+        about: "a node whose programs are detached gets no new connections, though its server answers; attached it is back",
+        run: path_check::run,
     },
     Scenario {
         name: "dead-backend",

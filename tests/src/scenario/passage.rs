@@ -2,12 +2,12 @@
 //! them, and whether a reply came past it. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::bucket::RANKS;
 
 use crate::lab::Mac;
-use crate::lab::capture::{Direction, Frame, Recording};
+use crate::lab::capture::{Direction, Frame, Packet, Recording};
 
 /// The highest TTL of a segment in its last round (docs/packet-path.md, Choosing).
 const LAST_ROUND: u8 = RANKS as u8;
@@ -32,15 +32,21 @@ pub(super) struct Passage {
 }
 
 impl Passage {
-    /// `holder` is its MAC, `target` the VIP and port.
-    pub(super) fn of(recording: &Recording, holder: Mac, target: SocketAddr) -> Self {
+    /// `holder` is its MAC, `target` the VIP and port; `nodes` are no clients: what they send to it are probes.
+    pub(super) fn of(
+        recording: &Recording,
+        holder: Mac,
+        target: SocketAddr,
+        nodes: &[IpAddr],
+    ) -> Self {
         let mut passage = Self::default();
         let mut arrived: HashMap<(SocketAddr, &[u8]), Vec<u8>> = HashMap::new();
         let mut carried: HashSet<SocketAddr> = HashSet::new();
         for frame in &recording.frames {
-            let Some(packet) = frame.packet().filter(|packet| packet.destination == target) else {
-                continue;
+            let of_client = |packet: &Packet<'_>| {
+                packet.destination == target && !nodes.contains(&packet.source.ip())
             };
+            let Some(packet) = frame.packet().filter(of_client) else { continue };
             let key = (packet.source, packet.ip_payload);
             match frame.direction {
                 Direction::ToHost if frame.destination_mac() == Some(holder) => {
@@ -66,7 +72,10 @@ impl Passage {
                 }
             }
         }
-        for frame in &recording.frames {
+        let to_client = |frame: &&Frame| {
+            frame.packet().is_some_and(|packet| !nodes.contains(&packet.destination.ip()))
+        };
+        for frame in recording.frames.iter().filter(to_client) {
             passage.count_reply(frame, holder, target, &carried);
         }
         passage
@@ -102,6 +111,7 @@ mod tests {
     const HOLDER: Mac = [2; 6];
     const OTHER: Mac = [3; 6];
     const VIP: [u8; 4] = [192, 0, 2, 150];
+    const NODE: [u8; 4] = [192, 0, 2, 2];
     const SOURCE: [u8; 4] = [192, 0, 2, 1];
 
     fn frame(direction: Direction, macs: [Mac; 2], ttl: u8, reply: bool, data: &[u8]) -> Frame {
@@ -116,7 +126,7 @@ mod tests {
     }
 
     fn judge(frames: Vec<Frame>) -> Passage {
-        Passage::of(&Recording { frames }, HOLDER, SocketAddr::from((VIP, 53)))
+        Passage::of(&Recording { frames }, HOLDER, SocketAddr::from((VIP, 53)), &[NODE.into()])
     }
 
     #[test]
@@ -144,6 +154,21 @@ mod tests {
         let carried = segment(Direction::FromHost, [HOLDER, OTHER], 3);
         let passage = judge(vec![arrived, carried]);
         assert_eq!((passage.last_rounds, passage.wrong_ttl), (1, 0));
+    }
+
+    #[test]
+    fn what_nodes_send_to_one_another_is_no_clients() {
+        let probe = |reply| {
+            let mut bytes = Vec::new();
+            let ethernet = PacketBuilder::ethernet2(HOLDER, OTHER);
+            let packet = match reply {
+                false => ethernet.ipv4(NODE, VIP, 64).udp(1000, 53),
+                true => ethernet.ipv4(VIP, NODE, 64).udp(53, 1000),
+            };
+            packet.write(&mut bytes, b"x").unwrap();
+            Frame { at: Duration::ZERO, direction: Direction::FromHost, bytes }
+        };
+        assert_eq!(judge(vec![probe(false), probe(true)]), Passage::default());
     }
 
     #[test]

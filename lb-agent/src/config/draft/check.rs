@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::super::check::{Check, ClientCertificate, HttpCheck, Statuses, TlsCheck, Trust};
-use super::super::document::Section;
+use super::super::check::{
+    Check, ClientCertificate, HttpCheck, ScriptCheck, Statuses, TlsCheck, Trust,
+};
+use super::super::document::{Item, Section};
 use super::super::error::Faults;
 use super::super::problem::Problem;
 use super::super::value;
 
 const EXPECT_EXAMPLE: &str = "expect = [\"200\", \"300-399\"]";
+const SCRIPT_EXAMPLE: &str = "script = [\"/usr/local/bin/check\", \"an argument\"]";
 /// What only a request has, and what only TLS has.
 const OF_HTTP: [&str; 2] = ["expect", "host"];
 const OF_TLS: [&str; 7] = [
@@ -30,15 +33,22 @@ pub(super) fn check(section: &Section<'_>, faults: &mut Faults<'_>) -> Check {
         let problem = Problem::Both { first: "http", second: "https" };
         faults.add(&section.span_of("https"), problem);
     }
-    match tcp {
+    match &tcp {
         Some(tcp) if tcp.value && section.has(asks) => {
             faults.add(&section.span_of(asks), Problem::Both { first: "tcp", second: asks });
         }
-        Some(tcp) if !tcp.value && !section.has(asks) => {
+        Some(tcp) if !tcp.value && !section.has(asks) && !section.has("script") => {
             faults.add(&tcp.span, Problem::NoCheck);
         }
         _ => {}
     }
+    let other = ["http", "https"].into_iter().find(|key| section.has(key));
+    let other = other.or_else(|| tcp.as_ref().filter(|tcp| tcp.value).map(|_| "tcp"));
+    if let Some(first) = other.filter(|_| section.has("script")) {
+        let problem = Problem::Both { first, second: "script" };
+        faults.add(&section.span_of("script"), problem);
+    }
+    only_with(section, &["user"], section.has("script"), "script", faults);
     only_with(section, &OF_HTTP, section.has(asks), "http` or `https", faults);
     only_with(section, &OF_TLS, section.has("https"), "https", faults);
     let tls = tls(section, faults);
@@ -50,9 +60,33 @@ pub(super) fn check(section: &Section<'_>, faults: &mut Faults<'_>) -> Check {
     };
     let host = section.optional("host", faults, |item| item.parsed(value::host));
     let tls = https.is_some().then_some(tls);
-    let Some(path) = https.or(http) else { return Check::Tcp };
+    let script = script(section, faults).map(|script| Check::Script(Box::new(script)));
+    let Some(path) = https.or(http) else { return script.unwrap_or(Check::Tcp) };
     let host = host.map(|host| host.value);
     Check::Http(Box::new(HttpCheck { path: path.value, expect, host, tls }))
+}
+
+/// The service is told later.
+fn script(section: &Section<'_>, faults: &mut Faults<'_>) -> Option<ScriptCheck> {
+    let words = section.list("script", SCRIPT_EXAMPLE, faults, |item| {
+        match item.text("a list of strings, the script's path first")? {
+            text if text.contains('\0') => Err(Problem::NulByte { key: "script" }),
+            text => Ok(text.to_owned()),
+        }
+    });
+    let user = section.or("user", "nobody".to_owned(), faults, |item: Item<'_>| {
+        item.not_empty("user = \"nobody\"")
+    });
+    let (first, arguments) = words.split_first()?;
+    let path = match value::path(&first.value) {
+        Ok(path) => path,
+        Err(problem) => {
+            faults.add(&first.span, problem);
+            return None;
+        }
+    };
+    let arguments = arguments.iter().map(|word| word.value.clone()).collect();
+    Some(ScriptCheck { path, arguments, user, service: String::new(), addresses: Vec::new() })
 }
 
 fn only_with(

@@ -18,6 +18,7 @@ mod notices;
 mod options;
 mod passive;
 mod process;
+mod rebalancing;
 mod reload;
 mod report;
 mod seats;
@@ -51,6 +52,7 @@ use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
 use self::kept::Kept;
 use self::passive::Passive;
+use self::rebalancing::Rebalancer;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
@@ -291,6 +293,7 @@ async fn assemble(
     let (looks_to, looks) = Looks::new(LOOKS);
     let passive = Passive::new(looks_to);
     let teller = Teller::new(dataplane.flows()?);
+    let rebalancer = Rebalancer::new(dataplane.flows()?);
     // By its path: the file may be another one by the time that it is asked for.
     let program = std::env::current_exe();
     let program = program.map_err(|source| AgentError::System {
@@ -336,6 +339,7 @@ async fn assemble(
         recount: false,
         absences: Absences::default(),
         teller,
+        rebalancer,
         reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },
         tables,
         lists,

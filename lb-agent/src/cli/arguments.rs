@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{attach, backends, check, completions, detach, doctor, reload, role, upgrade, vrrp};
+use super::{
+    attach, backends, check, completions, detach, doctor, rebalance, reload, role, upgrade, vrrp,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +56,7 @@ pub enum Verb {
     /// List the services and how many of their backends take connections
     Services,
     Backends(backends::Arguments),
+    Rebalance(rebalance::Arguments),
     /// List the nodes of the configuration as this one sees them
     Nodes,
     Reload(reload::Arguments),

@@ -6,6 +6,7 @@
 mod arguments;
 mod attach;
 mod backends;
+mod bar;
 mod check;
 mod completions;
 mod detach;
@@ -13,6 +14,7 @@ mod doctor;
 mod failure;
 mod figures;
 mod nodes;
+mod rebalance;
 mod reload;
 mod role;
 mod screen;
@@ -110,6 +112,7 @@ async fn obey(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, Failure> {
         Verb::Status => status::run(&client, screen).await?,
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
+        Verb::Rebalance(arguments) => rebalance::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,

@@ -23,7 +23,8 @@ use crate::plan::{PlannedBackend, PlannedService, SharedTable};
 use crate::rebalance::{self, Look, Obstacle, Pace, Place, Places};
 use crate::standing::{Standing, Uses};
 
-/// How often all connections are looked at, and for which part of the time at most: a machine may have a million.
+/// How often all connections are looked at, unless something is to be begun before that, and for which part of the
+/// time at most: a machine may have a million.
 const LOOK: Duration = Duration::from_secs(10);
 const LOOK_SHARE: u32 = 100;
 
@@ -190,13 +191,15 @@ impl Rebalancer {
         state.looking = true;
         drop(state);
         let this = self.clone();
+        let stable = wards.values().filter(|ward| ward.terms.automatic).map(|w| w.terms.stable);
+        let pause = stable.fold(LOOK, Duration::min);
         tokio::spawn(async move {
             if let Err(error) = this.looked_around(wards).await {
                 warn!(%error, "looking for connections that belong elsewhere");
             }
             let mut state = this.lock();
             state.looking = false;
-            state.due = Some(Instant::now() + LOOK.max(now.elapsed() * LOOK_SHARE));
+            state.due = Some(Instant::now() + pause.max(now.elapsed() * LOOK_SHARE));
         });
     }
 

@@ -35,6 +35,7 @@ mod passive;
 mod reload;
 mod restart;
 mod role_move;
+mod rolling_restart;
 mod scale;
 mod set_change;
 pub mod shape;
@@ -206,6 +207,11 @@ pub static ALL: &[Scenario] = &[
         name: "restart-under-load",
         about: "agents end or are killed, and come back, one after the other under load",
         run: restart::run,
+    },
+    Scenario {
+        name: "rolling-restart",
+        about: "all three backends one after the other, with rebalance: idle connections go where new ones go",
+        run: rolling_restart::run,
     },
     Scenario {
         name: "thousand-backends",

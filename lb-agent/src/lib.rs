@@ -1,6 +1,6 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`) know nothing of
+//! Pure modules (`config`, `table`, `plan`, `standing`, `rebalance`, `hysteresis`, the machines in `health` and `role`) know nothing of
 //! tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
 
 pub mod absence;

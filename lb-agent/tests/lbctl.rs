@@ -3,6 +3,8 @@
 
 #[path = "lbctl/answers.rs"]
 mod answers;
+#[path = "lbctl/rebalance.rs"]
+mod rebalance;
 #[path = "lbctl/upgrade.rs"]
 mod upgrade;
 
@@ -142,6 +144,7 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             "applied": query == "dry_run=false",
             "changes": ["service api comes, with 2 backends"]
         })),
+        question if question.ends_with("/rebalance") => rebalance::answer(question, &query, &asked),
         "POST /v1/upgrade" => (StatusCode::OK, upgrade::answer(&noted)).into_response(),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";

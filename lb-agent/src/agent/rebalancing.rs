@@ -162,7 +162,7 @@ impl Rebalancer {
         let mut state = self.lock();
         state.services.retain(|name, _| known(name));
         let gone = state.services.iter_mut().filter(|(name, _)| !wards.contains_key(*name));
-        gone.for_each(|(_, course)| course.ward = None);
+        gone.for_each(|(_, course)| (course.ward, course.look) = (None, None));
         for (name, mut ward) in wards {
             let course = state.services.entry(name).or_default();
             if let Some(former) = course.ward.take()
@@ -180,12 +180,15 @@ impl Rebalancer {
     pub(super) fn look_around(&self) {
         let now = Instant::now();
         let mut state = self.lock();
+        if state.looking || state.due.is_some_and(|due| now < due) {
+            return;
+        }
         let wards: HashMap<String, Ward> = state
             .services
             .iter()
             .filter_map(|(name, course)| Some((name.clone(), course.ward.clone()?)))
             .collect();
-        if state.looking || state.due.is_some_and(|due| now < due) || wards.is_empty() {
+        if wards.is_empty() {
             return;
         }
         state.looking = true;

@@ -1,3 +1,5 @@
+//! The rules one by one, then by any connection, any table and any moments.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -262,11 +264,14 @@ proptest! {
 
     #[test]
     fn whoever_waits_as_long_as_told_may_go_on(per_minute in 1..=Rebalance::PER_MINUTE_MAX) {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
-        for _ in 0..100 {
+        let (mut pace, first) = (Pace::default(), Instant::now());
+        let mut now = first;
+        for _ in 0..per_minute {
             prop_assert!(pace.take(now, per_minute));
             now = pace.due(per_minute).unwrap();
         }
+        // One more is in the next minute, also where a minute cannot be divided by so many.
+        prop_assert!(now >= first + Duration::from_secs(60));
     }
 
     /// Whatever the connection, the table and who is well.

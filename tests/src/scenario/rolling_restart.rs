@@ -15,7 +15,6 @@ use crate::backend::Mode;
 use crate::client::{Arguments, Connections, End, Load, Returner, Returners, Watchers};
 use crate::lab::agent::said;
 
-const NODES: [&str; 3] = ["master1", "master2", "master3"];
 /// Of `TERMS`: from one to the next.
 const PAUSE: Duration = Duration::from_millis(250);
 /// By so much a client may notice its end later than another one.

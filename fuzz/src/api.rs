@@ -126,6 +126,8 @@ async fn agent(mut inbox: mpsc::Receiver<Command>, refuses: bool) {
             Command::Admin(_, reply) => {
                 drop(reply.send(if refuses { Err(refusal()) } else { Ok(Vec::new()) }));
             }
+            // As long, and its own.
+            Command::Rebalance(_, _, reply) => drop(reply.send(Err(refusal()))),
             Command::Reload(dry_run, reply) => {
                 let reload = api::Reload { applied: !dry_run, changes: Vec::new() };
                 drop(reply.send(if refuses { Err(refusal()) } else { Ok(reload) }));

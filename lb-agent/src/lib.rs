@@ -1,7 +1,8 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `import`, `table`, `plan`, `standing`, `hysteresis`, the machines in `health` and `role`)
-//! know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone composes.
+//! Pure modules (`config`, `import`, `table`, `plan`, `standing`, `rebalance`, `hysteresis`, the machines in `health`
+//! and `role`) know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone
+//! composes.
 
 pub mod absence;
 pub mod agent;
@@ -20,6 +21,7 @@ pub mod netlink;
 pub mod notify;
 mod packet_socket;
 pub mod plan;
+pub mod rebalance;
 pub mod role;
 pub mod script;
 pub mod standing;

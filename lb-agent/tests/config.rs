@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use lb_agent::config::{
     Backend, Check, Config, ConfigError, DeliverySetting, Fingerprint, Hash, HttpCheck, NodeError,
-    Notify, NotifyEvent, NotifyWay, Passive, Protocol, Script, ScriptCheck, Statuses, Track, Trust,
-    UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
+    Notify, NotifyEvent, NotifyWay, Passive, Protocol, Rebalance, Script, ScriptCheck, Statuses,
+    Track, Trust, UnknownPorts, Url, VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion, Watched,
 };
 use proptest::prelude::*;
 
@@ -464,6 +464,33 @@ fn connections_of_tcp_are_judged_by_unless_the_file_says_otherwise() {
     let ten = Duration::from_secs(10);
     assert_eq!(passive(&other), Passive { max_fails: 1, fail_timeout: ten });
     assert!(taken(DATAGRAMS).services.iter().all(|service| service.passive.max_fails == 0));
+}
+
+#[test]
+fn connections_are_moved_as_the_file_says() {
+    let rebalance = |text: &str| taken(text).services[0].rebalance;
+    let usual = Rebalance {
+        automatic: false,
+        per_minute: 60,
+        idle: Duration::from_secs(5),
+        minimum_age: Duration::from_secs(60),
+        threshold_percent: 10,
+        stable: Duration::from_secs(60),
+    };
+    assert_eq!(rebalance(TEN_LINES), usual);
+    let other = format!(
+        "{TEN_LINES}\n[service.rebalance]\nautomatic = true\nper_minute = 6000\nidle = \"100ms\"\n\
+         minimum_age = \"0s\"\nthreshold = 0\nstable = \"1s\"\n"
+    );
+    let expected = Rebalance {
+        automatic: true,
+        per_minute: 6000,
+        idle: Duration::from_millis(100),
+        minimum_age: Duration::ZERO,
+        threshold_percent: 0,
+        stable: Duration::from_secs(1),
+    };
+    assert_eq!(rebalance(&other), expected);
 }
 
 #[test]

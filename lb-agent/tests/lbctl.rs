@@ -5,6 +5,8 @@
 mod answers;
 #[path = "lbctl/import.rs"]
 mod import;
+#[path = "lbctl/rebalance.rs"]
+mod rebalance;
 #[path = "lbctl/scripts.rs"]
 mod scripts;
 #[path = "lbctl/upgrade.rs"]
@@ -146,6 +148,7 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             "applied": query == "dry_run=false",
             "changes": ["service api comes, with 2 backends"]
         })),
+        question if question.ends_with("/rebalance") => rebalance::answer(question, &query, &asked),
         "POST /v1/upgrade" => (StatusCode::OK, upgrade::answer(&noted)).into_response(),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";

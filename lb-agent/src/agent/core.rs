@@ -25,6 +25,7 @@ use super::options::Options;
 use super::passive::{self, Passive, Subject};
 use super::paths::Paths;
 use super::process::Edition;
+use super::rebalancing::Rebalancer;
 use super::reload::Reloads;
 use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
@@ -119,6 +120,7 @@ pub(super) struct Agent {
     pub(super) reloads: Reloads,
     pub(super) absences: Absences,
     pub(super) teller: Teller,
+    pub(super) rebalancer: Rebalancer,
     pub(super) started_at: SystemTime,
     pub(super) tables: Tables,
     pub(super) lists: Lists,
@@ -253,6 +255,7 @@ impl Agent {
                 _ = tick.tick() => {
                     self.recount = true;
                     self.absences.ask();
+                    self.rebalancer.look_around();
                     self.look(Occasion::Tick);
                     if let Err(error) = self.dataplane.tidy() {
                         warn!(%error, "giving back the memory of former tables");
@@ -491,6 +494,7 @@ impl Agent {
         self.services = plan.services;
         self.probe_paths();
         self.tell_clients();
+        self.follow_placing();
         self.begin_to_hear();
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
@@ -593,6 +597,9 @@ impl Agent {
             }
             Command::Backends(service, reply) => {
                 drop(reply.send(self.backends_asked(service.as_deref())));
+            }
+            Command::Rebalance(service, asked, reply) => {
+                self.rebalance_asked(service, asked, reply);
             }
             Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
             Command::Metrics(reply) => {

@@ -19,6 +19,7 @@ mod options;
 mod passive;
 mod paths;
 mod process;
+mod rebalancing;
 mod reload;
 mod report;
 mod seats;
@@ -53,6 +54,7 @@ use self::happened::happened;
 use self::kept::Kept;
 use self::passive::Passive;
 use self::paths::Paths;
+use self::rebalancing::Rebalancer;
 use self::reload::Reloads;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
@@ -307,6 +309,7 @@ async fn assemble(
     let passive = Passive::new(looks_to);
     let (prober, path_events) = Prober::start();
     let teller = Teller::new(dataplane.flows()?);
+    let rebalancer = Rebalancer::new(dataplane.flows()?);
     // By its path: the file may be another one by the time that it is asked for.
     let program = std::env::current_exe();
     let program = program.map_err(|source| AgentError::System {
@@ -354,6 +357,7 @@ async fn assemble(
         recount: false,
         absences: Absences::default(),
         teller,
+        rebalancer,
         reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },
         tables,
         lists,

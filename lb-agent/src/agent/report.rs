@@ -364,6 +364,7 @@ impl Agent {
             routers: &self.api_vrrp(),
             hooks: &self.api_notify(),
             tracks: &self.api_tracks(),
+            rebalanced: &self.rebalanced(),
             nat_flows: self.swept.flows,
             nat_sweep: self.swept.took,
             nat_flows_limit: u64::from(self.config.nat.flows),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    attach, backends, check, completions, detach, doctor, import, reload, role, upgrade, vrrp,
+    attach, backends, check, completions, detach, doctor, import, rebalance, reload, role, upgrade,
+    vrrp,
 };
 
 const EXAMPLES: &str = "\
@@ -58,6 +59,7 @@ pub enum Verb {
     /// List the services and how many of their backends take connections
     Services,
     Backends(backends::Arguments),
+    Rebalance(rebalance::Arguments),
     /// List the nodes of the configuration as this one sees them
     Nodes,
     Reload(reload::Arguments),

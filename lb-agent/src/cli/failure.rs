@@ -35,6 +35,13 @@ pub(super) enum Failure {
         node.as_deref().unwrap_or("the node that has it")
     )]
     CountedElsewhere { backend: SocketAddr, node: Option<String> },
+    #[error(
+        "no more connections of {service} are moved: {reason}; {moved} were (lbctl rebalance {service} \
+         --dry-run shows what is left)"
+    )]
+    RebalancingEnded { service: String, reason: String, moved: u64 },
+    #[error("{moved} connections of {service} were moved in {waited}, {left} are left; it goes on")]
+    StillRebalancing { service: String, moved: u64, left: u64, waited: String },
     #[error("{backend} is not draining any more: somebody else has enabled or disabled it")]
     NoLongerDraining { backend: SocketAddr },
     #[error(

@@ -6,6 +6,7 @@
 mod arguments;
 mod attach;
 mod backends;
+mod bar;
 mod check;
 mod completions;
 mod detach;
@@ -14,6 +15,7 @@ mod failure;
 mod figures;
 mod import;
 mod nodes;
+mod rebalance;
 mod reload;
 mod role;
 mod screen;
@@ -116,6 +118,7 @@ async fn obey(
         Verb::Status => status::run(&client, screen).await?,
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
+        Verb::Rebalance(arguments) => rebalance::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,

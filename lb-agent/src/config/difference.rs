@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
-use super::{Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Passive, Service};
+use super::{
+    Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Passive, Rebalance, Service,
+};
 
 /// One thing that is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +171,7 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
         table_size,
         health: checks,
         passive,
+        rebalance: moves,
         lists,
         rate_limit,
         connection_limit,
@@ -186,6 +189,7 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
     let Passive { max_fails, fail_timeout } = passive;
     changes.value(&of("passive`, `max_fails"), max_fails, &new.passive.max_fails);
     changes.value(&of("passive`, `fail_timeout"), fail_timeout, &new.passive.fail_timeout);
+    rebalance(&of("rebalance"), moves, &new.rebalance, changes);
     changes.silent(&of("allow` and `deny"), lists, &new.lists);
     changes.value(&of("rate_limit"), rate_limit, &new.rate_limit);
     changes.value(&of("connection_limit"), connection_limit, &new.connection_limit);
@@ -240,6 +244,17 @@ fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {
     changes.value(&key("slow_start"), slow_start, &new.slow_start);
     changes.value(&key("reset_clients"), reset_clients, &new.reset_clients);
     changes.value(&key("probe_path"), probe_path, &new.probe_path);
+}
+
+fn rebalance(of: &str, old: &Rebalance, new: &Rebalance, changes: &mut Changes) {
+    let Rebalance { automatic, per_minute, idle, minimum_age, threshold_percent, stable } = old;
+    let key = |key: &str| format!("{of}, `{key}`");
+    changes.value(&key("automatic"), automatic, &new.automatic);
+    changes.value(&key("per_minute"), per_minute, &new.per_minute);
+    changes.value(&key("idle"), idle, &new.idle);
+    changes.value(&key("minimum_age"), minimum_age, &new.minimum_age);
+    changes.value(&key("threshold"), threshold_percent, &new.threshold_percent);
+    changes.value(&key("stable"), stable, &new.stable);
 }
 
 #[cfg(test)]

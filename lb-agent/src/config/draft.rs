@@ -6,6 +6,7 @@ mod datagram;
 mod notify;
 mod passive;
 mod protection;
+mod rebalance;
 mod track;
 mod vrrp;
 
@@ -24,8 +25,8 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Protocol, RateLimit, ResetClients, SynFlood,
-    UnknownPorts, UpgradeMode, schema, value,
+    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Protocol, RateLimit, Rebalance, ResetClients,
+    SynFlood, UnknownPorts, UpgradeMode, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -90,6 +91,7 @@ pub(super) struct DraftService {
     pub(super) table_size: Option<Placed<u32>>,
     pub(super) health: Health,
     pub(super) passive: Passive,
+    pub(super) rebalance: Rebalance,
     /// Where `minimum_healthy` stands.
     pub(super) minimum_span: Span,
     pub(super) lists: DraftLists,
@@ -214,6 +216,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     let table_size = section.optional("table_size", faults, |item| item.number(2..=TABLE_SIZE_MAX));
     let (health, minimum_span) = health(section, protocol, faults);
     let passive = passive::read(section, protocol, faults);
+    let rebalance = rebalance::read(section, protocol, faults);
     let lists = protection::lists(section, faults);
     let rate_limit = protection::rate_limit(section, faults);
     let connection_limit = protection::connection_limit(section, protocol, faults);
@@ -232,6 +235,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         health,
         minimum_span,
         passive,
+        rebalance,
         lists,
         rate_limit,
         connection_limit,

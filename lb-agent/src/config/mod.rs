@@ -107,6 +107,7 @@ pub struct Service {
     pub table_size: Option<u32>,
     pub health: Health,
     pub passive: Passive,
+    pub rebalance: Rebalance,
     pub lists: Lists,
     pub rate_limit: Option<RateLimit>,
     /// Of a service over TCP.
@@ -202,6 +203,28 @@ pub struct Passive {
     /// Failed connections within `fail_timeout` that take it out; 0 is never, as for a service over UDP.
     pub max_fails: u32,
     pub fail_timeout: Duration,
+}
+
+/// How connections are moved to where new ones would go: those of a service over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebalance {
+    /// Without being asked to.
+    pub automatic: bool,
+    /// Of one node, 1 to [`PER_MINUTE_MAX`](Self::PER_MINUTE_MAX).
+    pub per_minute: u32,
+    /// Only what has been silent for so long, both ways.
+    pub idle: Duration,
+    /// Only what is at least so old.
+    pub minimum_age: Duration,
+    /// Automatically once more than so many hundredths of a node's connections belong elsewhere, 0 to 99.
+    pub threshold_percent: u32,
+    /// And nothing has changed who gets new ones for so long.
+    pub stable: Duration,
+}
+
+impl Rebalance {
+    /// One in a hundredth of a second.
+    pub const PER_MINUTE_MAX: u32 = 6000;
 }
 
 /// The lease under which the VIP is held.

@@ -94,6 +94,8 @@ pub enum Problem {
     NoConnections,
     #[error("`passive` of a service over UDP, whose datagrams are not seen to fail")]
     NoFailures,
+    #[error("`rebalance` of a service over UDP, which has no connections to move")]
+    NothingToMove,
     #[error("`{key}` of a service over TCP, whose connections stay where they are anyway")]
     OnlyForUdp { key: &'static str },
     #[error("the backend {backend} has no `server_id`, by which [service.quic] finds it")]
@@ -395,6 +397,7 @@ impl Problem {
                 "remove it; `rate_limit` limits the datagrams of a source".to_owned()
             }
             Self::NoFailures => "remove it; `[service.health]` checks by TCP".to_owned(),
+            Self::NothingToMove => "remove it; datagrams go by the table at once".to_owned(),
             Self::OnlyForUdp { .. } => "remove it, or write `protocol = \"udp\"`".to_owned(),
             Self::NoServerId { .. } => {
                 "write { address = \"ADDRESS:PORT\", server_id = \"0a01\" }, with the id that this \

@@ -50,6 +50,7 @@ pub(crate) static SERVICE: Table = Table {
         "table_size",
         "health",
         "passive",
+        "rebalance",
         "allow",
         "allow_file",
         "deny",
@@ -97,6 +98,11 @@ pub(crate) static HEALTH: Table = Table {
 
 pub(crate) static PASSIVE: Table =
     Table { heading: "[service.passive]", keys: &["max_fails", "fail_timeout"] };
+
+pub(crate) static REBALANCE: Table = Table {
+    heading: "[service.rebalance]",
+    keys: &["automatic", "per_minute", "idle", "minimum_age", "threshold", "stable"],
+};
 
 pub(crate) static RATE_LIMIT: Table = Table {
     heading: "[service.rate_limit]",
@@ -202,13 +208,14 @@ pub(crate) static LIMITS: Table = Table {
     ],
 };
 
-pub(crate) static ALL: [&Table; 23] = [
+pub(crate) static ALL: [&Table; 24] = [
     &ROOT,
     &NODE,
     &SERVICE,
     &BACKEND,
     &HEALTH,
     &PASSIVE,
+    &REBALANCE,
     &RATE_LIMIT,
     &CONNECTION_LIMIT,
     &QUIC,
@@ -275,6 +282,7 @@ mod tests {
                 "an element of `backends`" => "### Backends",
                 "[service.health]" => "### [service.health]",
                 "[service.passive]" => "### [service.passive]",
+                "[service.rebalance]" => "### [service.rebalance]",
                 "[service.rate_limit]" => "### [service.rate_limit]",
                 "[service.connection_limit]" => "### [service.connection_limit]",
                 "[service.quic]" => "### [service.quic]",

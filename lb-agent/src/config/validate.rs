@@ -260,6 +260,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         table_size: service.table_size.as_ref().map(|placed| placed.value),
         health: health(service, draft),
         passive: service.passive,
+        rebalance: service.rebalance,
         lists: lists(&service.lists),
         rate_limit: service.rate_limit,
         connection_limit: service.connection_limit,

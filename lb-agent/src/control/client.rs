@@ -19,8 +19,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use super::api::{
-    AdminChange, ApiError, Backend, Hold, Interface, Node, Reload, Role, RoleChange, Service,
-    Status, Track, VirtualRouter,
+    AdminChange, ApiError, Backend, Hold, Interface, Node, Rebalance, RebalanceRequest, Reload,
+    Role, RoleChange, Service, Status, Track, VirtualRouter,
 };
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
@@ -124,6 +124,32 @@ impl Client {
     pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
         let path = format!("/v1/reload?dry_run={dry_run}");
         let answer = self.ask(Method::POST, &path, Bytes::new()).await?;
+        self.understood(&path, &answer)
+    }
+
+    /// Looks for connections of a service that belong elsewhere, and has them moved or only looks.
+    pub async fn rebalance(
+        &self,
+        service: &str,
+        request: RebalanceRequest,
+    ) -> Result<Rebalance, ClientError> {
+        let mut path = format!("{}?dry_run={}", rebalance_path(service), request.dry_run);
+        if let Some(per_minute) = request.per_minute {
+            path.push_str(&format!("&per_minute={per_minute}"));
+        }
+        let answer = self.ask(Method::POST, &path, Bytes::new()).await?;
+        self.understood(&path, &answer)
+    }
+
+    /// What is known of that.
+    pub async fn rebalancing(&self, service: &str) -> Result<Rebalance, ClientError> {
+        self.read(&rebalance_path(service)).await
+    }
+
+    /// Has no more moved.
+    pub async fn stop_rebalancing(&self, service: &str) -> Result<Rebalance, ClientError> {
+        let path = rebalance_path(service);
+        let answer = self.ask(Method::DELETE, &path, Bytes::new()).await?;
         self.understood(&path, &answer)
     }
 
@@ -269,6 +295,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
         Err(_) => format!("lb-agent answered {status} without saying why: see its log"),
     };
     ClientError::Api { status, message }
+}
+
+fn rebalance_path(service: &str) -> String {
+    format!("/v1/services/{}/rebalance", escaped(service))
 }
 
 /// A name may hold almost any byte (`dev_valid_name`).

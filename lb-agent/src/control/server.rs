@@ -23,6 +23,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api;
+use crate::config::Rebalance;
 
 /// Commands that wait for the agent's loop at once. A client beyond that waits for its turn.
 pub const QUEUE: usize = 64;
@@ -35,6 +36,7 @@ pub enum Command {
     /// Of the service of that name, or of all.
     Backends(Option<String>, oneshot::Sender<Result<Vec<api::Backend>, Refusal>>),
     Admin(api::AdminChange, oneshot::Sender<Result<Vec<api::Backend>, Refusal>>),
+    Rebalance(String, Rebalancing, oneshot::Sender<Result<api::Rebalance, Refusal>>),
     Nodes(oneshot::Sender<Vec<api::Node>>),
     Interfaces(oneshot::Sender<Vec<api::Interface>>),
     Attach(String, oneshot::Sender<Result<api::Interface, Refusal>>),
@@ -55,6 +57,14 @@ pub enum Command {
         mpsc::Sender<api::UpgradeLine>,
         oneshot::Sender<Result<(), Refusal>>,
     ),
+}
+
+/// What is asked about connections of a service that belong elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebalancing {
+    Show,
+    Begin(api::RebalanceRequest),
+    Stop,
 }
 
 /// Lines that wait to be read by whoever asked for an upgrade: more than it has.
@@ -139,6 +149,10 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
+        .route(
+            "/v1/services/{name}/rebalance",
+            get(rebalance_shown).post(rebalance_begun).delete(rebalance_stopped),
+        )
         .route("/v1/backends", get(backends))
         .route("/v1/backends/admin", put(admin))
         .route("/v1/nodes", get(nodes))
@@ -212,7 +226,7 @@ fn which(read: Result<Query<api::WhichRouter>, QueryRejection>) -> Result<Option
     read.map_err(|why| Misread(why.status(), why.body_text()))
 }
 
-/// The interface's name in a path.
+/// The interface's or service's name in a path.
 fn name(read: Result<UrlPath<String>, PathRejection>) -> Result<String, Misread> {
     read.map(|UrlPath(name)| name).map_err(|why| Misread(why.status(), why.body_text()))
 }
@@ -267,6 +281,40 @@ async fn status(State(agent): Agent) -> Response {
 
 async fn services(State(agent): Agent) -> Response {
     answer(&agent, Command::Services).await
+}
+
+async fn rebalance_shown(
+    State(agent): Agent,
+    path: Result<UrlPath<String>, PathRejection>,
+) -> Result<Response, Misread> {
+    let name = name(path)?;
+    Ok(change(&agent, |reply| Command::Rebalance(name, Rebalancing::Show, reply)).await)
+}
+
+async fn rebalance_begun(
+    State(agent): Agent,
+    path: Result<UrlPath<String>, PathRejection>,
+    query: Result<Query<api::RebalanceRequest>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let name = name(path)?;
+    let Query(request) = query.map_err(|why| Misread(why.status(), why.body_text()))?;
+    if let Some(per_minute) = request.per_minute
+        && !(1..=Rebalance::PER_MINUTE_MAX).contains(&per_minute)
+    {
+        let most = Rebalance::PER_MINUTE_MAX;
+        let sentence = format!("per_minute is {per_minute}, but must be between 1 and {most}");
+        return Err(Misread(StatusCode::BAD_REQUEST, sentence));
+    }
+    let asked = Rebalancing::Begin(request);
+    Ok(change(&agent, |reply| Command::Rebalance(name, asked, reply)).await)
+}
+
+async fn rebalance_stopped(
+    State(agent): Agent,
+    path: Result<UrlPath<String>, PathRejection>,
+) -> Result<Response, Misread> {
+    let name = name(path)?;
+    Ok(change(&agent, |reply| Command::Rebalance(name, Rebalancing::Stop, reply)).await)
 }
 
 async fn backends(
@@ -445,6 +493,8 @@ mod tests {
             ("PUT /v1/role", JSON, "{\"role\":\"king\"}", "422", "unknown variant"),
             ("PUT /v1/role", "", "{\"role\":\"active\"}", "415", "application/json"),
             ("POST /v1/vrrp/resign?router_id=256", "", "", "400", "router_id"),
+            ("POST /v1/services/api/rebalance?per_minute=0", "", "", "400", "between 1 and 6000"),
+            ("POST /v1/services/api/rebalance?fast=1", "", "", "400", "unknown field"),
             ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
             ("PUT /v1/backends/admin", JSON, "{\"backend\":\"x\"}", "422", "missing field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),

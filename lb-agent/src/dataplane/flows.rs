@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::host::OriginKey;
 use lb_common::layout::map;
-use lb_common::nat::NatEntry;
+use lb_common::nat::{FROM_BACKEND, NatEntry};
 use lb_common::service::ServiceKey;
 
 use super::nat::partner;
@@ -74,6 +74,22 @@ impl Flows {
                 .map_err(|e| DataPlaneError::io("removing from", map::NAT_FLOWS, e))?;
         }
         Ok(())
+    }
+
+    /// How many translated flows lead to these backends, by index, whatever has become of them. Blocks for about
+    /// half a microsecond for each that there is.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn translated_to(&self, backends: &HashSet<u32>) -> Result<u64, DataPlaneError> {
+        let mut flows = 0;
+        batch::for_each(&self.translated, NatEntry::EMPTY, |_: &FlowKey, entry| {
+            flows +=
+                u64::from(entry.direction == FROM_BACKEND && backends.contains(&entry.backend));
+            true
+        })
+        .map_err(|e| DataPlaneError::io("reading", map::NAT_FLOWS, e))?;
+        Ok(flows)
     }
 
     /// The cookies of this node's own sockets that the hooks sent to a backend.

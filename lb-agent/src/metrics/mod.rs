@@ -5,6 +5,7 @@
 
 mod memory;
 mod notify;
+mod rebalance;
 mod track;
 mod vrrp;
 
@@ -21,6 +22,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+pub use rebalance::Rebalanced;
 
 use crate::control::api;
 
@@ -39,6 +42,7 @@ pub struct Snapshot<'a> {
     pub routers: &'a [api::VirtualRouter],
     pub hooks: &'a [api::NotifyHook],
     pub tracks: &'a [api::Track],
+    pub rebalanced: &'a [Rebalanced],
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
     pub connections: u64,
@@ -97,6 +101,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     vrrp::register(&mut registry, snapshot.routers);
     notify::register(&mut registry, snapshot.hooks);
     track::register(&mut registry, snapshot.tracks);
+    rebalance::register(&mut registry, snapshot.rebalanced);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

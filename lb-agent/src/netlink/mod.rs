@@ -6,6 +6,7 @@
 
 mod connection;
 mod error;
+mod established;
 mod event;
 mod monitor;
 mod network;
@@ -22,6 +23,7 @@ mod virtual_link;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;
+pub use established::{Established, established};
 pub use event::Change;
 pub use monitor::{Monitor, MonitorOptions};
 pub use network::{

@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
+};
 use netlink_packet_sock_diag::{SOCK_DESTROY, SockDiagMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -31,8 +33,8 @@ pub fn open_connections(
     let mut counts = HashMap::new();
     // A socket of IPv6 may have connections of IPv4.
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, any, |id| {
-            let local = near_end(id);
+        ask(&open(family, any), |response| {
+            let local = near_end(&response.header.socket_id);
             if at.contains(&local) {
                 *counts.entry(local).or_insert(0) += 1;
             }
@@ -53,7 +55,8 @@ pub fn end_connections(
     let mut ended = 0;
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let mut found = Vec::new();
-        dump(family, any, |id| {
+        ask(&open(family, any), |response| {
+            let id = &response.header.socket_id;
             if to.contains(&far_end(id)) && cookies.contains(&u64::from_ne_bytes(id.cookie)) {
                 found.push(id.clone());
             }
@@ -66,10 +69,10 @@ pub fn end_connections(
 }
 
 /// Whether it was still there.
-fn end(family: u8, id: SocketId) -> Result<bool, NetlinkError> {
+pub(super) fn end(family: u8, id: SocketId) -> Result<bool, NetlinkError> {
     const OPERATION: &str = "end a TCP connection";
     let socket = opened()?;
-    let mut bytes = request(family, id, NLM_F_REQUEST | NLM_F_ACK);
+    let mut bytes = request(&open(family, id), NLM_F_REQUEST | NLM_F_ACK);
     // The library knows requests of one kind; this one differs in its type alone (linux/sock_diag.h).
     bytes[4..6].copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
     let failed = |error: io::Error| {
@@ -87,11 +90,11 @@ fn end(family: u8, id: SocketId) -> Result<bool, NetlinkError> {
     }
 }
 
-fn near_end(id: &SocketId) -> SocketAddr {
+pub(super) fn near_end(id: &SocketId) -> SocketAddr {
     SocketAddr::new(id.source_address.to_canonical(), id.source_port)
 }
 
-fn far_end(id: &SocketId) -> SocketAddr {
+pub(super) fn far_end(id: &SocketId) -> SocketAddr {
     SocketAddr::new(id.destination_address.to_canonical(), id.destination_port)
 }
 
@@ -101,18 +104,33 @@ fn opened() -> Result<Socket, NetlinkError> {
     Ok(socket)
 }
 
-fn request(family: u8, socket_id: SocketId, flags: u16) -> Vec<u8> {
+/// Which sockets the kernel is asked for.
+pub(super) struct Question {
+    pub(super) family: u8,
+    pub(super) socket_id: SocketId,
+    pub(super) states: StateFlags,
+    pub(super) extensions: ExtensionFlags,
+    /// All that fit, rather than that very one.
+    pub(super) all: bool,
+}
+
+/// Those that one side may still write to.
+fn open(family: u8, socket_id: SocketId) -> Question {
     let states = StateFlags::SYN_RECV
         | StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT;
+    Question { family, socket_id, states, extensions: ExtensionFlags::empty(), all: true }
+}
+
+fn request(question: &Question, flags: u16) -> Vec<u8> {
     let request = InetRequest {
-        family,
+        family: question.family,
         protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id,
+        extensions: question.extensions.clone(),
+        states: question.states.clone(),
+        socket_id: question.socket_id.clone(),
     };
     let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
     message.header.flags = flags;
@@ -122,9 +140,14 @@ fn request(family: u8, socket_id: SocketId, flags: u16) -> Vec<u8> {
     bytes
 }
 
-fn dump(family: u8, any: SocketId, mut each: impl FnMut(&SocketId)) -> Result<(), NetlinkError> {
+/// Tells of each socket that the question is about.
+pub(super) fn ask(
+    question: &Question,
+    mut each: impl FnMut(&InetResponse),
+) -> Result<(), NetlinkError> {
     let socket = opened()?;
-    let bytes = request(family, any, NLM_F_REQUEST | NLM_F_DUMP);
+    let kind = if question.all { NLM_F_DUMP } else { 0 };
+    let bytes = request(question, NLM_F_REQUEST | kind);
     let failed = |error: io::Error| {
         NetlinkError::refused(OPERATION.to_owned(), error.raw_os_error().unwrap_or(libc::EIO))
     };
@@ -133,14 +156,15 @@ fn dump(family: u8, any: SocketId, mut each: impl FnMut(&SocketId)) -> Result<()
     loop {
         buffer.clear();
         socket.recv(&mut buffer, 0).map_err(failed)?;
-        if read(&buffer, &mut each)? {
+        // Of one socket there is one answer, with nothing behind it.
+        if read(&buffer, &mut each)? || !question.all {
             return Ok(());
         }
     }
 }
 
 /// Reads what came at once; whether it was the last.
-fn read(mut bytes: &[u8], each: &mut impl FnMut(&SocketId)) -> Result<bool, NetlinkError> {
+fn read(mut bytes: &[u8], each: &mut impl FnMut(&InetResponse)) -> Result<bool, NetlinkError> {
     let unread = || NetlinkError::refused(OPERATION.to_owned(), libc::EBADMSG);
     while !bytes.is_empty() {
         let message =
@@ -151,7 +175,7 @@ fn read(mut bytes: &[u8], each: &mut impl FnMut(&SocketId)) -> Result<bool, Netl
                 return Err(NetlinkError::refused(OPERATION.to_owned(), error.raw_code().abs()));
             }
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                each(&response.header.socket_id);
+                each(&response);
             }
             _ => {}
         }

@@ -9,6 +9,7 @@ mod load;
 mod ownership;
 mod prober;
 mod report;
+mod returner;
 mod stream;
 mod watcher;
 
@@ -29,6 +30,7 @@ pub use load::run;
 pub use ownership::Ownership;
 pub use prober::{Probe, Prober};
 pub use report::{Report, Streams};
+pub use returner::{Returner, Returners};
 pub use watcher::{End, Watchers};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

@@ -39,9 +39,9 @@ pub struct Watchers {
 }
 
 #[derive(Debug)]
-struct Watcher {
-    backend: String,
-    stream: TcpStream,
+pub(super) struct Watcher {
+    pub(super) backend: String,
+    pub(super) stream: TcpStream,
 }
 
 /// When and how each has ended, and who waits for that.
@@ -85,6 +85,11 @@ impl Watchers {
         Ok(Self { all, ends })
     }
 
+    /// Whose each of them is, in their order.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|watcher| watcher.backend.as_str())
+    }
+
     /// How many of them are whose.
     pub fn of(&self, backend: &str) -> usize {
         self.all.iter().filter(|watcher| watcher.backend == backend).count()
@@ -125,7 +130,7 @@ impl Drop for Watcher {
     }
 }
 
-fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<Watcher> {
+pub(super) fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<Watcher> {
     let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // It bounds `connect` as well (socket(7)).
@@ -148,7 +153,7 @@ fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<Watcher> {
     Ok(Watcher { backend: answer.backend, stream })
 }
 
-fn wait(mut stream: TcpStream) -> End {
+pub(super) fn wait(mut stream: TcpStream) -> End {
     let mut buffer = [0; 64];
     loop {
         match stream.read(&mut buffer) {

@@ -38,6 +38,7 @@ mod path_check;
 mod reload;
 mod restart;
 mod role_move;
+mod rolling_restart;
 mod scale;
 mod set_change;
 pub mod shape;
@@ -226,6 +227,11 @@ pub static ALL: &[Scenario] = &[
         name: "restart-under-load",
         about: "agents end or are killed, and come back, one after the other under load",
         run: restart::run,
+    },
+    Scenario {
+        name: "rolling-restart",
+        about: "all three backends one after the other, with rebalance: idle connections go where new ones go",
+        run: rolling_restart::run,
     },
     Scenario {
         name: "thousand-backends",

@@ -14,6 +14,7 @@ const LAYERS: [Layer; 12] = [
             "lb-agent/src/notify/queue.rs",
             "lb-agent/src/notify/timestamp.rs",
             "lb-agent/src/plan/",
+            "lb-agent/src/rebalance/",
             "lb-agent/src/role/ledger.rs",
             "lb-agent/src/role/steps.rs",
             "lb-agent/src/hysteresis.rs",

@@ -388,6 +388,7 @@ impl Agent {
         }
         open.close();
         self.teller.rest();
+        self.rebalancer.rest();
         self.hooks.hand_over().await;
         let layout = talk.layout().unwrap_or(self.edition.layout.version);
         let (paused, done) = match self.let_take_over(talk).await {

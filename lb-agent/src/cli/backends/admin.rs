@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 
+use super::super::bar::Bar;
 use super::super::failure::Failure;
 use super::super::screen::Screen;
 use super::show;
@@ -144,7 +144,7 @@ impl Drain {
             if left == Some(0) {
                 return Ok(backends);
             }
-            bar.show(left);
+            bar.show(left, "left");
             if let Some(timeout) = self.timeout.filter(|timeout| begun.elapsed() >= *timeout) {
                 let waited = duration_text(timeout);
                 return Err(Failure::StillConnected { left, waited });
@@ -172,29 +172,4 @@ impl Drain {
 /// What is carried to another node leaves nothing here that could be counted.
 fn is_counted_here(backend: &Backend) -> bool {
     matches!(backend.delivery, Delivery::Local | Delivery::Nat)
-}
-
-/// How many connections are left of how many there were, on a terminal.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new() -> Self {
-        let style = ProgressStyle::with_template("{elapsed} [{bar:40}] {msg}");
-        // The template is right; without it the bar has its usual look.
-        Self(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
-    }
-
-    fn show(&self, left: Option<u64>) {
-        let Some(left) = left else { return self.0.set_message("counting") };
-        let most = self.0.length().unwrap_or(0).max(left);
-        self.0.set_length(most);
-        self.0.set_position(most - left);
-        self.0.set_message(format!("{left} of {most} connections left"));
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }

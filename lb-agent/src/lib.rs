@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod notify;
 mod packet_socket;
 pub mod plan;
+pub mod replica;
 pub mod role;
 pub mod script;
 pub mod standing;

@@ -306,9 +306,10 @@ async fn nodes_say_what_this_one_knows_of_the_others() {
     let agent = Agent::start();
     let said = agent.lbctl(&["nodes"]).await;
     let expected =
-        ["master1 (this)", "192.168.139.133,fd00::133", "Active", "-", "02:00:00:00:00:01"];
+        ["master1 (this)", "192.168.139.133,fd00::133", "Active", "-", "02:00:00:00:00:01", "-"];
     assert_eq!(said.row("master1"), expected);
-    assert_eq!(said.row("master2"), ["master2", "192.168.139.134", "unknown", "no", "-"]);
+    let expected = ["master2", "192.168.139.134", "unknown", "no", "-", "yes, 2 refused"];
+    assert_eq!(said.row("master2"), expected);
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use super::options::Options;
 use super::passive::{self, Passive, Subject};
 use super::process::Edition;
 use super::reload::Reloads;
+use super::replicas::Replicas;
 use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
 use super::telling::Teller;
@@ -114,6 +115,8 @@ pub(super) struct Agent {
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
     pub(super) absences: Absences,
+    /// NAT flows that the nodes tell one another of.
+    pub(super) replicas: Replicas,
     pub(super) teller: Teller,
     pub(super) started_at: SystemTime,
     pub(super) tables: Tables,
@@ -212,6 +215,7 @@ impl Agent {
                 Some((subject, found)) = events.looks.recv() => self.looked(&subject, &found),
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
+                () = self.replicas.changed() => self.tell(),
                 Some(command) = events.commands.recv() => match command {
                     Command::Reload(dry_run, reply) => {
                         let Events { monitor, checker, .. } = &mut *events;
@@ -502,6 +506,7 @@ impl Agent {
         self.begin_to_hear();
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
+        self.publish_ways();
         self.look(Occasion::Change);
     }
 

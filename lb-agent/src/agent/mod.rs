@@ -19,6 +19,7 @@ mod options;
 mod passive;
 mod process;
 mod reload;
+mod replicas;
 mod report;
 mod seats;
 mod standings;
@@ -52,6 +53,7 @@ use self::happened::happened;
 use self::kept::Kept;
 use self::passive::Passive;
 use self::reload::Reloads;
+use self::replicas::Replicas;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
 use self::upgrade::{Inheritance, take_over};
@@ -191,7 +193,12 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
         let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
-        match agent.run(&mut events, sweeper, sweep_stop, &mut stop).await {
+        let sync = agent.begin_sync()?;
+        let end = agent.run(&mut events, sweeper, sweep_stop, &mut stop).await;
+        if let Some(sync) = sync {
+            sync.stop().await;
+        }
+        match end {
             End::Stop(reason) => break reason,
             End::Follow(talk) => {
                 if agent.be_followed(*talk, &open).await {
@@ -290,6 +297,7 @@ async fn assemble(
     let (upgrade_events, upgrades) = mpsc::channel(1);
     let (looks_to, looks) = Looks::new(LOOKS);
     let passive = Passive::new(looks_to);
+    let replicas = Replicas::new(&config, &node, inheritance.is_some())?;
     let teller = Teller::new(dataplane.flows()?);
     // By its path: the file may be another one by the time that it is asked for.
     let program = std::env::current_exe();
@@ -335,6 +343,7 @@ async fn assemble(
         connections_left: HashMap::new(),
         recount: false,
         absences: Absences::default(),
+        replicas,
         teller,
         reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },
         tables,

@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::health::Schedule;
 use crate::lists;
+use crate::replica::{Key, KeyError};
 use crate::script::trust::{self, Distrust};
 
 /// A configuration with the most backends that are possible is smaller.
@@ -54,6 +55,8 @@ struct Verdict {
     scripts: Vec<String>,
     /// Files of prefixes that are wrong.
     lists: Vec<String>,
+    /// Files of secrets that this machine's agent would refuse.
+    keys: Vec<String>,
     remarks: Vec<String>,
 }
 
@@ -73,7 +76,9 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Outc
             verdict.remarks.extend(config.notify.iter().filter_map(unrunnable));
             scripts(&config, &mut verdict);
             lists(&config, &mut verdict);
-            verdict.valid = verdict.scripts.is_empty() && verdict.lists.is_empty();
+            verdict.keys.extend(unusable_key(&config));
+            verdict.valid =
+                verdict.scripts.is_empty() && verdict.lists.is_empty() && verdict.keys.is_empty();
             if !screen.data(&verdict)? {
                 summary(&arguments.file, &config, &verdict, screen)?;
             }
@@ -121,6 +126,15 @@ fn lists(config: &Config, verdict: &mut Verdict) {
                 .push(format!("{error}; without it an agent on this machine would not start")),
             false => verdict.lists.push(error.to_string()),
         }
+    }
+}
+
+/// What is wrong with the key of `[peers]`, as far as this machine shows it: it may be on the nodes only, where root
+/// can read it.
+fn unusable_key(config: &Config) -> Option<String> {
+    match Key::read(&config.peers.as_ref()?.key_file) {
+        Ok(_) | Err(KeyError::Unreadable { .. }) => None,
+        Err(error) => Some(format!("`key_file` in [peers]: {error}")),
     }
 }
 
@@ -199,7 +213,7 @@ fn summary(
         screen.line("")?;
         screen.table(&tracks(config))?;
     }
-    for problem in verdict.scripts.iter().chain(&verdict.lists) {
+    for problem in verdict.scripts.iter().chain(&verdict.lists).chain(&verdict.keys) {
         let label = screen.painted(Tone::Bad, "error:");
         screen.line(&format!("\n{label} {problem}"))?;
     }

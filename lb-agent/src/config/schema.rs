@@ -24,6 +24,7 @@ pub(crate) static ROOT: Table = Table {
         "track",
         "lease",
         "nat",
+        "peers",
         "host",
         "data_path",
         "syn_flood",
@@ -169,6 +170,8 @@ pub(crate) static NAT: Table = Table {
     ],
 };
 
+pub(crate) static PEERS: Table = Table { heading: "[peers]", keys: &["key_file", "port"] };
+
 pub(crate) static HOST: Table =
     Table { heading: "[host]", keys: &["enabled", "prefer_local", "cgroup"] };
 
@@ -198,7 +201,7 @@ pub(crate) static LIMITS: Table = Table {
     ],
 };
 
-pub(crate) static ALL: [&Table; 23] = [
+pub(crate) static ALL: [&Table; 24] = [
     &ROOT,
     &NODE,
     &SERVICE,
@@ -215,6 +218,7 @@ pub(crate) static ALL: [&Table; 23] = [
     &NOTIFY,
     &LEASE,
     &NAT,
+    &PEERS,
     &HOST,
     &DATA_PATH,
     &SYN_FLOOD,

@@ -191,7 +191,7 @@ mod tests {
             padding: [0; 2],
             last_seen_ns: 0,
             backend: 0,
-            reserved: 0,
+            told: 0,
         };
         let reply = NatEntry {
             source: vip,

@@ -13,6 +13,7 @@ use lb_common::nat::{FROM_BACKEND, FROM_CLIENT, NatEntry};
 
 use super::connections::Connections;
 use super::error::DataPlaneError;
+use super::hearsay::Hearsay;
 use super::nat::{Census, NatTimeouts, client_key, is_over, number};
 use super::{batch, monotonic_ns};
 
@@ -34,6 +35,7 @@ pub struct Sweep {
 pub struct Sweeper {
     flows: OwnedFd,
     connections: Connections,
+    hearsay: Arc<Hearsay>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -48,9 +50,13 @@ impl Drop for SweepStop {
 }
 
 impl Sweeper {
-    pub(super) fn new(flows: OwnedFd, connections: Connections) -> (Self, SweepStop) {
+    pub(super) fn new(
+        flows: OwnedFd,
+        connections: Connections,
+        hearsay: Arc<Hearsay>,
+    ) -> (Self, SweepStop) {
         let stopped = Arc::new(AtomicBool::new(false));
-        let sweeper = Self { flows, connections, stopped: Arc::clone(&stopped) };
+        let sweeper = Self { flows, connections, hearsay, stopped: Arc::clone(&stopped) };
         (sweeper, SweepStop(stopped))
     }
 
@@ -63,7 +69,15 @@ impl Sweeper {
         let begun = Instant::now();
         let mut census = Census::default();
         let now_ns = monotonic_ns();
-        self.for_each(|key, entry| census.note(key, entry, now_ns))?;
+        self.hearsay.begin_sweep();
+        self.for_each(|key, entry| {
+            let told = self.hearsay.met(number(&client_key(key, entry)));
+            let entry = told.map_or(*entry, |told| told.applied(entry));
+            census.note(key, &entry, now_ns);
+        })?;
+        if !self.stopped.load(Ordering::Relaxed) {
+            self.hearsay.end_sweep();
+        }
         let (over, mut flows) = census.over(timeouts);
         let mut removed = 0;
         if !over.is_empty() && !self.stopped.load(Ordering::Relaxed) {
@@ -146,10 +160,12 @@ impl Sweeper {
         timeouts: &NatTimeouts,
     ) -> Result<bool, DataPlaneError> {
         let mut entries = Vec::with_capacity(2);
-        for (_, key) in flow {
+        for (number, key) in flow {
             let entry = batch::lookup(&self.flows, key, NatEntry::EMPTY)
                 .map_err(|e| DataPlaneError::io("reading", map::NAT_FLOWS, e))?;
-            entries.extend(entry.map(|entry| (*key, entry)));
+            let told = self.hearsay.of(*number);
+            let applied = |entry| told.map_or(entry, |told| told.applied(&entry));
+            entries.extend(entry.map(|entry| (*key, applied(entry))));
         }
         if !is_over(&entries, timeouts, monotonic_ns()) {
             return Ok(false);

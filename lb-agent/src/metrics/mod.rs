@@ -4,6 +4,7 @@
 //! listed in docs/metrics.md.
 
 mod memory;
+mod nat_sync;
 mod notify;
 mod track;
 mod vrrp;
@@ -39,6 +40,8 @@ pub struct Snapshot<'a> {
     pub routers: &'a [api::VirtualRouter],
     pub hooks: &'a [api::NotifyHook],
     pub tracks: &'a [api::Track],
+    pub nodes: &'a [api::Node],
+    pub nat_sync_strangers: u64,
     pub nat_flows: u64,
     pub nat_flows_limit: u64,
     pub connections: u64,
@@ -97,6 +100,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     vrrp::register(&mut registry, snapshot.routers);
     notify::register(&mut registry, snapshot.hooks);
     track::register(&mut registry, snapshot.tracks);
+    nat_sync::register(&mut registry, snapshot.nodes, snapshot.nat_sync_strangers);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -1,9 +1,11 @@
 //! `nat-failover`: thousands of connections to servers that run nothing of ours, some of which only listen, and
 //! the VIP moves: its node resigns and takes it back, then dies and comes back.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::cluster::Cluster;
 use super::failover::milliseconds;
@@ -52,21 +54,21 @@ impl Move {
             Self::Returned => cluster.boot(first)?,
         }
         match self {
-            Self::Resigned => cluster.await_active(&PAIR).map(drop),
-            Self::Crashed => cluster.await_active(&[second]).map(drop),
+            Self::Resigned | Self::Crashed => cluster.await_active(&[second]).map(drop),
             Self::TakenBack | Self::Returned => cluster.await_active(&[first]).map(drop),
         }
     }
 }
 
 pub(super) fn run(stage: &mut Stage) -> Result<()> {
-    by_hash_alone(stage)
+    by_hash_alone(stage)?;
+    synchronised(stage)
 }
 
 /// What the hash of the first port does by itself: a client that talks has its flow made anew where that port was
 /// free. One that only listens waits.
 fn by_hash_alone(stage: &mut Stage) -> Result<()> {
-    let mut cluster = start(stage, "")?;
+    let mut cluster = start(stage, None)?;
     let outcomes = moves(stage, &mut cluster)?;
     for &(way, family, manner, survival) in &outcomes {
         report(stage, "hash", way, family, manner, survival);
@@ -82,15 +84,53 @@ fn by_hash_alone(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn start(stage: &Stage, further: &str) -> Result<Cluster> {
+/// The nodes tell one another of their flows.
+fn synchronised(stage: &mut Stage) -> Result<()> {
+    let mut cluster = start(stage, Some("a key of the lab's that nobody guesses"))?;
+    for (way, family, manner, survival) in moves(stage, &mut cluster)? {
+        report(stage, "told", way, family, manner, survival);
+        let (name, family) = (way.name(), family.name());
+        let text =
+            format!("{name}: 99 of 100 {family} connections go on of which one side {manner:?}");
+        let Survival { all, survived, .. } = survival;
+        stage.claim(&text, survived * 100 >= all * 99, format!("{survived} of {all}"));
+    }
+    let (mut adopted, mut refused) = (Vec::new(), 0);
+    for index in PAIR {
+        for sync in cluster.nodes[index].agent()?.nodes()?.into_iter().filter_map(|n| n.nat_sync) {
+            adopted.push(sync.adopted);
+            refused += sync.refused.values().sum::<u64>();
+            let name = cluster.name_of(index).to_owned();
+            stage.say(&format!("{name}: {sync:?}"));
+            let connected = sync.connected && sync.heard;
+            let text = format!("{name} tells and hears at the end");
+            stage.claim(&text, connected, format!("{connected}: {}", sync.reason));
+        }
+    }
+    let learnt = adopted.len() == PAIR.len() && adopted.iter().all(|&count| count > 0);
+    stage.claim("each has learnt of flows from the other", learnt, format!("{adopted:?}"));
+    stage.figure("told_refused", refused);
+    Ok(())
+}
+
+/// With a key the nodes synchronise.
+fn start(stage: &Stage, key: Option<&str>) -> Result<Cluster> {
     let shape = Shape {
         hash: "source-port",
         vrrp: Some(Vrrp { interval: INTERVAL }),
         preempt: true,
-        further: further.to_owned(),
         ..Shape::pair(&[Mode::Tcp])
     };
-    let cluster = Cluster::start(stage, shape)?;
+    let mut cluster = Cluster::machines(stage, shape)?;
+    if let Some(key) = key {
+        let path = cluster.lab.directory().join("peers.key");
+        fs::write(&path, key).context("cannot write a key")?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).context("chmod 600")?;
+        cluster.shape.further = format!("\n[peers]\nkey_file = {path:?}\n");
+    }
+    stage.step("starting the agents");
+    cluster.start_agents()?;
+    cluster.settle()?;
     cluster.await_active(&PAIR[..1])?;
     Ok(cluster)
 }

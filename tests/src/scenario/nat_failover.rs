@@ -20,6 +20,8 @@ const EACH: usize = 1000;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// For so long a connection may stand still and still be said to go on. TCP asks again after 0.2, 0.6, 1.4 and 3 s.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After a move, until nobody's frames go to the former node.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The node that is Active where both are well, and its partner.
 const PAIR: [usize; 2] = [0, 1];
 
@@ -158,7 +160,8 @@ fn moves(stage: &mut Stage, cluster: &mut Cluster) -> Result<Vec<Outcome>> {
         }
         stage.step(&format!("the VIP moves: {}", way.name()));
         way.make(cluster)?;
-        let moved = Instant::now();
+        // What the former node still passed on says nothing.
+        let moved = Instant::now() + SETTLED;
         for (_, family, flock) in &flocks {
             let left = PATIENCE.saturating_sub(moved.elapsed());
             for (manner, survival) in flock.survival(moved, left) {

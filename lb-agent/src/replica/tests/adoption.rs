@@ -1,3 +1,5 @@
+//! What a node makes of a flow that it is told of, and why not.
+
 use lb_common::backend::{Backend, Delivery};
 use lb_common::nat::NatEntry;
 

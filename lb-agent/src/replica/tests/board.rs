@@ -1,3 +1,5 @@
+//! For whom a node waits, and what is counted.
+
 use std::time::{Duration, Instant};
 
 use super::super::board::{Board, Refusal};

@@ -1,3 +1,5 @@
+//! What goes through a channel, and what does not: other keys, repeated, changed and cut off messages.
+
 use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};

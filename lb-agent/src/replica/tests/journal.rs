@@ -1,3 +1,5 @@
+//! What a peer is told of, and how often.
+
 use std::time::Duration;
 
 use lb_common::nat::{NatEntry, SEEN_FIN, SEEN_RST, SEEN_SYN};

@@ -1,3 +1,5 @@
+//! Words and records as bytes, and any bytes as words and records.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lb_agent::dataplane::{
-    Adopted, Capacity, DataPlane, NatTimeouts, Pins, Told, Translation, Translations,
+    Adopted, Capacity, DataPlane, FirstPort, NatTimeouts, Pins, Told, Translation, Translations,
 };
 use lb_common::Address;
 use lb_common::flow::FlowKey;
@@ -129,7 +129,7 @@ fn a_flow_lasts_as_long_as_the_node_that_tells_of_it_says() -> Result<()> {
         flows.adopt(&used, Told { used_ns: old_ns, seen: SEEN })?;
         flows.adopt(&used, Told { used_ns: now_ns, seen: SEEN })?;
         flows.adopt(&ended, Told { used_ns: now_ns, seen: SEEN })?;
-        ensure!(sweeper.sweep(&TIMEOUTS)?.removed == 1);
+        ensure!(sweeper.sweep(&TIMEOUTS, &FirstPort::default())?.removed == 1);
         ensure!(flows.of(&silent.client)?.is_none());
         ensure!(flows.of(&used.client)?.is_some());
         // Both ends have said that it is over, a while ago.
@@ -137,9 +137,9 @@ fn a_flow_lasts_as_long_as_the_node_that_tells_of_it_says() -> Result<()> {
         let fins = SEEN.map(|seen| seen | SEEN_FIN);
         let closed = told_of(4, 61_004, closed_ns);
         flows.adopt(&closed, Told { used_ns: closed_ns, seen: SEEN })?;
-        ensure!(sweeper.sweep(&TIMEOUTS)?.removed == 0);
+        ensure!(sweeper.sweep(&TIMEOUTS, &FirstPort::default())?.removed == 0);
         flows.adopt(&closed, Told { used_ns: closed_ns, seen: fins })?;
-        ensure!(sweeper.sweep(&TIMEOUTS)?.removed == 1);
+        ensure!(sweeper.sweep(&TIMEOUTS, &FirstPort::default())?.removed == 1);
         ensure!(flows.of(&closed.client)?.is_none());
         Ok(())
     })

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use lb_common::settings::Settings;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -36,7 +37,7 @@ use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
 use crate::dataplane::{
-    Bell, DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
+    Bell, DataPlane, DataPlaneError, FirstPort, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
 };
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
@@ -99,6 +100,8 @@ pub(super) struct Agent {
     pub(super) attached_since: HashMap<u32, SystemTime>,
     /// What goes on failing, by what it concerns.
     pub(super) failures: BTreeMap<String, String>,
+    /// Of NAT flows, as the maps have it.
+    pub(super) first_port: FirstPort,
     /// What the last sweep of the NAT flows found.
     pub(super) swept: Sweep,
     pub(super) netlink_overruns: u64,
@@ -501,6 +504,8 @@ impl Agent {
                 self.failures.insert("maps".to_owned(), error.to_string());
             }
         }
+        let Settings { nat_key, nat_port_first, nat_port_count, .. } = plan.settings;
+        self.first_port = FirstPort { key: nat_key, first: nat_port_first, count: nat_port_count };
         self.services = plan.services;
         self.tell_clients();
         self.begin_to_hear();
@@ -581,8 +586,8 @@ impl Agent {
             tcp_closing: nat.tcp_closing_timeout,
             udp: nat.udp_timeout,
         };
-        let sweeper = Arc::clone(sweeper);
-        tokio::task::spawn_blocking(move || sweeper.sweep(&timeouts))
+        let (sweeper, first_port) = (Arc::clone(sweeper), self.first_port);
+        tokio::task::spawn_blocking(move || sweeper.sweep(&timeouts, &first_port))
     }
 
     fn note_sweep(&mut self, result: Result<Result<Sweep, DataPlaneError>, JoinError>) {

@@ -333,6 +333,7 @@ async fn assemble(
         services: Vec::new(),
         attached_since: HashMap::new(),
         failures: BTreeMap::new(),
+        first_port: dataplane::FirstPort::default(),
         swept: dataplane::Sweep::default(),
         netlink_overruns: 0,
         plans_failed: 0,

@@ -132,6 +132,17 @@ impl Agent {
         self.replicas.board.peers()
     }
 
+    /// Of connections that did not survive the VIPs' move to this node.
+    pub(super) fn broken_warning(&self) -> Option<String> {
+        let broken = self.swept.anew_elsewhere;
+        (broken > 0).then(|| {
+            format!(
+                "{broken} connections through NAT came here in their middle and found their first port taken: they \
+                 break; with [peers] the nodes tell one another of them"
+            )
+        })
+    }
+
     /// Connections from addresses that are no other node's.
     pub(super) fn sync_strangers(&self) -> u64 {
         self.replicas.board.strangers()

@@ -93,6 +93,7 @@ impl Agent {
         warnings.extend(self.failures.values().cloned());
         warnings.extend(self.notify_warnings());
         warnings.extend(self.sync_warnings());
+        warnings.extend(self.broken_warning());
         let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
@@ -348,6 +349,8 @@ impl Agent {
             nodes: &self.nodes(),
             nat_sync_strangers: self.sync_strangers(),
             nat_flows: self.swept.flows,
+            nat_anew: self.swept.anew,
+            nat_anew_elsewhere: self.swept.anew_elsewhere,
             nat_sweep: self.swept.took,
             nat_flows_limit: u64::from(self.config.nat.flows),
             connections: self.swept.connections,

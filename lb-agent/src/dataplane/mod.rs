@@ -58,7 +58,7 @@ pub use layout::{Carry, Changed, Convert, Former, Layout, resized};
 pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use memory::MapMemory;
-pub use nat::NatTimeouts;
+pub use nat::{FirstPort, NatTimeouts};
 pub use pins::Pins;
 pub use stages::connect_stages;
 pub use state::TablesMemory;

@@ -14,7 +14,7 @@ use lb_common::nat::{FROM_BACKEND, FROM_CLIENT, NatEntry};
 use super::connections::Connections;
 use super::error::DataPlaneError;
 use super::hearsay::Hearsay;
-use super::nat::{Census, NatTimeouts, client_key, is_over, number};
+use super::nat::{Census, FirstPort, NatTimeouts, client_key, is_over, number};
 use super::{batch, monotonic_ns};
 
 /// What a sweep found.
@@ -24,6 +24,10 @@ pub struct Sweep {
     pub flows: u64,
     /// Flows that were over.
     pub removed: u64,
+    /// TCP flows that were made anew in their middle: by their first port, which goes on, and by another one, which
+    /// breaks.
+    pub anew: u64,
+    pub anew_elsewhere: u64,
     /// Connections that are open, to services that limit them.
     pub connections: u64,
     /// How long it took.
@@ -65,14 +69,24 @@ impl Sweeper {
     ///
     /// # Errors
     /// Where the kernel refuses to read the map or to remove from it.
-    pub fn sweep(&self, timeouts: &NatTimeouts) -> Result<Sweep, DataPlaneError> {
+    pub fn sweep(
+        &self,
+        timeouts: &NatTimeouts,
+        first_port: &FirstPort,
+    ) -> Result<Sweep, DataPlaneError> {
         let begun = Instant::now();
         let mut census = Census::default();
         let now_ns = monotonic_ns();
+        let (mut anew, mut anew_elsewhere) = (0, 0);
         self.hearsay.begin_sweep();
         self.for_each(|key, entry| {
             let told = self.hearsay.met(number(&client_key(key, entry)));
             let entry = told.map_or(*entry, |told| told.applied(entry));
+            match first_port.goes_on(key, &entry) {
+                Some(true) => anew += 1,
+                Some(false) => anew_elsewhere += 1,
+                None => {}
+            }
             census.note(key, &entry, now_ns);
         })?;
         if !self.stopped.load(Ordering::Relaxed) {
@@ -87,7 +101,8 @@ impl Sweeper {
             flows += stayed;
         }
         let connections = self.connections.sweep(timeouts, &self.stopped)?;
-        Ok(Sweep { flows, removed, connections, took: begun.elapsed() })
+        let took = begun.elapsed();
+        Ok(Sweep { flows, removed, anew, anew_elsewhere, connections, took })
     }
 
     /// How many flows lead to each of these backends, by index, that neither side has ended. Blocks as

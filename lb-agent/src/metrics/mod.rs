@@ -43,6 +43,9 @@ pub struct Snapshot<'a> {
     pub nodes: &'a [api::Node],
     pub nat_sync_strangers: u64,
     pub nat_flows: u64,
+    /// Made anew in their middle, by their first port and by another one.
+    pub nat_anew: u64,
+    pub nat_anew_elsewhere: u64,
     pub nat_flows_limit: u64,
     pub connections: u64,
     pub connections_limit: u64,
@@ -137,6 +140,18 @@ fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "nat_flows_limit",
         "Flows that the NAT map has room for",
         snapshot.nat_flows_limit as f64,
+    );
+    gauge(
+        registry,
+        "nat_flows_anew",
+        "Flows over TCP whose entries were made in their middle, by the port that they had",
+        snapshot.nat_anew as f64,
+    );
+    gauge(
+        registry,
+        "nat_flows_anew_elsewhere",
+        "The same by another port: these connections break",
+        snapshot.nat_anew_elsewhere as f64,
     );
     gauge(
         registry,

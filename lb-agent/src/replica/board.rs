@@ -37,10 +37,12 @@ pub enum Refusal {
     Version,
     /// The address, or the name that was said, is no other node's.
     Stranger,
+    /// There are too many connections.
+    Busy,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoBackend,
         Self::NoPort,
         Self::NoLink,
@@ -53,6 +55,7 @@ impl Refusal {
         Self::Malformed,
         Self::Version,
         Self::Stranger,
+        Self::Busy,
     ];
 
     /// As metrics and the API call it.
@@ -70,6 +73,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Version => "version",
             Self::Stranger => "stranger",
+            Self::Busy => "busy",
         }
     }
 }

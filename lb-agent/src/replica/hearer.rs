@@ -1,12 +1,13 @@
 //! Listens to the peers, and takes over the flows that they tell of.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -30,12 +31,39 @@ enum HearError {
     Flows(#[from] DataPlaneError),
     #[error("{0} is no other node of the configuration, or does not have this address")]
     Stranger(String),
+    #[error("it has another connection")]
+    Former,
     #[error(transparent)]
     Adopting(#[from] tokio::task::JoinError),
 }
 
-/// Up to which look of which run each peer was heard.
-type Heard = Arc<Mutex<HashMap<usize, (u64, u64)>>>;
+/// Connections at one time, of which most have not said yet who they are: whoever has a peer's address and not the
+/// key can have no more.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How far each peer was heard.
+#[derive(Debug, Default)]
+struct Heard(Mutex<HashMap<usize, Position>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    /// Up to which look of which run.
+    run: u64,
+    look: u64,
+    /// The peer's last connection that had the key: a former one is dead, or soon will be.
+    connection: u64,
+}
+
+impl Heard {
+    fn of(&self, place: usize) -> Position {
+        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        positions.get(&place).copied().unwrap_or_default()
+    }
+
+    fn set(&self, place: usize, position: Position) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place, position);
+    }
+}
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, listen: SocketAddr) {
@@ -46,11 +74,9 @@ pub(super) async fn run(shared: Arc<Shared>, listen: SocketAddr) {
         }
         sleep(PAUSE).await;
     };
-    let heard = Heard::default();
+    let heard = Arc::new(Heard::default());
     let mut tasks = JoinSet::new();
-    // One connection of each peer: a new one means that the former is dead.
-    let mut of_peer: HashMap<usize, AbortHandle> = HashMap::new();
-    loop {
+    for connection in 1.. {
         while tasks.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -64,10 +90,12 @@ pub(super) async fn run(shared: Arc<Shared>, listen: SocketAddr) {
             shared.board.refused(None, Refusal::Stranger);
             continue;
         };
-        let task = tasks.spawn(hear(Arc::clone(&shared), place, Arc::clone(&heard), stream));
-        if let Some(former) = of_peer.insert(place, task) {
-            former.abort();
+        if tasks.len() >= CONNECTIONS_MAX {
+            shared.board.refused(Some(place), Refusal::Busy);
+            continue;
         }
+        let one = One { shared: Arc::clone(&shared), heard: Arc::clone(&heard), place, connection };
+        tasks.spawn(one.hear(stream));
     }
 }
 
@@ -76,16 +104,69 @@ fn peer_at(shared: &Shared, address: IpAddr) -> Option<usize> {
     shared.settings.peers.iter().position(|peer| peer.addresses.contains(&address))
 }
 
-async fn hear(shared: Arc<Shared>, place: usize, heard: Heard, stream: TcpStream) {
-    let Err(error) = converse(&shared, place, &heard, stream).await;
-    shared.board.hears(place, false);
-    let peer = &shared.settings.peers[place].name;
-    match refusal(&error) {
-        Some(refusal) => {
-            shared.board.refused(Some(place), refusal);
-            warn!(peer, %error, "what another node says of NAT flows is refused");
+/// A connection.
+struct One {
+    shared: Arc<Shared>,
+    heard: Arc<Heard>,
+    /// The peer's, whose address it comes from.
+    place: usize,
+    connection: u64,
+}
+
+impl One {
+    async fn hear(self, stream: TcpStream) {
+        let Err(error) = self.converse(stream).await;
+        let board = &self.shared.board;
+        if self.is_current() {
+            board.hears(self.place, false);
         }
-        None => info!(peer, %error, "another node tells of its NAT flows no more"),
+        let peer = &self.shared.settings.peers[self.place].name;
+        match refusal(&error) {
+            Some(refusal) => {
+                board.refused(Some(self.place), refusal);
+                warn!(peer, %error, "what another node says of NAT flows is refused");
+            }
+            None => info!(peer, %error, "another node tells of its NAT flows no more"),
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        self.heard.of(self.place).connection == self.connection
+    }
+
+    async fn converse(&self, stream: TcpStream) -> Result<Infallible, HearError> {
+        let Self { shared, heard, place, connection } = self;
+        stream.set_nodelay(true).map_err(ChannelError::from)?;
+        let mut channel = Channel::answer(stream, &shared.settings.key).await?;
+        let Word::Hello { run, node } = channel.hear().await? else { return Err(out_of_turn()) };
+        let peer = &shared.settings.peers[*place];
+        if peer.name != node {
+            return Err(HearError::Stranger(node));
+        }
+        let last = heard.of(*place);
+        let is_resumed = last.run == run && last.look > 0;
+        let mut now =
+            Position { run, look: if is_resumed { last.look } else { 0 }, connection: *connection };
+        heard.set(*place, now);
+        channel.say(&Word::Welcome { run, look: now.look }).await?;
+        shared.board.hears(*place, true);
+        info!(peer = peer.name, resumed = is_resumed, "another node tells of its NAT flows");
+        loop {
+            let word = channel.hear().await?;
+            if !self.is_current() {
+                return Err(HearError::Former);
+            }
+            match word {
+                Word::Flows(records) => take(shared, *place, records).await?,
+                Word::Mark { look } => {
+                    now.look = look;
+                    heard.set(*place, now);
+                    shared.board.told(*place);
+                    channel.say(&Word::Heard { look }).await?;
+                }
+                _ => return Err(out_of_turn()),
+            }
+        }
     }
 }
 
@@ -95,39 +176,10 @@ const fn refusal(error: &HearError) -> Option<Refusal> {
         HearError::Channel(ChannelError::Word(WordError::Version(_))) => Some(Refusal::Version),
         HearError::Channel(ChannelError::Word(_)) => Some(Refusal::Malformed),
         HearError::Stranger(_) => Some(Refusal::Stranger),
-        HearError::Channel(_) | HearError::Flows(_) | HearError::Adopting(_) => None,
-    }
-}
-
-async fn converse(
-    shared: &Arc<Shared>,
-    place: usize,
-    heard: &Heard,
-    stream: TcpStream,
-) -> Result<std::convert::Infallible, HearError> {
-    stream.set_nodelay(true).map_err(ChannelError::from)?;
-    let mut channel = Channel::answer(stream, &shared.settings.key).await?;
-    let Word::Hello { run, node } = channel.hear().await? else { return Err(out_of_turn()) };
-    let peer = &shared.settings.peers[place];
-    if peer.name != node {
-        return Err(HearError::Stranger(node));
-    }
-    let lock = || heard.lock().unwrap_or_else(PoisonError::into_inner);
-    let last = lock().get(&place).copied().filter(|(of, _)| *of == run);
-    let (of, look) = last.unwrap_or_default();
-    channel.say(&Word::Welcome { run: of, look }).await?;
-    shared.board.hears(place, true);
-    info!(peer = peer.name, resumed = last.is_some(), "another node tells of its NAT flows");
-    loop {
-        match channel.hear().await? {
-            Word::Flows(records) => take(shared, place, records).await?,
-            Word::Mark { look } => {
-                lock().insert(place, (run, look));
-                shared.board.told(place);
-                channel.say(&Word::Heard { look }).await?;
-            }
-            _ => return Err(out_of_turn()),
-        }
+        HearError::Channel(_)
+        | HearError::Flows(_)
+        | HearError::Former
+        | HearError::Adopting(_) => None,
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Settings {
 /// What goes on while this node synchronises. Ends with it.
 #[derive(Debug)]
 pub struct Sync {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What all of it shares.
@@ -94,11 +94,11 @@ impl Sync {
         for &listen in &shared.settings.listen {
             tasks.spawn(hearer::run(Arc::clone(&shared), listen));
         }
-        Self { _tasks: tasks }
+        Self { tasks: tasks }
     }
 
     /// Ends it, and waits until nothing of it writes to the map any more.
     pub async fn stop(mut self) {
-        self._tasks.shutdown().await;
+        self.tasks.shutdown().await;
     }
 }

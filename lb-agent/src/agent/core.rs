@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_common::settings::Settings;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -100,7 +99,6 @@ pub(super) struct Agent {
     pub(super) attached_since: HashMap<u32, SystemTime>,
     /// What goes on failing, by what it concerns.
     pub(super) failures: BTreeMap<String, String>,
-    /// Of NAT flows, as the maps have it.
     pub(super) first_port: FirstPort,
     /// What the last sweep of the NAT flows found.
     pub(super) swept: Sweep,
@@ -118,7 +116,6 @@ pub(super) struct Agent {
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
     pub(super) absences: Absences,
-    /// NAT flows that the nodes tell one another of.
     pub(super) replicas: Replicas,
     pub(super) teller: Teller,
     pub(super) started_at: SystemTime,
@@ -504,8 +501,7 @@ impl Agent {
                 self.failures.insert("maps".to_owned(), error.to_string());
             }
         }
-        let Settings { nat_key, nat_port_first, nat_port_count, .. } = plan.settings;
-        self.first_port = FirstPort { key: nat_key, first: nat_port_first, count: nat_port_count };
+        self.first_port = FirstPort::from(&plan.settings);
         self.services = plan.services;
         self.tell_clients();
         self.begin_to_hear();

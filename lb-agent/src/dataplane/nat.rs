@@ -9,6 +9,7 @@ use lb_common::flow::FlowKey;
 use lb_common::hash::nat_port_hash;
 use lb_common::nat::{FROM_CLIENT, NatEntry, SEEN_DATA, SEEN_FIN, SEEN_RST, SEEN_SYN};
 use lb_common::service::UDP;
+use lb_common::settings::Settings;
 
 /// How long a flow may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,13 @@ pub struct FirstPort {
     /// The range's.
     pub first: u16,
     pub count: u16,
+}
+
+impl From<&Settings> for FirstPort {
+    fn from(settings: &Settings) -> Self {
+        let Settings { nat_key, nat_port_first, nat_port_count, .. } = *settings;
+        Self { key: nat_key, first: nat_port_first, count: nat_port_count }
+    }
 }
 
 impl FirstPort {

@@ -94,7 +94,7 @@ impl Sync {
         for &listen in &shared.settings.listen {
             tasks.spawn(hearer::run(Arc::clone(&shared), listen));
         }
-        Self { tasks: tasks }
+        Self { tasks }
     }
 
     /// Ends it, and waits until nothing of it writes to the map any more.

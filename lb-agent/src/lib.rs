@@ -22,6 +22,7 @@ pub mod notify;
 mod packet_socket;
 pub mod plan;
 pub mod rebalance;
+pub mod replica;
 pub mod role;
 pub mod script;
 pub mod standing;

@@ -157,10 +157,13 @@ fn every_setting_arrives_where_it_belongs() {
 #[test]
 fn what_is_allowed_but_unwise_is_remarked_on() {
     let remarks = taken(BOTH_FAMILIES).remarks();
-    assert_eq!(remarks.len(), 3, "{remarks:?}");
+    assert_eq!(remarks.len(), 4, "{remarks:?}");
     assert!(remarks[0].contains("lbctl role active"), "{remarks:?}");
-    assert!(remarks[2].contains("`dns`") && remarks[2].contains("not checked"), "{remarks:?}");
+    assert!(remarks[3].contains("`dns`") && remarks[3].contains("not checked"), "{remarks:?}");
     assert!(remarks[1].contains("`left`") && remarks[1].contains("[vrrp]"), "{remarks:?}");
+    assert!(remarks[2].contains("[peers]") && remarks[2].contains("NAT"), "{remarks:?}");
+    let told = format!("{BOTH_FAMILIES}\n[peers]\nkey_file = \"/etc/lb/peers.key\"\n");
+    assert_eq!(taken(&told).remarks().len(), 3, "{:?}", taken(&told).remarks());
     let small = taken(&format!("{TEN_LINES}table_size = 199\n")).remarks();
     assert!(small[0].contains("199"), "{small:?}");
 }

@@ -41,7 +41,9 @@ pub struct NatEntry {
     pub last_seen_ns: u64,
     /// Index in `backends` of the flow's backend.
     pub backend: u32,
-    pub reserved: u32,
+    /// 0 in what the programs make. In an entry that another node told of: [`NatEntry::mark`] of its
+    /// `last_seen_ns`, which fits until a packet has used it here.
+    pub told: u32,
 }
 
 impl NatEntry {
@@ -59,8 +61,18 @@ impl NatEntry {
         padding: [0; 2],
         last_seen_ns: 0,
         backend: 0,
-        reserved: 0,
+        told: 0,
     };
+
+    /// Of an entry that another node told of, last used at this time; never 0.
+    pub const fn mark(last_seen_ns: u64) -> u32 {
+        ((last_seen_ns >> 32) ^ last_seen_ns) as u32 | 1
+    }
+
+    /// Whether this node knows of it from another one only: none of its own packets has used it.
+    pub const fn is_only_told(&self) -> bool {
+        self.told == Self::mark(self.last_seen_ns)
+    }
 }
 
 const _: () = assert!(size_of::<NatEntry>() == 72);

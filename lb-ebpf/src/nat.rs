@@ -130,7 +130,7 @@ pub fn open<N: Node>(
         padding: [0; 2],
         last_seen_ns: node.now_ns(),
         backend: index,
-        reserved: 0,
+        told: 0,
     };
     let mut reply = FlowKey {
         source: backend.address,

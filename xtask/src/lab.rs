@@ -24,8 +24,8 @@ enum Verb {
         /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
         #[arg(long)]
         interval: Option<String>,
-        /// So many times the flows, changes, reloads, restarts or backends (scale, reload-under-load,
-        /// restart-under-load and thousand-backends only)
+        /// So many times the flows, changes, reloads, restarts, backends or connections (scale, reload-under-load,
+        /// restart-under-load, thousand-backends and nat-failover only)
         #[arg(long)]
         times: Option<u32>,
         /// Print the result as one JSON object, the last line of standard output

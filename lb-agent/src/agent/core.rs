@@ -27,6 +27,7 @@ use super::paths::Paths;
 use super::process::Edition;
 use super::rebalancing::Rebalancer;
 use super::reload::Reloads;
+use super::replicas::Replicas;
 use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
 use super::telling::Teller;
@@ -37,7 +38,7 @@ use crate::config::{Config, Service};
 use crate::control::api;
 use crate::control::server::{Command, Refusal};
 use crate::dataplane::{
-    Bell, DataPlane, DataPlaneError, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
+    Bell, DataPlane, DataPlaneError, FirstPort, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
 };
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
@@ -100,6 +101,7 @@ pub(super) struct Agent {
     pub(super) attached_since: HashMap<u32, SystemTime>,
     /// What goes on failing, by what it concerns.
     pub(super) failures: BTreeMap<String, String>,
+    pub(super) first_port: FirstPort,
     /// What the last sweep of the NAT flows found.
     pub(super) swept: Sweep,
     pub(super) netlink_overruns: u64,
@@ -119,6 +121,7 @@ pub(super) struct Agent {
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
     pub(super) absences: Absences,
+    pub(super) replicas: Replicas,
     pub(super) teller: Teller,
     pub(super) rebalancer: Rebalancer,
     pub(super) started_at: SystemTime,
@@ -222,6 +225,7 @@ impl Agent {
                 Some((subject, found)) = events.looks.recv() => self.looked(&subject, &found),
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
+                () = self.replicas.changed() => self.tell(),
                 Some(command) = events.commands.recv() => match command {
                     Command::Reload(dry_run, reply) => {
                         let Events { monitor, checker, .. } = &mut *events;
@@ -491,6 +495,7 @@ impl Agent {
                 self.failures.insert("maps".to_owned(), error.to_string());
             }
         }
+        self.first_port = FirstPort::from(&plan.settings);
         self.services = plan.services;
         self.probe_paths();
         self.tell_clients();
@@ -498,6 +503,7 @@ impl Agent {
         self.begin_to_hear();
         self.placements = self.find_placements();
         self.seats.place(&self.placements, &self.network);
+        self.publish_ways();
         self.look(Occasion::Change);
     }
 
@@ -572,8 +578,8 @@ impl Agent {
             tcp_closing: nat.tcp_closing_timeout,
             udp: nat.udp_timeout,
         };
-        let sweeper = Arc::clone(sweeper);
-        tokio::task::spawn_blocking(move || sweeper.sweep(&timeouts))
+        let (sweeper, first_port) = (Arc::clone(sweeper), self.first_port);
+        tokio::task::spawn_blocking(move || sweeper.sweep(&timeouts, &first_port))
     }
 
     fn note_sweep(&mut self, result: Result<Result<Sweep, DataPlaneError>, JoinError>) {

@@ -10,6 +10,7 @@ use crate::dataplane::DataPlaneError;
 use crate::lists::ListError;
 use crate::netlink::NetlinkError;
 use crate::plan::TablesError;
+use crate::replica::KeyError;
 
 #[derive(Debug, Error)]
 pub enum AgentError {
@@ -35,6 +36,9 @@ pub enum AgentError {
     #[error(transparent)]
     List(#[from] ListError),
 
+    #[error("`key_file` in [peers]: {0}")]
+    Key(#[from] KeyError),
+
     #[error(transparent)]
     Serve(#[from] ServeError),
 
@@ -57,7 +61,8 @@ impl AgentError {
             | Self::Config { .. }
             | Self::Node(_)
             | Self::Tables(_)
-            | Self::List(_) => 2,
+            | Self::List(_)
+            | Self::Key(_) => 2,
             _ => 1,
         }
     }

@@ -21,6 +21,7 @@ mod paths;
 mod process;
 mod rebalancing;
 mod reload;
+mod replicas;
 mod report;
 mod seats;
 mod standings;
@@ -56,6 +57,7 @@ use self::passive::Passive;
 use self::paths::Paths;
 use self::rebalancing::Rebalancer;
 use self::reload::Reloads;
+use self::replicas::Replicas;
 use self::seats::{Seat, Seats, Tasks};
 use self::telling::Teller;
 use self::upgrade::{Inheritance, take_over};
@@ -207,7 +209,12 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
         let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
-        match agent.run(&mut events, sweeper, sweep_stop, &mut stop).await {
+        let sync = agent.begin_sync()?;
+        let end = agent.run(&mut events, sweeper, sweep_stop, &mut stop).await;
+        if let Some(sync) = sync {
+            sync.stop().await;
+        }
+        match end {
             End::Stop(reason) => break reason,
             End::Follow(talk) => {
                 if agent.be_followed(*talk, &open).await {
@@ -308,6 +315,7 @@ async fn assemble(
     let (looks_to, looks) = Looks::new(LOOKS);
     let passive = Passive::new(looks_to);
     let (prober, path_events) = Prober::start();
+    let replicas = Replicas::new(&config, &node, inheritance.is_some())?;
     let teller = Teller::new(dataplane.flows()?);
     let rebalancer = Rebalancer::new(dataplane.flows()?);
     // By its path: the file may be another one by the time that it is asked for.
@@ -344,6 +352,7 @@ async fn assemble(
         services: Vec::new(),
         attached_since: HashMap::new(),
         failures: BTreeMap::new(),
+        first_port: dataplane::FirstPort::default(),
         swept: dataplane::Sweep::default(),
         netlink_overruns: 0,
         plans_failed: 0,
@@ -356,6 +365,7 @@ async fn assemble(
         connections_left: HashMap::new(),
         recount: false,
         absences: Absences::default(),
+        replicas,
         teller,
         rebalancer,
         reloads: Reloads { applied: 0, refused: 0, last: SystemTime::now() },

@@ -92,6 +92,8 @@ impl Agent {
         }
         warnings.extend(self.failures.values().cloned());
         warnings.extend(self.notify_warnings());
+        warnings.extend(self.sync_warnings());
+        warnings.extend(self.broken_warning());
         let held = self.seats.holding();
         warnings.extend(held.refusal);
         warnings.extend(held.vips.into_iter().filter_map(|vip| vip.trouble));
@@ -318,6 +320,7 @@ impl Agent {
 
     pub(super) fn nodes(&self) -> Vec<api::Node> {
         let role = api_role(self.seats.holding().role);
+        let peers = self.sync_peers();
         self.config
             .nodes
             .iter()
@@ -332,6 +335,7 @@ impl Agent {
                     role: this.then_some(role),
                     reachable: if this { Some(true) } else { hop.map(|hop| hop.mac.is_some()) },
                     mac,
+                    nat_sync: self.nat_sync(&peers, &node.name),
                 }
             })
             .collect()
@@ -365,7 +369,11 @@ impl Agent {
             hooks: &self.api_notify(),
             tracks: &self.api_tracks(),
             rebalanced: &self.rebalanced(),
+            nodes: &self.nodes(),
+            nat_sync_strangers: self.sync_strangers(),
             nat_flows: self.swept.flows,
+            nat_anew: self.swept.anew,
+            nat_anew_elsewhere: self.swept.anew_elsewhere,
             nat_sweep: self.swept.took,
             nat_flows_limit: u64::from(self.config.nat.flows),
             connections: self.swept.connections,

@@ -143,9 +143,12 @@ impl Agent {
             Election::Vrrp(elected) => elected.refusals(&self.seats, Instant::now()),
             Election::Static(_) | Election::Waiting(_) => return,
         };
+        let all: Vec<IpAddr> = self.config.virtual_addresses.clone();
+        let waits = self.waits_for_flows(self.link_trouble(&all).is_some());
         let Election::Vrrp(elected) = &self.election else { return };
         let of_router = |(vips, refusal): (&[IpAddr], Option<String>)| {
-            unfit.clone().or_else(|| self.link_trouble(vips)).or(refusal)
+            let unfit = unfit.clone().or_else(|| self.link_trouble(vips)).or(refusal);
+            unfit.or_else(|| waits.clone())
         };
         let wanted: Vec<Option<String>> = elected.vips().zip(refusals).map(of_router).collect();
         if let Election::Vrrp(elected) = &mut self.election {

@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::health::Schedule;
 use crate::lists;
+use crate::replica::{Key, KeyError};
 use crate::script::trust::{self, Distrust};
 
 /// A configuration with the most backends that are possible is smaller.
@@ -54,6 +55,8 @@ pub(super) struct Verdict {
     scripts: Vec<String>,
     /// Files of prefixes that are wrong.
     lists: Vec<String>,
+    /// Files of secrets that this machine's agent would refuse.
+    keys: Vec<String>,
     remarks: Vec<String>,
 }
 
@@ -85,7 +88,9 @@ pub(super) fn judge(text: &str) -> (Verdict, Result<Config, ConfigError>) {
             verdict.remarks.extend(config.notify.iter().filter_map(unrunnable));
             scripts(config, &mut verdict);
             lists(config, &mut verdict);
-            verdict.valid = verdict.scripts.is_empty() && verdict.lists.is_empty();
+            verdict.keys.extend(unusable_key(config));
+            verdict.valid =
+                verdict.scripts.is_empty() && verdict.lists.is_empty() && verdict.keys.is_empty();
             verdict
         }
         Err(error) => Verdict {
@@ -156,6 +161,15 @@ fn lists(config: &Config, verdict: &mut Verdict) {
                 .push(format!("{error}; without it an agent on this machine would not start")),
             false => verdict.lists.push(error.to_string()),
         }
+    }
+}
+
+/// What is wrong with the key of `[peers]`, as far as this machine shows it: it may be on the nodes only, where root
+/// can read it.
+fn unusable_key(config: &Config) -> Option<String> {
+    match Key::read(&config.peers.as_ref()?.key_file) {
+        Ok(_) | Err(KeyError::Unreadable { .. }) => None,
+        Err(error) => Some(format!("`key_file` in [peers]: {error}")),
     }
 }
 
@@ -236,7 +250,7 @@ fn summary(
 
 /// What is to be said of a file that is a configuration.
 pub(super) fn complaints(verdict: &Verdict, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    for problem in verdict.scripts.iter().chain(&verdict.lists) {
+    for problem in verdict.scripts.iter().chain(&verdict.lists).chain(&verdict.keys) {
         let label = screen.painted(Tone::Bad, "error:");
         screen.line(&format!("\n{label} {problem}"))?;
     }

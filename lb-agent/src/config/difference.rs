@@ -80,6 +80,7 @@ impl Config {
             tracks,
             lease,
             nat,
+            peers,
             host,
             data_path,
             syn_flood,
@@ -93,6 +94,7 @@ impl Config {
         changes.fixed("[[track]]", tracks, &new.tracks);
         changes.fixed("[lease]", lease, &new.lease);
         self::nat(nat, &new.nat, changes);
+        changes.fixed("[peers]", peers, &new.peers);
         let Host { enabled, prefer_local, cgroup } = host;
         changes.value("`enabled` in [host]", enabled, &new.host.enabled);
         changes.value("`prefer_local` in [host]", prefer_local, &new.host.prefer_local);

@@ -5,6 +5,7 @@ mod check;
 mod datagram;
 mod notify;
 mod passive;
+mod peers;
 mod protection;
 mod rebalance;
 mod track;
@@ -25,8 +26,8 @@ use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
     ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Protocol, RateLimit, Rebalance, ResetClients,
-    SynFlood, UnknownPorts, UpgradeMode, schema, value,
+    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Peers, Protocol, RateLimit, Rebalance,
+    ResetClients, SynFlood, UnknownPorts, UpgradeMode, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -62,6 +63,7 @@ pub(super) struct Draft {
     pub(super) tracks: Vec<DraftTrack>,
     pub(super) lease: Lease,
     pub(super) nat: Nat,
+    pub(super) peers: Option<Peers>,
     pub(super) host: Host,
     pub(super) data_path: DataPath,
     pub(super) modes: Vec<Placed<Mode>>,
@@ -135,6 +137,7 @@ impl Draft {
             tracks: track::tracks(&root, faults),
             lease: lease(&root, faults),
             nat: nat(&root, faults),
+            peers: peers::read(&root, faults),
             host: host(&root, faults),
             data_path,
             modes,

@@ -12,6 +12,7 @@ mod draft;
 mod error;
 mod node;
 mod notify;
+mod peers;
 mod problem;
 mod protection;
 mod remark;
@@ -43,6 +44,7 @@ pub use difference::Change;
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
+pub use peers::Peers;
 pub use problem::{AddressKind, Family, Form, KeyAdvice, Problem};
 pub use protection::{ConnectionLimit, Lists, NoPrefix, Prefix, RateLimit, SynFlood};
 pub use track::{BUILT_IN, Script, Track, Watched};
@@ -71,6 +73,8 @@ pub struct Config {
     pub tracks: Vec<Track>,
     pub lease: Lease,
     pub nat: Nat,
+    /// None: switched off.
+    pub peers: Option<Peers>,
     pub host: Host,
     pub data_path: DataPath,
     /// None: switched off.

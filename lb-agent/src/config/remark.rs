@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{
-    Check, Config, DeliverySetting, Health, Node, Protocol, Service, TlsCheck, Trust, Vrrp,
+    Backend, Check, Config, DeliverySetting, Health, Node, Protocol, Service, TlsCheck, Trust, Vrrp,
 };
 
 /// Buckets for each backend below which shares differ from the weights by more than a few percent
@@ -47,6 +47,7 @@ impl Config {
         remarks.extend(self.many_checks());
         remarks.extend(self.many_scripts());
         remarks.extend(self.many_series());
+        remarks.extend(self.untold_flows());
         remarks.extend(self.services.iter().flat_map(of_service));
         remarks.extend(self.services.iter().flat_map(|service| self.translated_nodes(service)));
         remarks
@@ -100,6 +101,22 @@ impl Config {
                 "{backends} backends are more than `backend_series` in [metrics], {most}: Prometheus \
                  gets sums for each service instead of a series for each backend"
             )
+        })
+    }
+
+    /// Flows that no other node is told of.
+    fn untold_flows(&self) -> Option<String> {
+        let is_translated = |backend: &Backend| match backend.delivery {
+            DeliverySetting::Nat => true,
+            DeliverySetting::Auto => self.node_of(backend.address.ip()).is_none(),
+            DeliverySetting::Direct => false,
+        };
+        let mut backends = self.services.iter().flat_map(|service| &service.backends);
+        let told = self.peers.is_some() || self.nodes.len() < 2;
+        (!told && backends.any(is_translated)).then(|| {
+            "no [peers], and backends behind NAT: when the virtual addresses move, connections break \
+             whose first port was taken, and those stand still whose client only listens"
+                .to_owned()
         })
     }
 

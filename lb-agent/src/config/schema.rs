@@ -24,6 +24,7 @@ pub(crate) static ROOT: Table = Table {
         "track",
         "lease",
         "nat",
+        "peers",
         "host",
         "data_path",
         "syn_flood",
@@ -179,6 +180,8 @@ pub(crate) static NAT: Table = Table {
     ],
 };
 
+pub(crate) static PEERS: Table = Table { heading: "[peers]", keys: &["key_file", "port"] };
+
 pub(crate) static HOST: Table =
     Table { heading: "[host]", keys: &["enabled", "prefer_local", "cgroup"] };
 
@@ -208,7 +211,7 @@ pub(crate) static LIMITS: Table = Table {
     ],
 };
 
-pub(crate) static ALL: [&Table; 24] = [
+pub(crate) static ALL: [&Table; 25] = [
     &ROOT,
     &NODE,
     &SERVICE,
@@ -226,6 +229,7 @@ pub(crate) static ALL: [&Table; 24] = [
     &NOTIFY,
     &LEASE,
     &NAT,
+    &PEERS,
     &HOST,
     &DATA_PATH,
     &SYN_FLOOD,

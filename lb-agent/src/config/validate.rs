@@ -52,6 +52,7 @@ pub(super) fn config(draft: Draft, faults: &mut Faults<'_>) -> Config {
         tracks: draft.tracks.into_iter().map(track).collect(),
         lease: draft.lease,
         nat: draft.nat,
+        peers: draft.peers,
         host: draft.host,
         data_path: draft.data_path,
         syn_flood: draft.syn_flood,

@@ -624,6 +624,30 @@ pub struct Node {
     pub mac: Option<String>,
     /// None where it has not been tried.
     pub reachable: Option<bool>,
+    /// None of the node that answers, and without `[peers]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat_sync: Option<NatSync>,
+}
+
+/// How NAT flows are synchronised with another node. Counts are since the agent's start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NatSync {
+    /// It is told of this node's flows.
+    pub connected: bool,
+    /// Why not, if it is not.
+    pub reason: String,
+    /// It tells this node of its own.
+    pub heard: bool,
+    /// Flows that it was told of, each as often as it was.
+    pub sent: u64,
+    /// Flows that it told of, each as often as it did.
+    pub received: u64,
+    /// Those of them that were new here.
+    pub adopted: u64,
+    /// What it told of that was not taken, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// How old what it knows of this node's flows is; absent before it was told of any.
+    pub lag_seconds: Option<f64>,
 }
 
 /// `GET /v1/notify`: somebody who is told of changes. Counts are since the agent's start.

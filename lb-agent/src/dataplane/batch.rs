@@ -235,6 +235,12 @@ fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
     }
 }
 
+/// Puts an element into a hash map where there is none under its key. Returns whether it was put: a map that is
+/// full takes no more.
+pub(super) fn insert<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::Result<bool> {
+    put(map, std::ptr::from_ref(key) as u64, std::ptr::from_ref(value) as u64, true)
+}
+
 /// Sets an element of any map by its bytes. With `unless_there` one that is there stays as it is. Returns
 /// whether it was set: a hash map that is full takes no more.
 pub(super) fn put_bytes(
@@ -243,11 +249,16 @@ pub(super) fn put_bytes(
     value: &[u8],
     unless_there: bool,
 ) -> io::Result<bool> {
+    put(map, key.as_ptr() as u64, value.as_ptr() as u64, unless_there)
+}
+
+/// The same by the addresses of key and value.
+fn put(map: impl AsFd, key: u64, value: u64, unless_there: bool) -> io::Result<bool> {
     let mut attributes = ElementAttributes {
         map_fd: raw(&map),
         padding: 0,
-        key: key.as_ptr() as u64,
-        value: value.as_ptr() as u64,
+        key,
+        value,
         flags: if unless_there { BPF_NOEXIST } else { 0 },
     };
     match call(BPF_MAP_UPDATE_ELEM, &mut attributes) {

@@ -12,6 +12,7 @@ mod counters;
 mod error;
 mod flows;
 mod grace;
+mod hearsay;
 mod hooks;
 mod layout;
 mod lease;
@@ -29,6 +30,7 @@ mod shared;
 mod stages;
 mod state;
 mod sweep;
+mod translations;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -51,20 +53,23 @@ pub use bell::Bell;
 pub use counters::{BackendFailures, BackendTotals};
 pub use error::DataPlaneError;
 pub use flows::{Flows, Noted};
+pub use hearsay::Told;
 pub use layout::{Carry, Changed, Convert, Former, Layout, resized};
 pub use lease::Leases;
 pub use load::{Capacity, object};
 pub use memory::MapMemory;
-pub use nat::NatTimeouts;
+pub use nat::{FirstPort, NatTimeouts};
 pub use pins::Pins;
 pub use stages::connect_stages;
 pub use state::TablesMemory;
 pub use sweep::{Sweep, SweepStop, Sweeper};
+pub use translations::{Adopted, Half, Translation, Translations};
 pub use trial::TrialError;
 
 use crate::config::Mode;
 use crate::plan::Plan;
 use connections::Connections;
+use hearsay::Hearsay;
 use layout::Direction;
 use maps::Maps;
 use migrate::{Migration, Pass};
@@ -82,6 +87,8 @@ pub struct DataPlane {
     /// Those that have an earlier agent's programs still, by index.
     inherited: Vec<u32>,
     hooks: Result<PathBuf, String>,
+    /// What other nodes told of NAT flows.
+    hearsay: Arc<Hearsay>,
     /// Whether a plan was written: what the holder of the VIPs waits for.
     tables_written: Arc<AtomicBool>,
     /// From another layout, until this one is settled.
@@ -163,6 +170,7 @@ impl Loaded {
             attached: Vec::new(),
             inherited: Vec::new(),
             hooks: Err("not attached yet".to_owned()),
+            hearsay: Arc::new(Hearsay::new(self.capacity.nat_flows)),
             tables_written: Arc::new(AtomicBool::new(false)),
             migration: self.migration.take(),
         })
@@ -476,7 +484,14 @@ impl DataPlane {
         let known = known.map_err(|e| DataPlaneError::io("duplicating", map::CONNECTIONS, e))?;
         let open = SharedArray::of::<u64>(&self.maps.open, connection::OPEN)
             .map_err(|e| DataPlaneError::io("mapping", map::OPEN, e))?;
-        Ok(Sweeper::new(flows, Connections { known, open }))
+        Ok(Sweeper::new(flows, Connections { known, open }, Arc::clone(&self.hearsay)))
+    }
+
+    /// A handle of its own on the NAT flows, for what other nodes tell of theirs.
+    pub fn translations(&self) -> Result<Translations, DataPlaneError> {
+        let flows = self.maps.nat_flows.try_clone();
+        let flows = flows.map_err(|e| DataPlaneError::io("duplicating", map::NAT_FLOWS, e))?;
+        Ok(Translations { flows: Arc::new(flows), hearsay: Arc::clone(&self.hearsay) })
     }
 
     /// Handles of its own on the connections that are noted.

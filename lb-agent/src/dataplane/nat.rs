@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use lb_common::flow::FlowKey;
 use lb_common::hash::nat_port_hash;
-use lb_common::nat::{FROM_CLIENT, NatEntry, SEEN_DATA, SEEN_FIN, SEEN_RST};
+use lb_common::nat::{FROM_CLIENT, NatEntry, SEEN_DATA, SEEN_FIN, SEEN_RST, SEEN_SYN};
 use lb_common::service::UDP;
+use lb_common::settings::Settings;
 
 /// How long a flow may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,38 @@ pub struct NatTimeouts {
     /// TCP after a FIN from both sides or a reset.
     pub tcp_closing: Duration,
     pub udp: Duration,
+}
+
+/// How the port that is tried first follows from a client's tuple, as in the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstPort {
+    pub key: u64,
+    /// The range's.
+    pub first: u16,
+    pub count: u16,
+}
+
+impl From<&Settings> for FirstPort {
+    fn from(settings: &Settings) -> Self {
+        let Settings { nat_key, nat_port_first, nat_port_count, .. } = *settings;
+        Self { key: nat_key, first: nat_port_first, count: nat_port_count }
+    }
+}
+
+impl FirstPort {
+    fn of(&self, client: &FlowKey) -> u16 {
+        let high = nat_port_hash(self.key, client) >> 32;
+        self.first.wrapping_add(((high * u64::from(self.count)) >> 32) as u16)
+    }
+
+    /// Whether a flow goes on by the port that it had before, whose entries were made for a segment in its middle,
+    /// as after a move of the VIP; none of other flows, and of the entries of replies.
+    pub(super) fn goes_on(&self, key: &FlowKey, entry: &NatEntry) -> Option<bool> {
+        let in_its_middle = entry.direction == FROM_CLIENT
+            && key.protocol != UDP
+            && entry.seen & (SEEN_SYN | SEEN_DATA) == SEEN_DATA;
+        in_its_middle.then(|| u16::from_be(entry.source_port_be) == self.of(key))
+    }
 }
 
 /// The key of an entry's partner.
@@ -153,7 +186,7 @@ mod tests {
 
     use super::*;
     use lb_common::Address;
-    use lb_common::nat::{FROM_BACKEND, SEEN_SYN};
+    use lb_common::nat::FROM_BACKEND;
     use lb_common::service::TCP;
 
     const TIMEOUTS: NatTimeouts = NatTimeouts {
@@ -191,7 +224,7 @@ mod tests {
             padding: [0; 2],
             last_seen_ns: 0,
             backend: 0,
-            reserved: 0,
+            told: 0,
         };
         let reply = NatEntry {
             source: vip,
@@ -286,6 +319,26 @@ mod tests {
             }
             assert_eq!(census.open(), open, "{sent:#b} {replied:#b}");
         }
+    }
+
+    #[test]
+    fn a_flow_that_was_made_anew_goes_on_by_its_first_port_alone() {
+        let port = FirstPort { key: 7, first: 61_000, count: 4000 };
+        let entries = flow(TCP, SEEN_DATA, SEEN_DATA);
+        let (client, entry) =
+            entries.iter().find(|(_, entry)| entry.direction == FROM_CLIENT).expect("the client's");
+        let with = |source_port: u16, seen| NatEntry {
+            source_port_be: source_port.to_be(),
+            seen,
+            ..*entry
+        };
+        let first = port.of(client);
+        assert!((61_000..65_000).contains(&first));
+        assert_eq!(port.goes_on(client, &with(first, SEEN_DATA)), Some(true));
+        assert_eq!(port.goes_on(client, &with(first ^ 1, SEEN_DATA)), Some(false));
+        assert_eq!(port.goes_on(client, &with(first ^ 1, SEEN_SYN | SEEN_DATA)), None);
+        let reply = NatEntry { direction: FROM_BACKEND, ..with(first, SEEN_DATA) };
+        assert_eq!(port.goes_on(client, &reply), None);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use lb_common::nat::{FROM_BACKEND, FROM_CLIENT, NatEntry};
 
 use super::connections::Connections;
 use super::error::DataPlaneError;
-use super::nat::{Census, NatTimeouts, client_key, is_over, number};
+use super::hearsay::Hearsay;
+use super::nat::{Census, FirstPort, NatTimeouts, client_key, is_over, number};
 use super::{batch, monotonic_ns};
 
 /// What a sweep found.
@@ -23,6 +24,10 @@ pub struct Sweep {
     pub flows: u64,
     /// Flows that were over.
     pub removed: u64,
+    /// TCP flows that were made anew in their middle: by their first port, which goes on, and by another one, which
+    /// breaks.
+    pub anew: u64,
+    pub anew_elsewhere: u64,
     /// Connections that are open, to services that limit them.
     pub connections: u64,
     /// How long it took.
@@ -34,6 +39,7 @@ pub struct Sweep {
 pub struct Sweeper {
     flows: OwnedFd,
     connections: Connections,
+    hearsay: Arc<Hearsay>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -48,9 +54,13 @@ impl Drop for SweepStop {
 }
 
 impl Sweeper {
-    pub(super) fn new(flows: OwnedFd, connections: Connections) -> (Self, SweepStop) {
+    pub(super) fn new(
+        flows: OwnedFd,
+        connections: Connections,
+        hearsay: Arc<Hearsay>,
+    ) -> (Self, SweepStop) {
         let stopped = Arc::new(AtomicBool::new(false));
-        let sweeper = Self { flows, connections, stopped: Arc::clone(&stopped) };
+        let sweeper = Self { flows, connections, hearsay, stopped: Arc::clone(&stopped) };
         (sweeper, SweepStop(stopped))
     }
 
@@ -59,11 +69,29 @@ impl Sweeper {
     ///
     /// # Errors
     /// Where the kernel refuses to read the map or to remove from it.
-    pub fn sweep(&self, timeouts: &NatTimeouts) -> Result<Sweep, DataPlaneError> {
+    pub fn sweep(
+        &self,
+        timeouts: &NatTimeouts,
+        first_port: &FirstPort,
+    ) -> Result<Sweep, DataPlaneError> {
         let begun = Instant::now();
         let mut census = Census::default();
         let now_ns = monotonic_ns();
-        self.for_each(|key, entry| census.note(key, entry, now_ns))?;
+        let (mut anew, mut anew_elsewhere) = (0, 0);
+        self.hearsay.begin_sweep();
+        self.for_each(|key, entry| {
+            let told = self.hearsay.met(number(&client_key(key, entry)));
+            let entry = told.map_or(*entry, |told| told.applied(entry));
+            match first_port.goes_on(key, &entry) {
+                Some(true) => anew += 1,
+                Some(false) => anew_elsewhere += 1,
+                None => {}
+            }
+            census.note(key, &entry, now_ns);
+        })?;
+        if !self.stopped.load(Ordering::Relaxed) {
+            self.hearsay.end_sweep();
+        }
         let (over, mut flows) = census.over(timeouts);
         let mut removed = 0;
         if !over.is_empty() && !self.stopped.load(Ordering::Relaxed) {
@@ -73,7 +101,8 @@ impl Sweeper {
             flows += stayed;
         }
         let connections = self.connections.sweep(timeouts, &self.stopped)?;
-        Ok(Sweep { flows, removed, connections, took: begun.elapsed() })
+        let took = begun.elapsed();
+        Ok(Sweep { flows, removed, anew, anew_elsewhere, connections, took })
     }
 
     /// How many flows lead to each of these backends, by index, that neither side has ended. Blocks as
@@ -146,10 +175,12 @@ impl Sweeper {
         timeouts: &NatTimeouts,
     ) -> Result<bool, DataPlaneError> {
         let mut entries = Vec::with_capacity(2);
-        for (_, key) in flow {
+        for (number, key) in flow {
             let entry = batch::lookup(&self.flows, key, NatEntry::EMPTY)
                 .map_err(|e| DataPlaneError::io("reading", map::NAT_FLOWS, e))?;
-            entries.extend(entry.map(|entry| (*key, entry)));
+            let told = self.hearsay.of(*number);
+            let applied = |entry| told.map_or(entry, |told| told.applied(&entry));
+            entries.extend(entry.map(|entry| (*key, applied(entry))));
         }
         if !is_over(&entries, timeouts, monotonic_ns()) {
             return Ok(false);

@@ -4,6 +4,7 @@
 //! listed in docs/metrics.md.
 
 mod memory;
+mod nat_sync;
 mod notify;
 mod rebalance;
 mod track;
@@ -43,7 +44,12 @@ pub struct Snapshot<'a> {
     pub hooks: &'a [api::NotifyHook],
     pub tracks: &'a [api::Track],
     pub rebalanced: &'a [Rebalanced],
+    pub nodes: &'a [api::Node],
+    pub nat_sync_strangers: u64,
     pub nat_flows: u64,
+    /// Made anew in their middle, by their first port and by another one.
+    pub nat_anew: u64,
+    pub nat_anew_elsewhere: u64,
     pub nat_flows_limit: u64,
     pub connections: u64,
     pub connections_limit: u64,
@@ -102,6 +108,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     notify::register(&mut registry, snapshot.hooks);
     track::register(&mut registry, snapshot.tracks);
     rebalance::register(&mut registry, snapshot.rebalanced);
+    nat_sync::register(&mut registry, snapshot.nodes, snapshot.nat_sync_strangers);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -138,6 +145,18 @@ fn agent(registry: &mut Registry, snapshot: &Snapshot<'_>) {
         "nat_flows_limit",
         "Flows that the NAT map has room for",
         snapshot.nat_flows_limit as f64,
+    );
+    gauge(
+        registry,
+        "nat_flows_anew",
+        "Flows over TCP whose entries were made in their middle, by the port that they had",
+        snapshot.nat_anew as f64,
+    );
+    gauge(
+        registry,
+        "nat_flows_anew_elsewhere",
+        "The same by another port: these connections break",
+        snapshot.nat_anew_elsewhere as f64,
     );
     gauge(
         registry,

@@ -129,6 +129,8 @@ pub(super) fn nodes() -> Value {
         { "name": "master1", "addresses": ["192.168.139.133", "fd00::133"], "this": true,
           "role": "active", "mac": "02:00:00:00:00:01", "reachable": null },
         { "name": "master2", "addresses": ["192.168.139.134"], "this": false,
-          "role": null, "mac": null, "reachable": false },
+          "role": null, "mac": null, "reachable": false,
+          "nat_sync": { "connected": true, "reason": "", "heard": true, "sent": 5, "received": 4, "adopted": 3,
+                        "refused": { "no_backend": 2, "key": 0 }, "lag_seconds": 0.25 } },
     ])
 }

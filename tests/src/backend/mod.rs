@@ -26,7 +26,7 @@ use crate::lab::certificate::Certificate;
 use crate::lab::{Host, Lab, Process};
 
 pub(crate) use https::WatchLine;
-pub(crate) use tcp::FAREWELL;
+pub(crate) use tcp::{FAREWELL, PUSH_EVERY, SUBSCRIBE};
 
 /// How long a server may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ pub enum Mode {
     /// HTTP/1.1 over TLS: `/` answers with an [`Answer`], `/readyz` with "ok" unless told otherwise, and
     /// `/watch?interval_ms=N` sends a line with a number every N milliseconds without end.
     Https,
-    /// Says an [`Answer`] in the first line, then echoes.
+    /// Says an [`Answer`] in the first line, then echoes, or speaks by itself where it is asked to.
     Tcp,
     /// Answers each datagram with the datagram, a line feed and an [`Answer`].
     Udp,

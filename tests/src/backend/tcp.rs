@@ -13,6 +13,10 @@ use super::{Answer, canonical};
 /// transmission in ASCII.)
 pub(crate) const FAREWELL: u8 = 4;
 
+/// Alone in a segment: from then on the server speaks by itself, and the client listens. (Enquiry in ASCII.)
+pub(crate) const SUBSCRIBE: u8 = 5;
+pub(crate) const PUSH_EVERY: Duration = Duration::from_millis(500);
+
 /// A moment for the kernel to find descriptors again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -67,6 +71,17 @@ async fn converse(mut stream: TcpStream, backend: String) -> Result<()> {
         if length == 0 || buffer.get(..length) == Some(&[FAREWELL]) {
             return Ok(());
         }
+        if buffer.get(..length) == Some(&[SUBSCRIBE]) {
+            return speak(stream).await;
+        }
         stream.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// Until nobody listens any more.
+async fn speak(mut stream: TcpStream) -> Result<()> {
+    loop {
+        stream.write_all(b".").await?;
+        tokio::time::sleep(PUSH_EVERY).await;
     }
 }

@@ -38,8 +38,8 @@ enum Verb {
         /// Between VRRP's advertisements, such as 10ms or 1s (failover-* only)
         #[arg(long, value_parser = interval)]
         interval: Option<Duration>,
-        /// So many times the flows, changes, reloads, restarts or backends (scale, reload-under-load,
-        /// restart-under-load and thousand-backends only)
+        /// So many times the flows, changes, reloads, restarts, backends or connections (scale,
+        /// reload-under-load, restart-under-load, thousand-backends and nat-failover only)
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
         times: Option<u32>,
         #[command(flatten)]

@@ -4,6 +4,7 @@
 
 mod asker;
 mod connection;
+mod flock;
 mod gap;
 mod load;
 mod ownership;
@@ -26,6 +27,7 @@ use crate::backend::Mode;
 use crate::lab::{Host, Lab, Process};
 
 pub use asker::Asker;
+pub use flock::{Flock, Manner, Survival};
 pub use load::run;
 pub use ownership::Ownership;
 pub use prober::{Probe, Prober};

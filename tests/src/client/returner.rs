@@ -105,14 +105,14 @@ impl Drop for Returners {
 /// Until all are over.
 fn go_on(shared: &Shared, number: usize, target: SocketAddr, source: IpAddr) {
     loop {
-        let Ok(watcher) = open(target, Some(source)) else {
+        let Ok((backend, stream)) = open(target, Some(source)) else {
             if shared.lock().over {
                 return;
             }
             std::thread::sleep(AGAIN);
             continue;
         };
-        let Ok(stream) = watcher.stream.try_clone() else { return };
+        let Ok(reader) = stream.try_clone() else { return };
         {
             let mut state = shared.lock();
             if state.over {
@@ -120,11 +120,10 @@ fn go_on(shared: &Shared, number: usize, target: SocketAddr, source: IpAddr) {
             }
             state.all[number] = {
                 let (known, _) = std::mem::take(&mut state.all[number]);
-                (Returner { backend: Some(watcher.backend.clone()), ..known }, Some(stream))
+                (Returner { backend: Some(backend.clone()), ..known }, Some(stream))
             };
         }
         shared.changed.notify_all();
-        let Ok(reader) = watcher.stream.try_clone() else { return };
         let end = wait(reader);
         let mut state = shared.lock();
         if state.over {
@@ -132,6 +131,6 @@ fn go_on(shared: &Shared, number: usize, target: SocketAddr, source: IpAddr) {
         }
         let (one, stream) = &mut state.all[number];
         (one.backend, *stream) = (None, None);
-        one.ends.push((SystemTime::now(), watcher.backend.clone(), end));
+        one.ends.push((SystemTime::now(), backend, end));
     }
 }

@@ -39,9 +39,9 @@ pub struct Watchers {
 }
 
 #[derive(Debug)]
-pub(super) struct Watcher {
-    pub(super) backend: String,
-    pub(super) stream: TcpStream,
+struct Watcher {
+    backend: String,
+    stream: TcpStream,
 }
 
 /// When and how each has ended, and who waits for that.
@@ -70,8 +70,11 @@ impl Watchers {
         count: usize,
     ) -> Result<Self> {
         let source = |number: usize| sources.get(number % sources.len().max(1)).copied();
-        let open = || (0..count).map(|number| open(target, source(number))).collect();
-        let all: Vec<Watcher> = host.namespace().within(open)?;
+        let open = |number| {
+            let (backend, stream) = open(target, source(number))?;
+            Ok(Watcher { backend, stream })
+        };
+        let all: Vec<Watcher> = host.namespace().within(|| (0..count).map(open).collect())?;
         let ends = Arc::new(Ends::default());
         ends.lock().resize(count, None);
         for (number, watcher) in all.iter().enumerate() {
@@ -130,7 +133,8 @@ impl Drop for Watcher {
     }
 }
 
-pub(super) fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<Watcher> {
+/// A connection to an echo server that has answered, and the server's name.
+pub(super) fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<(String, TcpStream)> {
     let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // It bounds `connect` as well (socket(7)).
@@ -150,7 +154,7 @@ pub(super) fn open(target: SocketAddr, source: Option<IpAddr>) -> Result<Watcher
     reader.read_exact(&mut echo).context("a watcher is answered")?;
     ensure!(echo == ASKED, "an echo of something else");
     stream.set_read_timeout(None)?;
-    Ok(Watcher { backend: answer.backend, stream })
+    Ok((answer.backend, stream))
 }
 
 pub(super) fn wait(mut stream: TcpStream) -> End {

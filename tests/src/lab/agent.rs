@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use lb_agent::control::api::{
-    Backend, NotifyHook, Reload, Role, Service, Status, Track, Upgrade, VirtualRouter,
+    Backend, Node, NotifyHook, Reload, Role, Service, Status, Track, Upgrade, VirtualRouter,
 };
 use serde::de::DeserializeOwned;
 
@@ -118,6 +118,12 @@ impl Agent {
     /// Where it does not answer.
     pub fn vrrp(&self) -> Result<Vec<VirtualRouter>> {
         self.read("/v1/vrrp")
+    }
+
+    /// # Errors
+    /// Where it does not answer.
+    pub fn nodes(&self) -> Result<Vec<Node>> {
+        self.read("/v1/nodes")
     }
 
     /// # Errors

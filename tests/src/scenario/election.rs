@@ -109,8 +109,10 @@ impl Cluster {
             tool::run("ip", &[&here[..], &ROUTES].concat())?;
         }
         host.set_cable(NIC, true)?;
-        for mode in self.shape.services.clone() {
-            self.start_backend(&name, mode)?;
+        if self.shape.backend_names().contains(&name) {
+            for mode in self.shape.services.clone() {
+                self.start_backend(&name, mode)?;
+            }
         }
         self.start_agents()
     }

@@ -30,6 +30,7 @@ mod modes;
 mod mtu;
 mod narrow_link;
 mod nat;
+mod nat_failover;
 mod notify;
 mod owner;
 mod passage;
@@ -269,6 +270,11 @@ pub static ALL: &[Scenario] = &[
         run: failover::agent_stop,
     },
     Scenario {
+        name: "nat-failover",
+        about: "thousands of connections through NAT, some of which only listen, while the VIP moves and comes back",
+        run: nat_failover::run,
+    },
+    Scenario {
         name: "split-brain",
         about: "a Backup that hears nothing becomes Active too, then hears again, under load",
         run: split_brain::run,
@@ -409,7 +415,11 @@ impl Scenario {
     pub fn takes_times(&self) -> bool {
         matches!(
             self.name,
-            "scale" | "reload-under-load" | "restart-under-load" | "thousand-backends"
+            "scale"
+                | "reload-under-load"
+                | "restart-under-load"
+                | "thousand-backends"
+                | "nat-failover"
         )
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::ProgressBar;
-use lb_agent::dataplane::{NatTimeouts, Pins, Sweep};
+use lb_agent::dataplane::{FirstPort, NatTimeouts, Pins, Sweep};
 use nix::time::{ClockId, clock_gettime};
 
 use super::frames::{Seen, Segment, TTL, build};
@@ -211,7 +211,7 @@ fn sweep(rig: &Rig, timeouts: &NatTimeouts) -> Result<(Sweep, Duration)> {
         Ok(Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
     };
     let before = used()?;
-    let found = sweeper.sweep(timeouts)?;
+    let found = sweeper.sweep(timeouts, &FirstPort::default())?;
     Ok((found, used()? - before))
 }
 

@@ -63,6 +63,8 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     }
     let above = configuration("");
     let (mut holder, node) = (start(&hosts[0], &above)?, start(&hosts[1], &above)?);
+    // Until the other one ran, what was carried to it was not served there.
+    accepts_all(&holder)?;
 
     stage.step("programs on the VLANs' interfaces");
     let mut tally = Tally::default();
@@ -92,10 +94,14 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
 
 fn start(host: &Host, configuration: &str) -> Result<Agent> {
     let agent = Agent::start(host, configuration)?;
+    accepts_all(&agent)?;
+    Ok(agent)
+}
+
+fn accepts_all(agent: &Agent) -> Result<()> {
     agent.wait_for_backends("every backend accepts", LIMIT, |backends| {
         !backends.is_empty() && backends.iter().all(|backend| backend.accepting)
-    })?;
-    Ok(agent)
+    })
 }
 
 /// In both VLANs of the wire.

@@ -1,7 +1,7 @@
 //! Builds the kernel side and tells the agent where its object lies: `LB_EBPF_OBJECT`.
 
 use std::path::{Path, PathBuf};
-use std::{env, process};
+use std::{env, fs, process};
 
 use bpf_build::{BuildError, Request, Search};
 
@@ -21,15 +21,26 @@ fn run() -> Result<(), String> {
     }
 
     let toolchain = Search::new(&workspace_root).find().map_err(|missing| missing.to_string())?;
-    let target_dir = PathBuf::from(variable("OUT_DIR")?).join("bpf");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let target_dir = shared_by_profiles(&out).join("bpf");
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let request = Request { workspace_root: &workspace_root, target_dir: &target_dir, arch: &arch };
     let built = toolchain.build(&request).map_err(report)?;
     for warning in built.warnings.iter().flat_map(|warning| warning.lines()) {
         println!("cargo::warning={warning}");
     }
-    println!("cargo::rustc-env=LB_EBPF_OBJECT={}", built.object.display());
+    // A copy of this build's own: another one may be at work on the shared one.
+    let object = out.join("lb-ebpf.o");
+    fs::copy(&built.object, &object)
+        .map_err(|error| format!("cannot copy {}: {error}", built.object.display()))?;
+    println!("cargo::rustc-env=LB_EBPF_OBJECT={}", object.display());
     Ok(())
+}
+
+/// The target directory, which cargo has tagged as a cache: the object is the same for every profile and is built
+/// once for all. Where no directory above this one is tagged, this one.
+fn shared_by_profiles(out: &Path) -> &Path {
+    out.ancestors().find(|above| above.join("CACHEDIR.TAG").is_file()).unwrap_or(out)
 }
 
 /// Compiler errors span lines and belong to standard error, which cargo shows when a script fails.

@@ -77,6 +77,14 @@ pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Scenarios that mostly wait for the timers of others, and may do so beside one another.
 pub const PATIENT: &[&str] = &[
+    "nat-failover",
+    "set-change",
+    "false-verdict",
+    "slow-start",
+    "drain",
+    "rolling-restart",
+    "health-script",
+    "path-check",
     "vrrp-keepalived-v2",
     "vrrp-keepalived-v3",
     "vrrp-keepalived-unicast",

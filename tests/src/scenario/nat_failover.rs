@@ -20,6 +20,8 @@ const EACH: usize = 1000;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// For so long a connection may stand still and still be said to go on. TCP asks again after 0.2, 0.6, 1.4 and 3 s.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where many are lost, for whom it is waited in vain: three of those.
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 /// After a move, until nobody's frames go to the former node.
 const SETTLED: Duration = Duration::from_secs(1);
 /// The node that is Active where both are well, and its partner.
@@ -72,7 +74,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
 fn by_hash_alone(stage: &mut Stage) -> Result<()> {
     let mut cluster = start(stage, None)?;
     // Not so many times as many: what is lost is opened anew, and what it leaves has its ports for a minute.
-    let outcomes = moves(stage, &mut cluster, EACH)?;
+    let outcomes = moves(stage, &mut cluster, EACH, SHORT_PATIENCE)?;
     for &(way, family, manner, survival) in &outcomes {
         report(stage, "hash", way, family, manner, survival);
     }
@@ -91,7 +93,7 @@ fn by_hash_alone(stage: &mut Stage) -> Result<()> {
 fn synchronised(stage: &mut Stage) -> Result<()> {
     let mut cluster = start(stage, Some("a key of the lab's that nobody guesses"))?;
     let each = EACH * stage.times() as usize;
-    for (way, family, manner, survival) in moves(stage, &mut cluster, each)? {
+    for (way, family, manner, survival) in moves(stage, &mut cluster, each, PATIENCE)? {
         report(stage, "told", way, family, manner, survival);
         let (name, family) = (way.name(), family.name());
         let text =
@@ -142,29 +144,32 @@ fn start(stage: &Stage, key: Option<&str>) -> Result<Cluster> {
 /// What became of the connections in each move.
 type Outcome = (Move, Family, Manner, Survival);
 
-fn moves(stage: &mut Stage, cluster: &mut Cluster, each: usize) -> Result<Vec<Outcome>> {
+fn moves(
+    stage: &mut Stage,
+    cluster: &mut Cluster,
+    each: usize,
+    patience: Duration,
+) -> Result<Vec<Outcome>> {
     stage.step(&format!("opening {} connections", each * Manner::ALL.len() * Family::BOTH.len()));
-    let mut flocks = Vec::new();
+    let (mut flocks, mut moved) = (Vec::new(), Instant::now());
     for (client, family) in [("client1", Family::V4), ("client2", Family::V6)] {
         let (host, target) = (cluster.host(client)?, shape::target(Mode::Tcp, family));
         flocks.push((client, family, Flock::start(host, target, &sources(client, family), each)?));
     }
     let mut outcomes = Vec::new();
     for way in Move::ALL {
-        let begun = Instant::now();
         stage.step(&format!("all connections go on before the VIP moves: {}", way.name()));
         for (client, _, flock) in &mut flocks {
-            flock.survival(begun, PATIENCE);
-            flock.replace_lost(cluster.host(client)?, begun)?;
+            flock.replace_lost(cluster.host(client)?, moved)?;
             flock.survival(Instant::now(), PATIENCE);
             flock.measure_anew();
         }
         stage.step(&format!("the VIP moves: {}", way.name()));
         way.make(cluster)?;
         // What the former node still passed on says nothing.
-        let moved = Instant::now() + SETTLED;
+        moved = Instant::now() + SETTLED;
         for (_, family, flock) in &flocks {
-            let left = PATIENCE.saturating_sub(moved.elapsed());
+            let left = patience.saturating_sub(moved.elapsed());
             for (manner, survival) in flock.survival(moved, left) {
                 outcomes.push((way, *family, manner, survival));
             }

@@ -16,6 +16,8 @@ pub mod trust;
 
 use std::path::Path;
 
+#[cfg(test)]
+pub(crate) use pidfd::ended;
 pub use run::{Ending, Input, RunError, Runner, Script};
 
 /// Whether a program may be run as this process: root alone, or its own user, can change it.

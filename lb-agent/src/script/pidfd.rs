@@ -9,12 +9,12 @@ use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the child has ended, without reaping it.
+/// Waits until a process has ended, without reaping it.
 ///
 /// # Errors
 ///
-/// Where the kernel gives no descriptor for it.
-pub(super) async fn ended(pid: u32) -> io::Result<()> {
+/// Where the kernel gives no descriptor for it; ESRCH where it is no more.
+pub(crate) async fn ended(pid: u32) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

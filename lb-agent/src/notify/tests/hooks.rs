@@ -9,6 +9,7 @@ use super::{trouble, turn};
 use crate::config::{Notify, NotifyEvent, NotifyWay};
 use crate::notify::notice::Notice;
 use crate::notify::{HookStatus, Hooks};
+use crate::script::ended;
 
 async fn start(hooks: &[Notify], state: &Scratch) -> Hooks {
     Hooks::start(hooks, "master1", state.as_ref()).await
@@ -177,10 +178,12 @@ async fn a_script_that_hangs_is_killed_with_its_children_and_tried_again() {
     wait(&hooks, "failing", |hooks| hooks[0].failing.is_some()).await;
     let why = hooks.status()[0].failing.clone().expect("it fails").why;
     assert_eq!(why, "killed after 500ms without an end, said: at it");
-    let child = fs::read_to_string(pid).expect("the child's number");
-    let alive = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
-    // A zombie until somebody reaps it.
-    assert!(alive.is_err() || alive.is_ok_and(|stat| stat.contains(") Z ")));
+    let child =
+        fs::read_to_string(pid).expect("a file").trim().parse().expect("the child's number");
+    match tokio::time::timeout(LIMIT, ended(child)).await.expect("the child ends") {
+        Ok(()) => {}
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESRCH)),
+    }
     scratch.noting_script();
     wait(&hooks, "told", |hooks| hooks[0].delivered == 1).await;
     hooks.close().await;

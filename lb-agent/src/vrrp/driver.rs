@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use super::event::{Event, Outbox};
 use super::moment::Moment;
 use super::realtime;
-use super::router::{Course, Router, Running};
+use super::router::{Cadence, Course, Router, Running};
 use super::status::RouterStatus;
-use super::waiter::{Waiter, What};
+use super::waiter::{Waiter, What, Woken};
 
 /// Commands that wait for the thread; it serves them within microseconds.
 const QUEUE: usize = 64;
@@ -176,10 +176,10 @@ impl Thread {
         if let Err(error) = realtime::request(realtime::PRIORITY) {
             tracing::info!(%error, "vrrp runs without real-time priority");
         }
-        let mut woken = false;
+        let mut woken = Woken::by_all();
         while !(self.stopping && self.running.iter().all(Running::has_handed_over)) {
             let now = now();
-            self.turn(now, woken);
+            self.turn(now, &woken);
             self.publish_if_due(now);
             woken = self.wait();
         }
@@ -191,26 +191,40 @@ impl Thread {
 
     /// Everything that arrived comes before any timer: what lay in a queue while this thread did
     /// not run may be what the timer waits for.
-    fn turn(&mut self, now: Moment, woken: bool) {
+    fn turn(&mut self, now: Moment, woken: &Woken) {
         if self.paused {
             self.obey(now);
             if self.paused {
                 return;
             }
         }
-        for router in &mut self.running {
-            router.open_if_due(now, &self.waiter);
-            router.listen(now);
+        for (place, router) in self.running.iter_mut().enumerate() {
+            router.open_if_due(now, &self.waiter, place);
+            router.look_for_impostors(now);
+            if woken.has_packets(place) {
+                router.listen(now);
+            }
             router.tell_waiting();
         }
-        if woken {
+        if woken.commands {
             self.obey(now);
         }
         if self.paused {
             return;
         }
+        for place in 0..self.running.len() {
+            if let Some(cadence) = self.running[place].serve_timer(now) {
+                self.keep_step(cadence, now);
+            }
+        }
+    }
+
+    /// Routers with the same interval advertise at the same moments, so that the thread wakes once for all: when
+    /// one has advertised, those that would do so within the next half of the interval do it now, once earlier
+    /// than they had to, and from then on together.
+    fn keep_step(&mut self, cadence: Cadence, now: Moment) {
         for router in &mut self.running {
-            router.serve_timer(now);
+            router.keep_step(cadence, now);
         }
     }
 
@@ -262,12 +276,12 @@ impl Thread {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Until something arrives, or the next timer is due. Returns whether there may be commands.
-    fn wait(&mut self) -> bool {
+    /// Until something arrives, or the next timer is due.
+    fn wait(&mut self) -> Woken {
         let due = self.running.iter().filter_map(Running::due).min().filter(|_| !self.paused);
         let timeout = due.map_or(IDLE, |due| due.since(now()).min(IDLE));
         let woken = self.waiter.wait(timeout);
-        if woken {
+        if woken.commands {
             let mut words = [0; QUEUE];
             let _ = self.woken.read(&mut words);
         }

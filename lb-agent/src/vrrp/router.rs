@@ -68,6 +68,13 @@ pub struct Course {
     pub transitions: u64,
 }
 
+/// When an Active router advertises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cadence {
+    interval: Duration,
+    next: Moment,
+}
+
 /// A virtual router that runs.
 pub(super) struct Running {
     interface: String,
@@ -187,12 +194,12 @@ impl Running {
     }
 
     /// Opens the link, and takes part from then on.
-    pub(super) fn open_if_due(&mut self, now: Moment, waiter: &Waiter) {
+    pub(super) fn open_if_due(&mut self, now: Moment, waiter: &Waiter, place: usize) {
         if self.link.is_some() || now < self.open_at {
             return;
         }
         let address = self.machine.parameters().address;
-        match self.open(address, waiter) {
+        match self.open(address, waiter, place) {
             Ok(link) => {
                 self.link = Some(link);
                 self.obstacle = None;
@@ -207,10 +214,10 @@ impl Running {
     }
 
     /// By name: an interface that was deleted and made again has another index. Its packets wake the thread.
-    fn open(&self, address: IpAddr, waiter: &Waiter) -> Result<Link, LinkError> {
+    fn open(&self, address: IpAddr, waiter: &Waiter, place: usize) -> Result<Link, LinkError> {
         let index = |name: &str| if_nametoindex(name).unwrap_or(0);
         let link = Link::open(&self.interface, index(&self.interface), address, &self.reach)?;
-        link.wake(waiter)?;
+        link.wake(waiter, place)?;
         match &self.sender {
             None => Ok(link),
             Some(sender) => link.send_from(sender, index(sender), address, &self.reach),
@@ -240,8 +247,9 @@ impl Running {
         }
     }
 
-    pub(super) fn serve_timer(&mut self, now: Moment) {
-        let Some(due) = self.machine.deadline().filter(|due| *due <= now) else { return };
+    /// Returns when it advertises next, if it was for that.
+    pub(super) fn serve_timer(&mut self, now: Moment) -> Option<Cadence> {
+        let due = self.machine.deadline().filter(|due| *due <= now)?;
         self.figures.lateness_max = self.figures.lateness_max.max(now.since(due));
         let actions = self.machine.timeout(now);
         self.carry_out(actions, now);
@@ -249,6 +257,16 @@ impl Running {
         if self.machine.state() == State::Active && now >= self.announce_at {
             self.announce_at = now + ANNOUNCE_AGAIN;
             self.attract.announce();
+        }
+        let next = self.machine.deadline().filter(|_| self.machine.state() == State::Active)?;
+        Some(Cadence { interval: self.machine.parameters().interval, next })
+    }
+
+    /// Advertises together with another router of this interval, from now on.
+    pub(super) fn keep_step(&mut self, Cadence { interval, next }: Cadence, now: Moment) {
+        if interval == self.machine.parameters().interval {
+            let actions = self.machine.keep_step(next, now);
+            self.carry_out(actions, now);
         }
     }
 

@@ -9,14 +9,39 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-/// Of one wait. What more there is comes with the next.
-const EVENTS: usize = 16;
+/// Of one wait. Where there are as many, there may be more.
+const EVENTS: usize = 32;
+/// Stands for the commands; every other number is a router's place.
+const COMMANDS: u64 = u64::MAX;
 
 /// What there is to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
-    Packets,
+    /// Packets for the router at this place.
+    Packets(usize),
     Commands,
+}
+
+/// What a wait ended with.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Woken {
+    /// There may be commands.
+    pub(super) commands: bool,
+    /// There may be packets for every router.
+    everywhere: bool,
+    places: Vec<u64>,
+}
+
+impl Woken {
+    /// As if there were something everywhere.
+    pub(super) const fn by_all() -> Self {
+        Self { commands: true, everywhere: true, places: Vec::new() }
+    }
+
+    /// Whether there may be packets for the router at this place.
+    pub(super) fn has_packets(&self, place: usize) -> bool {
+        self.everywhere || self.places.contains(&(place as u64))
+    }
 }
 
 #[derive(Debug)]
@@ -31,13 +56,16 @@ impl Waiter {
 
     /// It waits for this socket, too, from now on until that is closed.
     pub(super) fn add(&self, socket: impl AsFd, what: What) -> io::Result<()> {
-        let data = EventData::new_u64(what as u64);
+        let data = EventData::new_u64(match what {
+            What::Packets(place) => place as u64,
+            What::Commands => COMMANDS,
+        });
         Ok(epoll::add(&self.epoll, socket, data, EventFlags::IN)?)
     }
 
-    /// Waits until something can be read, but no longer than that. Returns whether there may be commands.
-    /// Where it is interrupted or fails there are none; the next wait goes on.
-    pub(super) fn wait(&self, timeout: Duration) -> bool {
+    /// Waits until something can be read, but no longer than that. What arrived until the time was over counts:
+    /// the kernel looks once more then. Where it is interrupted or fails there is nothing; the next wait goes on.
+    pub(super) fn wait(&self, timeout: Duration) -> Woken {
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -45,7 +73,11 @@ impl Waiter {
         let mut events =
             [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = epoll::wait(&self.epoll, &mut events, Some(&timeout)).unwrap_or(0);
-        events.iter().take(count).any(|event| event.data.u64() == What::Commands as u64)
+        if count == EVENTS {
+            return Woken::by_all();
+        }
+        let data: Vec<u64> = events.iter().take(count).map(|event| event.data.u64()).collect();
+        Woken { commands: data.contains(&COMMANDS), everywhere: false, places: data }
     }
 }
 
@@ -61,23 +93,49 @@ mod tests {
     const SHORT: Duration = Duration::from_micros(200);
 
     #[test]
-    fn it_tells_of_commands_and_wakes_for_packets() {
+    fn it_tells_of_commands_and_of_whose_packets_there_are() {
         let waiter = Waiter::new().unwrap();
         let [(mut commands, mut sender), (packets, mut network)] =
             [(); 2].map(|()| UnixStream::pair().unwrap());
         waiter.add(&commands, What::Commands).unwrap();
-        waiter.add(&packets, What::Packets).unwrap();
+        waiter.add(&packets, What::Packets(3)).unwrap();
         sender.write_all(&[1]).unwrap();
-        assert!(waiter.wait(LONG));
+        let woken = waiter.wait(LONG);
+        assert!(woken.commands && !woken.has_packets(3));
         commands.read_exact(&mut [0]).unwrap();
         network.write_all(&[1]).unwrap();
-        assert!(!waiter.wait(LONG));
+        let woken = waiter.wait(LONG);
+        assert!(!woken.commands && woken.has_packets(3) && !woken.has_packets(0));
         // One that is closed wakes nobody any more.
         drop(packets);
         let begun = Instant::now();
-        assert!(!waiter.wait(SHORT) && begun.elapsed() >= SHORT);
+        assert_eq!(waiter.wait(SHORT), Woken::default());
+        assert!(begun.elapsed() >= SHORT);
         // And whoever commanded it is gone.
         drop(sender);
-        assert!(waiter.wait(LONG));
+        assert!(waiter.wait(LONG).commands);
+    }
+
+    #[test]
+    fn what_arrived_while_nobody_waited_counts_although_the_time_is_over() {
+        let waiter = Waiter::new().unwrap();
+        let (packets, mut network) = UnixStream::pair().unwrap();
+        waiter.add(&packets, What::Packets(0)).unwrap();
+        network.write_all(&[1]).unwrap();
+        assert!(waiter.wait(Duration::ZERO).has_packets(0));
+    }
+
+    #[test]
+    fn where_more_has_come_than_is_told_it_may_be_anybodys() {
+        let waiter = Waiter::new().unwrap();
+        let mut pairs = Vec::new();
+        for place in 0..=EVENTS {
+            let (packets, mut network) = UnixStream::pair().unwrap();
+            waiter.add(&packets, What::Packets(place)).unwrap();
+            network.write_all(&[1]).unwrap();
+            pairs.push((packets, network));
+        }
+        let woken = waiter.wait(LONG);
+        assert!(woken.commands && (0..=EVENTS).all(|place| woken.has_packets(place)));
     }
 }

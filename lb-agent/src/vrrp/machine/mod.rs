@@ -173,6 +173,19 @@ impl Machine {
         vec![Action::Advertise(self.parameters.priority)]
     }
 
+    /// Has an Active router advertise now, if it would within half an interval, and then at `next`: when another
+    /// router of the node with the same interval does. Nobody waits longer for an advertisement than before.
+    pub fn keep_step(&mut self, next: Moment, now: Moment) -> Vec<Action> {
+        let Timer::Advertise(at) = self.timer else { return Vec::new() };
+        let interval = self.parameters.interval;
+        let soon = now < at && at <= now + interval / 2;
+        if !soon || next > now + interval {
+            return Vec::new();
+        }
+        self.timer = Timer::Advertise(next);
+        vec![Action::Advertise(self.parameters.priority)]
+    }
+
     pub const fn state(&self) -> State {
         self.state
     }

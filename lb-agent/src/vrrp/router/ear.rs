@@ -23,7 +23,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Running {
     pub(in crate::vrrp) fn listen(&mut self, now: Moment) {
-        self.look_for_impostors(now);
         for _ in 0..PACKETS_PER_TURN {
             let Some(link) = &mut self.link else { return };
             match link.receive() {
@@ -38,7 +37,7 @@ impl Running {
     }
 
     /// Who sends in this node's name, which the kernel lets no socket hear.
-    fn look_for_impostors(&mut self, now: Moment) {
+    pub(in crate::vrrp) fn look_for_impostors(&mut self, now: Moment) {
         if now < self.look_at {
             return;
         }

@@ -13,6 +13,7 @@ enum Event {
     Resign,
     HoldBack(bool),
     SetPriority(u8),
+    KeepStep { next_ms: u64 },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -25,6 +26,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Resign),
         1 => any::<bool>().prop_map(Event::HoldBack),
         1 => (1u8..=255).prop_map(Event::SetPriority),
+        2 => (1u64..2000).prop_map(|next_ms| Event::KeepStep { next_ms }),
     ]
 }
 
@@ -41,6 +43,7 @@ fn give(machine: &mut Machine, event: &Event, now: Moment) -> Vec<Action> {
         Event::Resign => machine.resign(now),
         Event::HoldBack(held_back) => machine.hold_back(held_back, now),
         Event::SetPriority(priority) => machine.set_priority(Priority(priority), now),
+        Event::KeepStep { next_ms } => machine.keep_step(now + Duration::from_millis(next_ms), now),
     }
 }
 

@@ -313,18 +313,6 @@ impl Agent {
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
 
-    /// A backend's health without the words for it: down where checks, clients' connections or the way to it say so.
-    pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> health::State {
-        let service = &self.config.services[configured];
-        if self.passive.reason(&service.name, address).is_some()
-            || self.failing_path(service, address).is_some()
-        {
-            return health::State::Down;
-        }
-        let target = Self::target(service, address);
-        self.health.get(&target).map_or(health::State::Unknown, |health| health.state)
-    }
-
     /// Reads the network anew and brings the maps up to date with it.
     pub(super) async fn network_changed(&mut self) {
         if !self.read_network().await {

@@ -117,6 +117,16 @@ impl Agent {
         })
     }
 
+    /// Whether clients are kept from a backend by nothing but the way to it: it is well, and used by others.
+    pub(super) fn is_cut_off(&self, configured: usize, place: usize) -> bool {
+        let service = &self.config.services[configured];
+        let Some(backend) = service.backends.get(place) else { return false };
+        let of_itself = self.health_of_itself(configured, backend.address);
+        of_itself != State::Down
+            && self.said_of(configured, backend.address).is_none()
+            && self.failing_path(service, backend.address).is_some()
+    }
+
     /// The health of a backend by its checks; where these do not fail, with what the way to it has to say.
     pub(super) fn with_path(
         &self,

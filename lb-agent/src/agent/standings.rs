@@ -28,6 +28,9 @@ pub(super) struct BackendStanding {
     pub(super) usable: Usable,
     /// While it starts slowly.
     pub(super) ramp: Option<Ramp>,
+    /// Gets no new clients, and not only because the way to it fails: it starts slowly when it gets some again.
+    /// One that was cut off was at work all the time.
+    pub(super) cold: bool,
     /// When it became that.
     pub(super) since: SystemTime,
     /// How many times it became something else.
@@ -38,16 +41,16 @@ impl BackendStanding {
     /// Of one that nothing is known of yet.
     pub(super) const fn new(since: SystemTime) -> Self {
         let (standing, usable) = (Standing::Unknown, Usable::NOT);
-        Self { standing, usable, ramp: None, since, transitions: 0 }
+        Self { standing, usable, ramp: None, cold: true, since, transitions: 0 }
     }
 
-    /// What it becomes now.
-    fn becomes(self, standing: Standing, usable: Usable, ramp: Option<Ramp>) -> Self {
-        let now = Self { standing, usable, ramp, ..self };
-        if self.standing == standing {
-            return now;
+    /// Counts what it has become after another one.
+    fn after(self, before: &Self) -> Self {
+        let (since, transitions) = (before.since, before.transitions);
+        if self.standing == before.standing {
+            return Self { since, transitions, ..self };
         }
-        Self { since: SystemTime::now(), transitions: self.transitions + 1, ..now }
+        Self { since: SystemTime::now(), transitions: transitions + 1, ..self }
     }
 }
 
@@ -74,6 +77,25 @@ impl Agent {
         })
     }
 
+    /// A backend's health without the words for it: down where checks, clients' connections or the way to it say so.
+    pub(super) fn state_of(&self, configured: usize, address: SocketAddr) -> State {
+        let service = &self.config.services[configured];
+        if self.failing_path(service, address).is_some() {
+            return State::Down;
+        }
+        self.health_of_itself(configured, address)
+    }
+
+    /// The same, whatever the way to it.
+    pub(super) fn health_of_itself(&self, configured: usize, address: SocketAddr) -> State {
+        let service = &self.config.services[configured];
+        if self.passive.reason(&service.name, address).is_some() {
+            return State::Down;
+        }
+        let target = Self::target(service, address);
+        self.health.get(&target).map_or(State::Unknown, |health| health.state)
+    }
+
     /// Works out what each backend is used for.
     pub(super) fn restand(&mut self) {
         let now = Instant::now();
@@ -98,15 +120,12 @@ impl Agent {
                     }
                     standing => standing,
                 };
-                match known {
-                    Some(known) => known.becomes(standing, usable, ramp),
-                    None => BackendStanding {
-                        standing,
-                        usable,
-                        ramp,
-                        ..BackendStanding::new(self.started_at)
-                    },
-                }
+                let was_cold = known.is_some_and(|known| known.cold || known.ramp.is_some());
+                let cut_off = || self.is_cut_off(configured, place);
+                let cold = !usable.accepts && (was_cold || !cut_off());
+                let (since, transitions) = (self.started_at, 0);
+                let becomes = BackendStanding { standing, usable, ramp, cold, since, transitions };
+                known.map_or(becomes, |known| becomes.after(known))
             });
             let service = ServiceStanding { manner, backends: backends.collect() };
             let ramps = service.backends.iter().filter_map(|backend| backend.ramp);
@@ -132,18 +151,18 @@ impl Agent {
         let service = &self.config.services[configured];
         let lasts = service.health.slow_start;
         let accepts = manner.uses == Uses::Primaries && manner.usable(member).accepts;
-        let (ramp, accepted) = match known {
-            Some(known) => (known.ramp, known.usable.accepts),
+        let (ramp, cold) = match known {
+            Some(known) => (known.ramp, known.cold),
             // The agent has just begun: as the one before it left it.
             None => {
                 let address = service.addresses.first()?;
                 let key = plan::key(*address, service);
                 let held = self.dataplane.backend(&key, service.backends[place].address);
                 let left = held.map_or(0, |held| held.reluctance);
-                (Ramp::resumed(left, lasts, now), true)
+                (Ramp::resumed(left, lasts, now), false)
             }
         };
-        Ramp::after(ramp, (accepted, accepts), lasts, now)
+        Ramp::after(ramp, (cold, accepts), lasts, now)
     }
 
     fn tell_of_manner(&self, configured: usize, manner: Manner) {

@@ -17,18 +17,18 @@ pub struct Ramp {
 }
 
 impl Ramp {
-    /// The ramp of a backend that got new clients until now or not, `accepted`, and gets some from now on or not. It
-    /// takes all after `lasts`; where that is zero at once.
+    /// The ramp of a backend that is cold or not, and gets new clients from now on or not. It takes all after
+    /// `lasts`; where that is zero at once.
     pub fn after(
         known: Option<Self>,
-        (accepted, accepts): (bool, bool),
+        (cold, accepts): (bool, bool),
         lasts: Duration,
         now: Instant,
     ) -> Option<Self> {
         let ramp = match known {
             _ if !accepts => return None,
             Some(known) => Self { lasts, ..known },
-            None if accepted => return None,
+            None if !cold => return None,
             None => Self { began: now, lasts },
         };
         (ramp.reluctance(now) > 0).then_some(ramp)
@@ -73,22 +73,22 @@ mod tests {
     const LASTS: Duration = Duration::from_secs(30);
 
     #[test]
-    fn it_begins_with_the_first_new_clients_after_none() {
+    fn it_begins_with_the_first_new_clients_of_a_cold_one() {
         let now = Instant::now();
         let after = |known, change| Ramp::after(known, change, LASTS, now);
-        let ramp = after(None, (false, true));
+        let ramp = after(None, (true, true));
         assert!(ramp.is_some());
-        assert_eq!(after(None, (true, true)), None);
-        assert_eq!(after(None, (false, false)), None);
-        assert_eq!(after(ramp, (true, true)), ramp);
-        assert_eq!(after(ramp, (true, false)), None, "down again");
-        assert_eq!(Ramp::after(None, (false, true), Duration::ZERO, now), None);
+        assert_eq!(after(None, (false, true)), None);
+        assert_eq!(after(None, (true, false)), None);
+        assert_eq!(after(ramp, (false, true)), ramp);
+        assert_eq!(after(ramp, (false, false)), None, "down again");
+        assert_eq!(Ramp::after(None, (true, true), Duration::ZERO, now), None);
     }
 
     #[test]
     fn it_takes_half_after_half_the_time_and_all_at_the_end() {
         let now = Instant::now();
-        let ramp = Ramp::after(None, (false, true), LASTS, now).unwrap();
+        let ramp = Ramp::after(None, (true, true), LASTS, now).unwrap();
         assert_eq!(ramp.step(), Duration::from_millis(600));
         let taken = |seconds| {
             let reluctance = ramp.reluctance(now + Duration::from_secs_f64(seconds));
@@ -97,18 +97,18 @@ mod tests {
         for (seconds, expected) in [(0.0, 0.02), (14.4, 0.5), (29.0, 0.9866), (29.4, 1.0)] {
             assert!((taken(seconds) - expected).abs() < 0.001, "{seconds}: {}", taken(seconds));
         }
-        let over = Ramp::after(Some(ramp), (true, true), LASTS, now + LASTS);
+        let over = Ramp::after(Some(ramp), (false, true), LASTS, now + LASTS);
         assert_eq!(over, None);
     }
 
     #[test]
     fn another_duration_holds_at_once() {
         let now = Instant::now();
-        let ramp = Ramp::after(None, (false, true), LASTS, now);
+        let ramp = Ramp::after(None, (true, true), LASTS, now);
         let later = now + Duration::from_secs(10);
-        let longer = Ramp::after(ramp, (true, true), LASTS * 2, later).unwrap();
+        let longer = Ramp::after(ramp, (false, true), LASTS * 2, later).unwrap();
         assert_eq!(longer.left(later), Duration::from_secs(50));
-        assert_eq!(Ramp::after(ramp, (true, true), Duration::from_secs(5), later), None);
+        assert_eq!(Ramp::after(ramp, (false, true), Duration::from_secs(5), later), None);
     }
 
     proptest! {
@@ -119,7 +119,7 @@ mod tests {
         ) {
             let (now, lasts) = (Instant::now(), Duration::from_millis(lasts));
             at.sort_unstable();
-            if let Some(ramp) = Ramp::after(None, (false, true), lasts, now) {
+            if let Some(ramp) = Ramp::after(None, (true, true), lasts, now) {
                 let of = |ms: &u64| ramp.reluctance(now + Duration::from_millis(*ms));
                 let reluctances: Vec<u32> = at.iter().map(of).collect();
                 prop_assert!(reluctances.is_sorted_by(|before, after| before >= after));

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lb_agent::control::api::{self, Delivery, Role};
+use lb_agent::control::api::{self, Delivery, PathState, Role};
 
 use super::evidence::Evidence;
 use super::shape::{self, FAR_CLIENT, Family, NIC, ROUTER, Shape};
@@ -301,10 +301,7 @@ impl Cluster {
             let agent = node.agent_mut()?;
             agent
                 .wait_for_backends(&format!("{name} accepts every backend"), SETTLE, |backends| {
-                    !backends.is_empty()
-                        && backends
-                            .iter()
-                            .all(|b| b.accepting && b.delivery != Delivery::Unresolved)
+                    !backends.is_empty() && backends.iter().all(is_settled)
                 })
                 .with_context(|| format!("{name}: {}", agent.process().log()))?;
             agent.wait_until(&format!("{name} holds its VIPs or not"), SETTLE, |status| {
@@ -368,4 +365,11 @@ fn router(lab: &Lab, shape: &Shape) -> Result<Host> {
     router.namespace().sysctl("net.ipv4.ip_forward", "1")?;
     router.namespace().sysctl("net.ipv6.conf.all.forwarding", "1")?;
     Ok(router)
+}
+
+/// It gets clients, and nothing that is not known yet of the way to it will change that.
+fn is_settled(backend: &api::Backend) -> bool {
+    backend.accepting
+        && backend.delivery != Delivery::Unresolved
+        && backend.path.is_none_or(|path| path == PathState::Answers)
 }

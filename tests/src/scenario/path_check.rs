@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use lb_agent::control::api::{Backend, BackendState, PathState};
 
-use super::cluster::{Cluster, SETTLE};
+use super::cluster::Cluster;
 use super::shape::{Family, NIC, Shape, sources};
 use super::stage::Stage;
 use super::tally::Tally;
@@ -21,7 +21,8 @@ const STREAMS: u32 = 8;
 const REQUESTS: u64 = 200;
 
 /// As in the configuration below.
-const CHECKS: &str = "interval = \"300ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n";
+const CHECKS: &str =
+    "interval = \"300ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\nslow_start = \"60s\"\n";
 /// It is detached just after a probe; two more come as late as they may, and the last may be waited for.
 const NOTICED: Duration = Duration::from_millis(2 * 330 + 300);
 /// What a busy machine may add to it.
@@ -37,15 +38,6 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     cluster.start_agents()?;
     cluster.settle()?;
 
-    stage.step("waiting until every way answers");
-    for node in &cluster.nodes {
-        let what = format!("{} probes the ways to the others", node.host.name());
-        let own = node.host.name();
-        node.agent()?.wait_for_backends(&what, SETTLE, |backends| {
-            let other = |backend: &&Backend| backend.node.as_deref() != Some(own);
-            backends.iter().filter(other).all(|b| b.path == Some(PathState::Answers))
-        })?;
-    }
     let kept = |arguments| Arguments { streams: STREAMS, pause_ms: 20, ..arguments };
     let loads = cluster.loads("kept", kept)?;
     claim_served(stage, &cluster, "all are attached", true)?;
@@ -68,6 +60,11 @@ pub(super) fn run(stage: &mut Stage) -> Result<()> {
     cluster.nodes[1].agent()?.lbctl(["attach", NIC])?;
     cluster.wait_for_verdicts(BARE, true)?;
     claim_served(stage, &cluster, "it is attached again", true)?;
+    let backends = cluster.nodes[0].agent()?.backends()?;
+    let states: Vec<_> = backends.iter().map(|backend| (backend.address, backend.state)).collect();
+    let text = "one that was at work all the time does not start slowly";
+    let warm = states.iter().all(|(_, state)| *state == BackendState::Healthy);
+    stage.claim(text, warm, format!("{states:?}"));
 
     stage.step(&format!("the agent of {BARE} ends, and leaves its data path"));
     let before = transitions(&cluster)?;

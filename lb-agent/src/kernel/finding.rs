@@ -1,29 +1,8 @@
 //! What is found about a kernel, each with what follows from it and what to do. Pure: [`probe`](super::probe) asks.
 
-use serde::Serialize;
-
 use super::feature::{FEATURES, Feature, LOWEST, Need, Question};
 use super::release::Release;
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    Good,
-    /// It works, with something worse.
-    Doubtful,
-    /// It does not work.
-    Bad,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Finding {
-    pub subject: String,
-    pub severity: Severity,
-    /// What was found, and how.
-    pub found: String,
-    /// What to do; nothing where nothing is to be done.
-    pub remedy: Option<String>,
-}
+use crate::finding::{Finding, Severity};
 
 /// What the system says beside the kernel's features.
 #[derive(Clone, Debug)]
@@ -55,6 +34,7 @@ pub(super) fn findings(
         let upgrade =
             format!("kernels have it from {} on (commit {})", feature.since, feature.commit);
         Finding {
+            name: "kernel",
             subject: feature.name.to_owned(),
             severity,
             found: match lacking {
@@ -80,7 +60,7 @@ fn version(release: &str, number: Option<Release>) -> Finding {
         None => (Severity::Doubtful, format!("`{release}` is no release that is known")),
     };
     let remedy = (severity != Severity::Good).then(|| format!("run Linux {LOWEST} or later"));
-    Finding { subject: "version".to_owned(), severity, found, remedy }
+    Finding { name: "kernel", subject: "kernel version".to_owned(), severity, found, remedy }
 }
 
 /// Whether it is there, and how that is known.
@@ -93,13 +73,16 @@ fn judge(feature: &Feature, number: Option<Release>, answer: Option<bool>) -> (b
 }
 
 fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
-    let finding = |subject: &str, place: &Option<String>, without: Severity, words: [&str; 2]| {
+    let finding = |(name, subject): (&'static str, &str),
+                   place: &Option<String>,
+                   without: Severity,
+                   words: [&str; 2]| {
         let (severity, found) = match place {
             Some(place) => (Severity::Good, place.clone()),
             None => (without, words[0].to_owned()),
         };
         let remedy = place.is_none().then(|| words[1].to_owned());
-        Finding { subject: subject.to_owned(), severity, found, remedy }
+        Finding { name, subject: subject.to_owned(), severity, found, remedy }
     };
     let jit = match surroundings.jit {
         Some(0) => (Severity::Doubtful, "off: each packet costs several times as much"),
@@ -110,7 +93,7 @@ fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
     let jit_remedy = jit.0 != Severity::Good;
     [
         finding(
-            "cgroup2",
+            ("cgroup2", "cgroup2"),
             &surroundings.cgroup2,
             Severity::Doubtful,
             [
@@ -119,12 +102,13 @@ fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
             ],
         ),
         finding(
-            "BPF file system",
+            ("bpf_file_system", "BPF file system"),
             &surroundings.bpf,
             Severity::Bad,
             ["neither mounted nor possible at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"],
         ),
         Finding {
+            name: "bpf_jit",
             subject: "compiler for programs".to_owned(),
             severity: jit.0,
             found: jit.1.to_owned(),

@@ -9,6 +9,8 @@ use crate::finding::{Finding, Severity};
 pub(super) struct Surroundings {
     /// Where cgroup2 is mounted.
     pub cgroup2: Option<String>,
+    /// Where it can be.
+    pub cgroup2_place: &'static str,
     /// Where a BPF file system is mounted, or can be.
     pub bpf: Option<String>,
     /// `net.core.bpf_jit_enable`; nothing where the kernel does not say.
@@ -84,6 +86,7 @@ fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
         let remedy = place.is_none().then(|| words[1].to_owned());
         Finding { name, subject: subject.to_owned(), severity, found, remedy }
     };
+    let mount_cgroup2 = format!("mount -t cgroup2 none {}", surroundings.cgroup2_place);
     let jit = match surroundings.jit {
         Some(0) => (Severity::Doubtful, "off: each packet costs several times as much"),
         Some(_) => (Severity::Good, "on"),
@@ -98,7 +101,7 @@ fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
             Severity::Doubtful,
             [
                 "not mounted: this node's own processes reach the VIP only where it is held",
-                "mount -t cgroup2 none /sys/fs/cgroup/unified",
+                &mount_cgroup2,
             ],
         ),
         finding(
@@ -137,7 +140,8 @@ pub(super) fn summary(release: &str, findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    const COMPLETE: Surroundings = Surroundings { cgroup2: None, bpf: None, jit: Some(1) };
+    const COMPLETE: Surroundings =
+        Surroundings { cgroup2: None, cgroup2_place: "/sys/fs/cgroup", bpf: None, jit: Some(1) };
 
     fn complete() -> Surroundings {
         let place = |text: &str| Some(text.to_owned());
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_not_good_has_a_remedy() {
-        let bare = Surroundings { cgroup2: None, bpf: None, jit: Some(0) };
+        let bare = Surroundings { jit: Some(0), ..COMPLETE };
         for finding in findings("4.19.0", |_| None, &bare) {
             let is_good = finding.severity == Severity::Good;
             assert_eq!(finding.remedy.is_none(), is_good, "{finding:?}");

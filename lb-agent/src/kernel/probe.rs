@@ -27,6 +27,8 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// XDP_PASS.
 const PASS: u32 = 2;
 
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+
 /// What is known of this kernel.
 #[derive(Clone, Debug)]
 pub struct Knowledge {
@@ -42,6 +44,11 @@ impl Knowledge {
         let jit = read("/proc/sys/net/core/bpf_jit_enable");
         let surroundings = Surroundings {
             cgroup2: mount_of(&mounts, "cgroup2"),
+            // Beside the old hierarchies, where those are.
+            cgroup2_place: match Path::new(UNIFIED).is_dir() {
+                true => UNIFIED,
+                false => "/sys/fs/cgroup",
+            },
             bpf: mount_of(&mounts, "bpf").or_else(|| {
                 let place = Path::new("/sys/fs/bpf");
                 place.is_dir().then(|| format!("the agent mounts one at {}", place.display()))
@@ -200,6 +207,19 @@ fn mount_of(mounts: &str, kind: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn native_xdp_is_tried_and_a_refusal_has_its_errno() {
+        use crate::netlink::Netlink;
+        use crate::netlink::testbed::{isolated, veth};
+        isolated(|| async {
+            let (left, _) = veth(&Netlink::connect().unwrap()).await;
+            // Twice: nothing stays attached.
+            assert!(try_native_xdp(left.index).is_ok() && try_native_xdp(left.index).is_ok());
+            let refused = try_native_xdp(1).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP), "lo: {refused}");
+        });
+    }
 
     #[test]
     fn mounts_are_found_by_their_kind() {

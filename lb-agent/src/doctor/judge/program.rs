@@ -21,6 +21,8 @@ pub(in crate::doctor) struct Program {
     pub(in crate::doctor) id: Option<u32>,
     /// Of a filter of a qdisc: its priority, by which it is deleted.
     pub(in crate::doctor) priority: Option<u16>,
+    /// The link that holds it there, where one does.
+    pub(in crate::doctor) link: Option<u32>,
 }
 
 /// Our programs begin so, in the kernel object.
@@ -33,6 +35,7 @@ impl Program {
 
     fn described(&self) -> String {
         match self.id {
+            Some(id) if self.name.is_empty() => format!("a program without a name ({id})"),
             Some(id) => format!("{} (program {id})", self.name),
             None => format!("a filter of kind {}", self.name),
         }
@@ -66,12 +69,17 @@ pub(in crate::doctor) fn judge(
 fn finding(interface: &str, program: &Program) -> Finding {
     const NAME: &str = "foreign_program";
     let what = program.described();
-    let delete = |direction: &str| match (program.priority, program.id) {
+    let delete = |direction: &str| match (program.priority, program.link) {
         (Some(priority), _) => format!("tc filter del dev {interface} {direction} pref {priority}"),
-        (None, Some(id)) => format!(
-            "bpftool link list: the link of prog {id}, then bpftool link detach id LINK; or end who made it"
-        ),
-        (None, None) => format!("tc filter show dev {interface} {direction}"),
+        (None, Some(link)) => format!("bpftool link detach id {link}, or end who made it"),
+        (None, None) => {
+            format!("bpftool net show dev {interface} and bpftool link list: end who made it")
+        }
+    };
+    let off = match program.link {
+        // Such a one cannot be taken away by rtnetlink.
+        Some(link) => format!("bpftool link detach id {link}, or end who made it"),
+        None => format!("ip link set dev {interface} xdp off"),
     };
     match program.hook {
         Hook::Xdp => Finding::bad(
@@ -80,7 +88,7 @@ fn finding(interface: &str, program: &Program) -> Finding {
             format!(
                 "{what} is attached, which is not the agent's: the agent can attach at tc only"
             ),
-            format!("ip link set dev {interface} xdp off, or modes = [\"tc\"] in [data_path]"),
+            format!("{off}, or modes = [\"tc\"] in [data_path]"),
         ),
         Hook::TcIngress => Finding::doubtful(
             NAME,
@@ -108,7 +116,7 @@ mod tests {
     use crate::finding::Severity;
 
     fn program(hook: Hook, name: &str) -> Program {
-        Program { hook, name: name.to_owned(), id: Some(7), priority: None }
+        Program { hook, name: name.to_owned(), id: Some(7), priority: None, link: None }
     }
 
     #[test]
@@ -132,6 +140,18 @@ mod tests {
         assert_eq!(found[0].severity, Severity::Bad);
         assert_eq!(found[1].severity, Severity::Doubtful);
         assert_eq!(found[1].remedy.as_deref(), Some("tc filter del dev ens33 ingress pref 49152"));
+    }
+
+    #[test]
+    fn what_a_link_holds_is_taken_away_by_the_link() {
+        let held = Program { link: Some(9), ..program(Hook::Xdp, "pass") };
+        for (program, command) in [
+            (held, "bpftool link detach id 9, or end"),
+            (program(Hook::Xdp, "pass"), "ip link set dev ens33 xdp off, or"),
+        ] {
+            let found = judge("ens33", &Ok(vec![program]));
+            assert!(found[0].remedy.as_ref().unwrap().starts_with(command), "{found:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_links, loaded_programs};
 
 use super::ethtool::Ethtool;
 use super::machine::read;
@@ -69,9 +69,11 @@ pub(in crate::doctor) async fn programs(
 ) -> Result<Vec<Program>, String> {
     let hooked = netlink.hooked(ifindex).await.map_err(|error| error.to_string())?;
     let names: BTreeMap<u32, String> = loaded_programs()
-        .map_while(Result::ok)
+        .filter_map(Result::ok)
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
         .collect();
+    let links: BTreeMap<u32, u32> =
+        loaded_links().filter_map(Result::ok).map(|link| (link.program_id(), link.id())).collect();
     if names.is_empty() && hooked.iter().any(|hooked| hooked.program.is_some()) {
         return Err("there are some, and only root is told their names".to_owned());
     }
@@ -86,6 +88,7 @@ pub(in crate::doctor) async fn programs(
             name: hooked.program.and_then(|id| names.get(&id).cloned()).unwrap_or(hooked.kind),
             id: hooked.program,
             priority: hooked.priority,
+            link: hooked.program.and_then(|id| links.get(&id).copied()),
         })
         .collect();
     for (hook, attach) in
@@ -98,6 +101,7 @@ pub(in crate::doctor) async fn programs(
                 name: program.name_as_str().unwrap_or_default().to_owned(),
                 id: Some(program.id()),
                 priority: None,
+                link: links.get(&program.id()).copied(),
             })),
             Err(_) if nix::unistd::geteuid().is_root() => {}
             Err(_) => return Err("only root is told of links at tc".to_owned()),

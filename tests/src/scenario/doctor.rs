@@ -155,6 +155,15 @@ impl File {
     }
 }
 
+/// What makes the faults.
+struct Faults {
+    file: File,
+    partner: Agent,
+    serving: Backend,
+    keepalived: Keepalived,
+    pass: Pass,
+}
+
 /// What is there once the remedies were applied.
 struct Mended {
     text: String,
@@ -248,14 +257,28 @@ impl Ward {
     /// Faults that do not hide one another, in one examination; and then their remedies.
     fn many_at_once(&self, stage: &mut Stage) -> Result<Mended> {
         stage.step("making faults");
+        let faults = self.make_faults()?;
+        stage.step("looking for them");
+        let file = self.write("faults.toml", &faults.file.text())?;
+        let found = self.examine(&self.node, &file, &[])?;
+        claim_found(stage, &found);
+        stage.step("typing the remedies");
+        let mended = self.mend(faults, &found)?;
+        let file = self.write("mended.toml", &mended.text)?;
+        let after = self.examine(&self.node, &file, &[])?;
+        claim_sound(stage, "the machine with all remedies applied", &after);
+        Ok(mended)
+    }
+
+    fn make_faults(&self) -> Result<Faults> {
         let (vip, server) = (vip(Family::V4), backend(PARTNER, Mode::Https, Family::V4));
         let wrong = Certificate::create(self.partner.directory(), &[server.ip()])?;
         let serving =
             Backend::start(&self.lab, &self.partner, Mode::Https, &[server], Some(&wrong))?;
+        let keepalived = Keepalived::start(&self.stranger, &another_group())?;
         let other_id = File { router_id: 52, ..File::default() };
         let mut partner = Agent::start(&self.partner, &other_id.text())?;
         partner.wait_until_active(LIMIT)?;
-        let mut keepalived = Keepalived::start(&self.stranger, &another_group())?;
         self.stranger.namespace().ip(&format!("address add {vip}/32 dev {NIC}"))?;
         self.node.namespace().ip(&format!(
             "link set dev {NIC} mtu 9000\naddress add {vip}/32 dev {BACK}\n\
@@ -266,26 +289,27 @@ impl Ward {
         self.shell(
             &self.node,
             &format!(
-                "tc qdisc add dev {NIC} clsact && tc filter add dev {NIC} ingress pref 7 bpf bytecode '1,6 0 0 0,' && \
-                 nft 'add table inet guard; add chain inet guard in {{ type filter hook input priority 0; }}; \
+                "tc qdisc add dev {NIC} clsact && \
+                 tc filter add dev {NIC} ingress pref 7 bpf bytecode '1,6 0 0 0,' && \
+                 nft 'add table inet guard; \
+                 add chain inet guard in {{ type filter hook input priority 0; }}; \
                  add rule inet guard in meta l4proto 112 drop'"
             ),
         )?;
         let scripts = vec![self.script("open.sh", 0o777)?, self.script("closed.sh", 0o644)?];
-        let mut file = File {
+        let file = File {
             priorities: [100, 100],
             preempt: true,
             scripts,
-            authority: Some(wrong.authority.clone()),
+            authority: Some(wrong.authority),
             ..File::default()
         };
         keepalived.await_master()?;
+        Ok(Faults { file, partner, serving, keepalived, pass })
+    }
 
-        stage.step("looking for them");
-        let found = self.examine(&self.node, &self.write("faults.toml", &file.text())?, &[])?;
-        claim_found(stage, &found);
-
-        stage.step("typing the remedies");
+    fn mend(&self, faults: Faults, found: &Found) -> Result<Mended> {
+        let Faults { mut file, partner, serving, keepalived, pass } = faults;
         for (name, word) in [
             ("path_mtu", PARTNER),
             ("vip_place", "this node"),
@@ -304,20 +328,15 @@ impl Ward {
         ensure!(found.command("foreign_program", "XDP")?.starts_with("bpftool link detach id"));
         drop(pass);
         file.router_id = number(&found.command("router_id_differs", PARTNER)?, "router_id = ")?;
-        file.priorities[1] = number(
-            found.one("preemption", "priorities")?.remedy.as_deref().unwrap_or_default(),
-            "priority = ",
-        )?;
+        let other = found.one("preemption", "priorities")?.remedy.as_deref().unwrap_or_default();
+        file.priorities[1] = number(other, "priority = ")?;
         file.preempt = false;
         serving.kill()?;
+        let (vip, server) = (vip(Family::V4), backend(PARTNER, Mode::Https, Family::V4));
         let right = Certificate::create(self.partner.directory(), &[server.ip(), vip])?;
-        let _serving =
+        let serving =
             Backend::start(&self.lab, &self.partner, Mode::Https, &[server], Some(&right))?;
-        let text = file.text();
-        let after = self.examine(&self.node, &self.write("mended.toml", &text)?, &[])?;
-        claim_sound(stage, "the machine with all remedies applied", &after);
-        keepalived.require_running()?;
-        Ok(Mended { text, partner, _serving, _keepalived: keepalived })
+        Ok(Mended { text: file.text(), partner, _serving: serving, _keepalived: keepalived })
     }
 
     /// Faults of a process' surroundings, each in surroundings of its own. Nobody listens: that was looked at.
@@ -368,8 +387,12 @@ impl Ward {
             .collect::<Result<_>>()?;
         let mended = self.line(&self.node, &bare, &format!("{private} {};", mend.join("; ")))?;
         self.shell(&self.partner, &without_v6.command("ipv6", "")?)?;
-        let after = self.privately(&self.node, &mended)?;
-        let with_v6 = self.examine(&self.partner, &of_v6, &["--seconds", "0"])?;
+        let (after, with_v6) = std::thread::scope(|scope| {
+            let after = scope.spawn(|| self.privately(&self.node, &mended));
+            let with_v6 = self.examine(&self.partner, &of_v6, &["--seconds", "0"]);
+            (after.join().expect("no panic"), with_v6)
+        });
+        let (after, with_v6) = (after?, with_v6?);
         for (found, name) in [(&after, "pins"), (&after, "cgroup2"), (&with_v6, "ipv6")] {
             let gone = !found.names().contains(name);
             stage.claim(

@@ -47,7 +47,8 @@ pub(in crate::doctor) fn judge(
             return vec![Finding::not_looked_at(NAME, subject, why, Some("sudo lbctl doctor"))];
         }
     };
-    let mut findings = filtered(listening);
+    let mut findings = filtered(listening, own);
+    findings.extend(impostors(listening, own));
     match config.and_then(|config| Some((config, config.vrrp.as_ref()?))) {
         Some((config, vrrp)) => {
             let view = View { config, vrrp, listening, own };
@@ -78,9 +79,10 @@ fn summary(listening: &Listening) -> String {
 }
 
 /// What came by the wire, and not to a socket.
-fn filtered(listening: &Listening) -> Vec<Finding> {
+fn filtered(listening: &Listening, own: &[IpAddr]) -> Vec<Finding> {
     let senders: BTreeSet<IpAddr> = listening.packets.iter().map(|heard| heard.source).collect();
-    let lost = senders.difference(&listening.through);
+    // The kernel lets no socket hear what comes from this node's own addresses.
+    let lost = senders.difference(&listening.through).filter(|sender| !own.contains(sender));
     let interface = &listening.interface;
     lost.map(|source| {
         Finding::bad(
@@ -95,6 +97,26 @@ fn filtered(listening: &Listening) -> Vec<Finding> {
         )
     })
     .collect()
+}
+
+/// Who sends in this node's name.
+fn impostors(listening: &Listening, own: &[IpAddr]) -> Vec<Finding> {
+    let forged = listening.packets.iter().filter(|heard| own.contains(&heard.source));
+    let macs: BTreeSet<(IpAddr, Mac)> = forged.map(|heard| (heard.source, heard.mac)).collect();
+    let each = macs.into_iter().map(|(source, mac)| {
+        Finding::bad(
+            "own_address",
+            format!("advertisements from {source}"),
+            format!(
+                "they come by {} from the MAC {}, and the address is this node's: another machine has it, or the link \
+                 returns what is sent",
+                listening.interface,
+                mac_text(mac)
+            ),
+            format!("give that machine another address than {source}: its switch port is where {} is learnt", mac_text(mac)),
+        )
+    });
+    each.collect()
 }
 
 /// Before there is a file: that a router_id is in use.
@@ -402,5 +424,4 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-#[path = "advertisement_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use crate::announce::{Interface, claimants};
 use crate::netlink::Mac;
 
 /// Three questions, and time for the answer to the last one.
-const WAIT: Duration = Duration::from_millis(900);
+const WAIT: Duration = Duration::from_millis(600);
 
 /// What was answered about an address.
 pub(in crate::doctor) type Claims = BTreeMap<IpAddr, Result<Vec<Mac>, String>>;

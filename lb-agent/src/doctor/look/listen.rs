@@ -22,6 +22,9 @@ const PACKET_BYTES: usize = 60 + 8 + 255 * 16;
 /// Packets that are kept: a hundred a second for longer than anybody listens.
 const PACKETS_MAX: usize = 8192;
 
+/// From the wire to a socket, on a machine that is busy.
+const BEHIND: Duration = Duration::from_millis(20);
+
 /// Listens for so long. Blocks.
 pub(in crate::doctor) fn listen(
     interface: &str,
@@ -38,6 +41,9 @@ pub(in crate::doctor) fn listen(
         ears.wait(left).map_err(|error| format!("waiting for VRRP: {error}"))?;
         ears.take(&mut listening, begin);
     }
+    // The sockets get a packet a little later than the tap, perhaps from another CPU.
+    std::thread::sleep(BEHIND);
+    ears.take_behind(&mut listening);
     Ok(listening)
 }
 
@@ -77,6 +83,10 @@ impl Ears {
                 continue;
             }
             let envelope = packet.envelope;
+            if self.v6.is_none() && envelope.source.is_ipv6() {
+                // Nobody knows.
+                listening.through.insert(envelope.source);
+            }
             listening.packets.push(Heard {
                 at: begin.elapsed(),
                 source: envelope.source,
@@ -86,6 +96,11 @@ impl Ears {
                 said: packet::parse(&envelope, &packet.payload).map_err(|e| e.to_string()),
             });
         }
+        self.take_behind(listening);
+    }
+
+    /// What came through the firewall.
+    fn take_behind(&self, listening: &mut Listening) {
         for socket in [Some(&self.v4), self.v6.as_ref()].into_iter().flatten() {
             drain(socket, &mut listening.through);
         }

@@ -1,4 +1,4 @@
-//! Advertisements of every kind of neighbour, against a file of two nodes.
+//! Advertisements of every kind of neighbour, against a file of three nodes.
 
 use super::*;
 use crate::finding::Severity;
@@ -6,6 +6,7 @@ use crate::vrrp::identity::RouterId;
 
 const OWN: [u8; 4] = [192, 168, 139, 133];
 const PARTNER: [u8; 4] = [192, 168, 139, 134];
+const THIRD: [u8; 4] = [192, 168, 139, 135];
 const STRANGER: [u8; 4] = [192, 168, 139, 66];
 
 fn config(keys: &str) -> Config {
@@ -14,6 +15,7 @@ fn config(keys: &str) -> Config {
          [vrrp]\nrouter_id = 51\n{keys}\n\
          [[node]]\nname = \"a\"\naddress = \"192.168.139.133\"\n\
          [[node]]\nname = \"b\"\naddress = \"192.168.139.134\"\npriority = 90\n\
+         [[node]]\nname = \"c\"\naddress = \"192.168.139.135\"\npriority = 80\n\
          [[service]]\nname = \"s\"\nport = 80\nbackends = [\"192.168.139.133:8080\"]\n"
     );
     Config::parse(&text).unwrap_or_else(|error| panic!("{}", error.report("x")))
@@ -124,16 +126,16 @@ fn the_id_that_is_proposed_is_one_that_nobody_was_heard_with() {
 #[test]
 fn two_that_advertise_at_the_same_time_are_both_active() {
     let at = |source, ms| Heard { at: Duration::from_millis(ms), ..heard(source, |_| {}) };
-    let beside = vec![at(PARTNER, 0), at(OWN, 50), at(PARTNER, 100), at(OWN, 150)];
+    let beside = vec![at(PARTNER, 0), at(THIRD, 50), at(PARTNER, 100), at(THIRD, 150)];
     assert_eq!(names(&judged(beside, "")), ["two_active"]);
     // A move of the role.
-    let after = vec![at(PARTNER, 0), at(PARTNER, 100), at(OWN, 150), at(OWN, 250)];
+    let after = vec![at(PARTNER, 0), at(PARTNER, 100), at(THIRD, 150), at(THIRD, 250)];
     assert_eq!(judged(after, "")[0].severity, Severity::Good);
     let resigned = Heard {
         at: Duration::from_millis(160),
         ..heard(PARTNER, |said| said.priority = Priority(0))
     };
-    let late = vec![at(PARTNER, 0), at(PARTNER, 100), at(OWN, 150), resigned, at(OWN, 250)];
+    let late = vec![at(PARTNER, 0), at(PARTNER, 100), at(THIRD, 150), resigned, at(THIRD, 250)];
     assert_eq!(judged(late, "")[0].severity, Severity::Good);
 }
 
@@ -152,4 +154,16 @@ fn without_a_file_ids_in_use_are_told() {
     let listening = Listening { packets, through, ..Listening::default() };
     let found = judge(&Ok(listening), "ens33", None, &[]);
     assert_eq!((names(&found), found[0].severity), (vec!["router_id"], Severity::Good));
+}
+
+#[test]
+fn who_sends_in_this_nodes_name_is_told_by_its_mac() {
+    let found = judged(vec![heard(OWN, |_| {})], "");
+    assert_eq!(names(&found), ["own_address"]);
+    assert!(found[0].found.contains("02:00:00:00:00:07"), "{found:?}");
+    // That no socket gets it is the kernel's doing, and no firewall's.
+    let packets = vec![heard(OWN, |_| {})];
+    let listening = Listening { packets, ..Listening::default() };
+    let found = judge(&Ok(listening), "ens33", Some(&config("")), &[OWN.into()]);
+    assert_eq!(names(&found), ["own_address"]);
 }

@@ -94,6 +94,23 @@ fn iptables_own_rules_are_followed_too() {
 }
 
 #[test]
+fn a_return_leads_back_and_a_goto_does_not() {
+    let through = |rules: &str| {
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n:A - [0:0]\n{rules}COMMIT\n");
+        iptables::passage(&text, &packet(133))
+    };
+    let dropped = |passage| matches!(passage, Passage::Dropped(_));
+    let back = "-A A -p vrrp -j RETURN\n-A A -j DROP\n";
+    assert_eq!(through(&format!("-A INPUT -j A\n{back}")), Passage::Passes);
+    assert!(dropped(through(&format!("-A INPUT -j A\n-A INPUT -j DROP\n{back}"))));
+    assert_eq!(through(&format!("-A INPUT -g A\n-A INPUT -j DROP\n{back}")), Passage::Passes);
+    let perhaps = back.replace("-p vrrp", "-p vrrp -m limit --limit 1/sec");
+    assert!(matches!(through(&format!("-A INPUT -j A\n{perhaps}")), Passage::Unsure(_)));
+    // The kernel takes no loop; whoever writes one is not followed for ever.
+    assert_eq!(through("-A INPUT -j A\n-A A -j A\n"), Passage::Passes);
+}
+
+#[test]
 fn the_worst_of_all_packets_counts() {
     let look = |passage| Look { packet: packet(133), passage };
     let all = [look(Passage::Passes), look(Passage::Unsure("x".to_owned()))];

@@ -472,6 +472,9 @@ fn claim_found(stage: &mut Stage, found: &Found) {
             one.map_or_else(|| format!("{:?}", found.names()), |finding| finding.found.clone());
         stage.claim(&format!("found, with a remedy: {fault}"), remedy, seen);
     }
+    let holders = found.one("vip_holders", "answers").map_or("", |finding| finding.found.as_str());
+    let all = holders.starts_with("3 machines: this node and ") && holders.contains(PARTNER);
+    stage.claim("all three that answer for the VIP are told", all, holders);
     stage.claim("exit status 1 says that something is bad", found.failed, found.failed);
     stage.figure("faults at once", found.wrong().count());
 }

@@ -266,9 +266,8 @@ impl Patient {
         // What an agent has found out need not be tried.
         let attached = self.agent.iter().flat_map(|agent| &agent.status.interfaces);
         if attached.into_iter().any(|interface| interface.name == name) {
-            findings.retain(|finding| {
-                finding.name != "xdp_mode" || finding.severity != Severity::NotLookedAt
-            });
+            findings
+                .retain(|finding| finding.name != "xdp_mode" || finding.severity == Severity::Good);
         }
         findings
             .extend(programs.map(|programs| program::judge(name, &programs)).unwrap_or_default());

@@ -17,6 +17,10 @@ pub(in crate::doctor) struct Seen {
     pub(in crate::doctor) offloads: Option<Vec<String>>,
     /// Whether native XDP comes first in the file.
     pub(in crate::doctor) native_wanted: bool,
+    /// Whether the file leaves native XDP out.
+    pub(in crate::doctor) native_unwanted: bool,
+    /// `enum netdev_xdp_act`, as the driver says; none where the kernel has no question for it (before 6.3).
+    pub(in crate::doctor) features: Option<u64>,
     /// What a trial of native XDP said, where one was wanted.
     pub(in crate::doctor) trial: Option<Result<(), String>>,
     /// The stricter of `all` and the interface's own; none where the kernel does not tell.
@@ -29,6 +33,9 @@ pub(in crate::doctor) struct Seen {
     pub(in crate::doctor) ipv6_wanted: bool,
 }
 
+/// Of `features`: it runs programs, and takes frames of several buffers (linux/netdev.h).
+const BASIC: u64 = 1;
+const SEVERAL_BUFFERS: u64 = 1 << 5;
 /// The least that IPv6 needs (RFC 8200, section 5).
 const IPV6_MTU: u32 = 1280;
 /// What one buffer of a page holds behind XDP's headroom: drivers without frames of several buffers take no more.
@@ -79,7 +86,7 @@ fn link(seen: &Seen, subject: String) -> Finding {
             "interface",
             subject,
             "it is up and has no carrier",
-            "look at the cable, the switch or the hypervisor's port",
+            "look at the cable, the switch, or the port that the virtual machine has",
         ),
         _ => Finding::good("interface", subject, "up, with a carrier"),
     }
@@ -109,18 +116,57 @@ fn driver(seen: &Seen) -> Option<Finding> {
         None if seen.veth => {
             Finding::good(NAME, subject, "a veth: generic XDP suits it, and is taken first")
         }
+        None => announced(seen, subject),
+    })
+}
+
+/// By what the driver says of itself.
+fn announced(seen: &Seen, subject: String) -> Finding {
+    const NAME: &str = "xdp_mode";
+    let (name, mtu) = (&seen.name, seen.mtu);
+    let driver = seen.driver.as_deref().unwrap_or("unknown");
+    let attempt =
+        "lbctl doctor --try-attach, while no traffic matters; or lbctl status, once an agent runs";
+    match seen.features {
+        _ if seen.native_unwanted => {
+            Finding::good(NAME, subject, "the file does not want it natively")
+        }
         None => Finding::not_looked_at(
             NAME,
             subject,
             format!(
-                "whether the driver ({driver}) runs it natively shows only when a program is attached, \
-                 which takes the link down for a moment with some drivers"
+                "whether the driver ({driver}) runs it natively shows only when a program is attached, which takes \
+                 the link down for a moment with some drivers"
             ),
-            Some(
-                "lbctl doctor --try-attach, while no traffic matters; or lbctl status, once an agent runs",
+            Some(attempt),
+        ),
+        Some(features) if features & BASIC == 0 => Finding::doubtful(
+            NAME,
+            subject,
+            format!(
+                "the driver ({driver}) has none, as it says: generic XDP will be taken, which costs more"
+            ),
+            "another card or driver; or modes = [\"generic\", \"tc\"] in [data_path], where that is what is meant",
+        ),
+        Some(features) if features & SEVERAL_BUFFERS == 0 && mtu > ONE_BUFFER_MTU => {
+            Finding::doubtful(
+                NAME,
+                subject,
+                format!(
+                    "the driver ({driver}) takes no frames of several buffers, as it says, and the MTU is {mtu}: native \
+                     XDP will be refused, and generic XDP taken"
+                ),
+                format!("ip link set dev {name} mtu 1500"),
+            )
+        }
+        Some(_) => Finding::good(
+            NAME,
+            subject,
+            format!(
+                "the driver ({driver}) runs it natively, as it says; --try-attach has it do so"
             ),
         ),
-    })
+    }
 }
 
 fn native_remedy(why: &str, name: &str) -> String {
@@ -213,6 +259,8 @@ mod tests {
             driver: Some("virtio_net".to_owned()),
             offloads: Some(vec!["rx-gro".to_owned()]),
             native_wanted: true,
+            native_unwanted: false,
+            features: Some(BASIC),
             trial: Some(Ok(())),
             rp_filter: Some(1),
             other_ways: Vec::new(),
@@ -255,9 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_is_believed_that_says_what_it_can_do() {
+        let says = |features, mtu| {
+            let seen = Seen { trial: None, features: Some(features), mtu, ..sound() };
+            of(&seen, "xdp_mode").severity
+        };
+        assert_eq!(says(BASIC, 1500), Severity::Good);
+        assert_eq!(says(0, 1500), Severity::Doubtful);
+        assert_eq!(says(BASIC, 9000), Severity::Doubtful);
+        assert_eq!(says(BASIC | SEVERAL_BUFFERS, 9000), Severity::Good);
+        // Who does not want it is not told.
+        let unwanted = Seen { trial: None, features: Some(0), native_unwanted: true, ..sound() };
+        assert_eq!(of(&unwanted, "xdp_mode").severity, Severity::Good);
+    }
+
+    #[test]
     fn native_xdp_is_not_tried_unasked_and_its_refusal_is_explained() {
         assert_eq!(
-            of(&Seen { trial: None, ..sound() }, "xdp_mode").severity,
+            of(&Seen { trial: None, features: None, ..sound() }, "xdp_mode").severity,
             Severity::NotLookedAt
         );
         let refused = Some(Err("the MTU is too large for XDP in this driver".to_owned()));

@@ -37,6 +37,8 @@ pub(in crate::doctor) fn look(
         driver: ethtool.as_ref().and_then(|ethtool| ethtool.driver().ok()),
         offloads: ethtool.as_ref().and_then(|ethtool| ethtool.features().ok()),
         native_wanted: modes.is_some_and(|modes| modes.first() == Some(&Mode::Native)),
+        native_unwanted: modes.is_some_and(|modes| !modes.contains(&Mode::Native)),
+        features: link.and_then(|link| super::features::xdp(link.index).ok()),
         trial: tried,
         rp_filter: rp_filter(name),
         other_ways: other_ways(name, network),

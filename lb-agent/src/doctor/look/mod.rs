@@ -5,6 +5,7 @@ pub(super) mod certificate;
 pub(super) mod claim;
 pub(super) mod echo;
 pub(super) mod ethtool;
+pub(super) mod features;
 pub(super) mod firewall;
 pub(super) mod interface;
 pub(super) mod keeper;

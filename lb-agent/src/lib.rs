@@ -11,6 +11,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod doctor;
+pub mod finding;
 pub mod health;
 mod hysteresis;
 pub mod import;

@@ -514,8 +514,10 @@ async fn help_teaches_by_example() {
 #[tokio::test]
 async fn doctor_judges_this_kernel_without_an_agent() {
     let scratch = Scratch::new();
-    let people = lbctl(&scratch.path("none"), &["doctor"]).await;
-    let program = lbctl(&scratch.path("none"), &["doctor", "-o", "json"]).await;
+    // Nobody's network is listened to.
+    let words = ["doctor", "--interface", "lo", "--seconds", "0"];
+    let people = lbctl(&scratch.path("none"), &words).await;
+    let program = lbctl(&scratch.path("none"), &[&words[..], &["-o", "json"]].concat()).await;
     // Whatever the kernel is: both say the same of it.
     assert_eq!(people.outcome, program.outcome, "{}", people.out);
     let answer: Value = serde_json::from_str(&program.out).expect("JSON");
@@ -525,7 +527,9 @@ async fn doctor_judges_this_kernel_without_an_agent() {
         let subject = finding["subject"].as_str().expect("a subject");
         let good = finding["severity"] == "good";
         assert_eq!(people.row(subject)[1] == "ok", good, "{subject} in:\n{}", people.out);
-        assert_eq!(finding["remedy"].is_null(), good, "{finding}");
+        let wrong = finding["severity"] == "bad" || finding["severity"] == "doubtful";
+        assert!(!finding["remedy"].is_null() || !wrong, "{finding}");
+        assert!(finding["remedy"].is_null() || !good, "{finding}");
     }
     assert!(people.out.contains(answer["summary"].as_str().expect("a summary")));
 }

@@ -14,6 +14,9 @@ pub const CONFLICT_WAIT: Duration = Duration::from_millis(300);
 
 const PROBES: u32 = 3;
 
+/// Of one address. More are a storm, and as bad as two.
+pub const CLAIMANTS_MAX: usize = 8;
+
 /// A received frame is waited for this long before the clock is looked at again.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -38,6 +41,35 @@ pub async fn vip_conflict(
     asking.await.unwrap_or_else(|ended| {
         Err(AnnounceError::Receive { interface: name, source: std::io::Error::other(ended) })
     })
+}
+
+/// The MACs of all other machines that answer for an address within `wait`, each once, at most [`CLAIMANTS_MAX`].
+///
+/// Blocks the thread, in whose network namespace it asks.
+///
+/// # Errors
+///
+/// Where there is no socket to ask by.
+pub fn claimants(
+    interface: &Interface,
+    address: IpAddr,
+    wait: Duration,
+) -> Result<Vec<Mac>, AnnounceError> {
+    let ethertype = if address.is_ipv4() { ETHERTYPE_ARP } else { ETHERTYPE_IPV6 };
+    let mut socket = LinkSocket::receiver(interface, ethertype, STEP.min(wait))?;
+    let start = Instant::now();
+    let (mut sent, mut found) = (0, Vec::new());
+    while start.elapsed() < wait && found.len() < CLAIMANTS_MAX {
+        if sent < PROBES && start.elapsed() >= wait / PROBES * sent {
+            socket.send(&probe(address, interface.mac))?;
+            sent += 1;
+        }
+        let claims = socket.receive()?.and_then(|frame| claimant(frame, address, interface.mac));
+        if let Some(mac) = claims.filter(|mac| !found.contains(mac)) {
+            found.push(mac);
+        }
+    }
+    Ok(found)
 }
 
 fn ask(

@@ -10,7 +10,7 @@ mod link;
 mod tests;
 
 pub use burst::{Announcement, Schedule};
-pub use conflict::{CONFLICT_WAIT, vip_conflict};
+pub use conflict::{CLAIMANTS_MAX, CONFLICT_WAIT, claimants, vip_conflict};
 pub use frame::{announcements, probe};
 pub use link::LinkSocket;
 

@@ -14,7 +14,7 @@ Examples:
   lbctl check lb.toml            is the file right, and what does it mean?
   lbctl import --keepalived master*.conf --nginx nginx.conf
                                  what the files of keepalived and nginx are as lb.toml
-  lbctl doctor                   has this machine's kernel what it takes?
+  lbctl doctor                   what is wrong with this machine and its network, and what to do?
   lbctl attach ens33             begin to balance what arrives on ens33
   lbctl status                   role, virtual addresses, interfaces, what became of packets
   lbctl backends                 who serves, who does not, and why
@@ -23,12 +23,15 @@ Examples:
 
 Exit status: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
 
+/// Where the agent listens unless its file says otherwise.
+pub(super) const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
 /// Watch and steer the load balancer on this node
 #[derive(Clone, Debug, PartialEq, Parser)]
 #[command(name = "lbctl", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// The agent's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = "/run/lb/lb.sock")]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
 
     /// Columns for people, more of them, or the API's answer for programs

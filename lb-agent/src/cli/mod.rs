@@ -124,7 +124,7 @@ async fn obey(
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,
         Verb::Upgrade(arguments) => upgrade::run(arguments, &client, screen).await?,
         Verb::Vrrp(arguments) => vrrp::run(arguments, &client, screen).await?,
-        Verb::Doctor(_) => return doctor::run(screen),
+        Verb::Doctor(arguments) => return doctor::run(arguments, &cli.socket, screen).await,
         Verb::Check(arguments) => return check::run(arguments, screen),
         Verb::Import(arguments) => return import::run(arguments, screen, aside),
         Verb::Completions(arguments) => completions::run(arguments, screen)?,

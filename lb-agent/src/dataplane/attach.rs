@@ -310,6 +310,11 @@ pub(super) fn explain(error: &LinkFailure) -> String {
     }
 }
 
+/// The same of the system's error by itself.
+pub fn attach_words(error: std::io::Error) -> String {
+    explain(&LinkFailure::Io(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

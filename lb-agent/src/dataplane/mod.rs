@@ -48,7 +48,7 @@ use lb_common::layout::map;
 use nix::time::{ClockId, clock_gettime};
 use tracing::info;
 
-pub use attach::{Attached, Ladder};
+pub use attach::{Attached, Ladder, attach_words};
 pub use bell::Bell;
 pub use counters::{BackendFailures, BackendTotals};
 pub use error::DataPlaneError;

@@ -1,35 +1,16 @@
 //! What is found about a kernel, each with what follows from it and what to do. Pure: [`probe`](super::probe) asks.
 
-use serde::Serialize;
-
 use super::feature::{FEATURES, Feature, LOWEST, Need, Question};
 use super::release::Release;
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    Good,
-    /// It works, with something worse.
-    Doubtful,
-    /// It does not work.
-    Bad,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Finding {
-    pub subject: String,
-    pub severity: Severity,
-    /// What was found, and how.
-    pub found: String,
-    /// What to do; nothing where nothing is to be done.
-    pub remedy: Option<String>,
-}
+use crate::finding::{Finding, Severity};
 
 /// What the system says beside the kernel's features.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
     /// Where cgroup2 is mounted.
     pub cgroup2: Option<String>,
+    /// Where it can be.
+    pub cgroup2_place: &'static str,
     /// Where a BPF file system is mounted, or can be.
     pub bpf: Option<String>,
     /// `net.core.bpf_jit_enable`; nothing where the kernel does not say.
@@ -55,6 +36,7 @@ pub(super) fn findings(
         let upgrade =
             format!("kernels have it from {} on (commit {})", feature.since, feature.commit);
         Finding {
+            name: "kernel",
             subject: feature.name.to_owned(),
             severity,
             found: match lacking {
@@ -80,7 +62,7 @@ fn version(release: &str, number: Option<Release>) -> Finding {
         None => (Severity::Doubtful, format!("`{release}` is no release that is known")),
     };
     let remedy = (severity != Severity::Good).then(|| format!("run Linux {LOWEST} or later"));
-    Finding { subject: "version".to_owned(), severity, found, remedy }
+    Finding { name: "kernel", subject: "kernel version".to_owned(), severity, found, remedy }
 }
 
 /// Whether it is there, and how that is known.
@@ -93,14 +75,18 @@ fn judge(feature: &Feature, number: Option<Release>, answer: Option<bool>) -> (b
 }
 
 fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
-    let finding = |subject: &str, place: &Option<String>, without: Severity, words: [&str; 2]| {
+    let finding = |(name, subject): (&'static str, &str),
+                   place: &Option<String>,
+                   without: Severity,
+                   words: [&str; 2]| {
         let (severity, found) = match place {
             Some(place) => (Severity::Good, place.clone()),
             None => (without, words[0].to_owned()),
         };
         let remedy = place.is_none().then(|| words[1].to_owned());
-        Finding { subject: subject.to_owned(), severity, found, remedy }
+        Finding { name, subject: subject.to_owned(), severity, found, remedy }
     };
+    let mount_cgroup2 = format!("mount -t cgroup2 none {}", surroundings.cgroup2_place);
     let jit = match surroundings.jit {
         Some(0) => (Severity::Doubtful, "off: each packet costs several times as much"),
         Some(_) => (Severity::Good, "on"),
@@ -110,21 +96,22 @@ fn mounted(surroundings: &Surroundings) -> [Finding; 3] {
     let jit_remedy = jit.0 != Severity::Good;
     [
         finding(
-            "cgroup2",
+            ("cgroup2", "cgroup2"),
             &surroundings.cgroup2,
             Severity::Doubtful,
             [
                 "not mounted: this node's own processes reach the VIP only where it is held",
-                "mount -t cgroup2 none /sys/fs/cgroup/unified",
+                &mount_cgroup2,
             ],
         ),
         finding(
-            "BPF file system",
+            ("bpf_file_system", "BPF file system"),
             &surroundings.bpf,
             Severity::Bad,
             ["neither mounted nor possible at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"],
         ),
         Finding {
+            name: "bpf_jit",
             subject: "compiler for programs".to_owned(),
             severity: jit.0,
             found: jit.1.to_owned(),
@@ -153,7 +140,8 @@ pub(super) fn summary(release: &str, findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    const COMPLETE: Surroundings = Surroundings { cgroup2: None, bpf: None, jit: Some(1) };
+    const COMPLETE: Surroundings =
+        Surroundings { cgroup2: None, cgroup2_place: "/sys/fs/cgroup", bpf: None, jit: Some(1) };
 
     fn complete() -> Surroundings {
         let place = |text: &str| Some(text.to_owned());
@@ -194,7 +182,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_not_good_has_a_remedy() {
-        let bare = Surroundings { cgroup2: None, bpf: None, jit: Some(0) };
+        let bare = Surroundings { jit: Some(0), ..COMPLETE };
         for finding in findings("4.19.0", |_| None, &bare) {
             let is_good = finding.severity == Severity::Good;
             assert_eq!(finding.remedy.is_none(), is_good, "{finding:?}");

@@ -9,6 +9,5 @@ mod release;
 
 pub use cookies::no_cookies;
 pub use feature::LOWEST;
-pub use finding::{Finding, Severity};
-pub use probe::Knowledge;
+pub use probe::{Knowledge, try_native_xdp};
 pub use release::Release;

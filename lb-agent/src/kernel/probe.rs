@@ -4,21 +4,30 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
 use super::feature::Question;
-use super::finding::{Finding, Surroundings, findings, summary};
+use super::finding::{Surroundings, findings, summary};
+use crate::finding::Finding;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_LINK_CREATE: libc::c_long = 28;
 // include/uapi/linux/bpf.h
 const XDP: u32 = 6;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 const INET4_GETPEERNAME: u32 = 29;
+const BPF_XDP: u32 = 37;
+// include/uapi/linux/if_link.h
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// XDP_PASS.
+const PASS: u32 = 2;
+
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// What is known of this kernel.
 #[derive(Clone, Debug)]
@@ -35,6 +44,11 @@ impl Knowledge {
         let jit = read("/proc/sys/net/core/bpf_jit_enable");
         let surroundings = Surroundings {
             cgroup2: mount_of(&mounts, "cgroup2"),
+            // Beside the old hierarchies, where those are.
+            cgroup2_place: match Path::new(UNIFIED).is_dir() {
+                true => UNIFIED,
+                false => "/sys/fs/cgroup",
+            },
             bpf: mount_of(&mounts, "bpf").or_else(|| {
                 let place = Path::new("/sys/fs/bpf");
                 place.is_dir().then(|| format!("the agent mounts one at {}", place.display()))
@@ -93,8 +107,19 @@ struct LoadAttributes {
 
 /// Whether the kernel takes a program that only returns 1; nothing where it takes none from us.
 fn loads(kind: u32, attach_type: u32, flags: u32) -> Option<bool> {
-    // r0 = 1; exit
-    let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+    match load(kind, attach_type, flags, 1) {
+        Ok(_) => Some(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINVAL | libc::E2BIG) => Some(false),
+            _ => None,
+        },
+    }
+}
+
+/// Loads a program that only returns a number.
+fn load(kind: u32, attach_type: u32, flags: u32, returns: u32) -> io::Result<OwnedFd> {
+    // r0 = returns; exit
+    let instructions: [u64; 2] = [u64::from(returns) << 32 | 0xb7, 0x95];
     let attributes = LoadAttributes {
         kind,
         instruction_count: instructions.len() as u32,
@@ -119,17 +144,51 @@ fn loads(kind: u32, attach_type: u32, flags: u32) -> Option<bool> {
             size_of::<LoadAttributes>(),
         )
     };
+    descriptor(result)
+}
+
+/// What the system call made.
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(result) {
-        Ok(fd) if fd >= 0 => {
-            // SAFETY: a new descriptor that nobody else owns.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            Some(true)
-        }
-        _ => match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EINVAL | libc::E2BIG) => Some(false),
-            _ => None,
-        },
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The member of `union bpf_attr` for BPF_LINK_CREATE, as far as it is used.
+#[repr(C)]
+struct LinkAttributes {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program that passes everything to an interface natively, and lets it go at once. With some drivers
+/// the link goes down for a moment.
+///
+/// # Errors
+/// Why the kernel or the driver refuses.
+pub fn try_native_xdp(ifindex: u32) -> io::Result<()> {
+    let program = load(XDP, 0, XDP_HAS_FRAGS, PASS)?;
+    let attributes = LinkAttributes {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type: BPF_XDP,
+        flags: XDP_FLAGS_DRV_MODE,
+    };
+    // SAFETY: the attributes are the command's member of `union bpf_attr`, of which the kernel takes
+    // the rest as zero, and outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            std::ptr::from_ref(&attributes),
+            size_of::<LinkAttributes>(),
+        )
+    };
+    descriptor(result).map(drop)
 }
 
 fn read(path: &str) -> Option<String> {
@@ -148,6 +207,19 @@ fn mount_of(mounts: &str, kind: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn native_xdp_is_tried_and_a_refusal_has_its_errno() {
+        use crate::netlink::Netlink;
+        use crate::netlink::testbed::{isolated, veth};
+        isolated(|| async {
+            let (left, _) = veth(&Netlink::connect().unwrap()).await;
+            // Twice: nothing stays attached.
+            assert!(try_native_xdp(left.index).is_ok() && try_native_xdp(left.index).is_ok());
+            let refused = try_native_xdp(1).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP), "lo: {refused}");
+        });
+    }
 
     #[test]
     fn mounts_are_found_by_their_kind() {

@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod established;
 mod event;
+mod hooked;
 mod monitor;
 mod network;
 mod pace;
@@ -25,6 +26,7 @@ pub use connection::Netlink;
 pub use error::NetlinkError;
 pub use established::{Established, established};
 pub use event::Change;
+pub use hooked::{Hooked, HookedAt};
 pub use monitor::{Monitor, MonitorOptions};
 pub use network::{
     Hop, InterfaceAddress, Link, Mac, Neighbour, NeighbourState, Network, NextHop, Route,

@@ -199,6 +199,13 @@ impl Network {
         self.neighbours.get(&(ifindex, address))
     }
 
+    /// The interfaces that default routes of a family leave by, the preferred one first.
+    pub fn default_ways(&self, v4: bool) -> Vec<u32> {
+        let any = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let routes = self.routes.get(&(any, 0)).into_iter().flatten();
+        routes.flat_map(|route| route.hops.iter().map(|hop| hop.ifindex)).collect()
+    }
+
     /// Where frames for `destination` go: the longest prefix, then the lowest metric, then the
     /// first way that is up. Policy rules and tables other than main are not looked at.
     pub fn resolve(&self, destination: IpAddr) -> Result<NextHop, Unreachable> {

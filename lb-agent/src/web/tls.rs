@@ -1,12 +1,16 @@
 //! TLS towards a server, which must prove who it is.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WantsClientCert;
+use rustls::client::{
+    WantsClientCert, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+};
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -99,6 +103,47 @@ pub(crate) async fn connect(
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| TlsError::Name { host: host.to_owned() })?;
     TlsConnector::from(settings).connect(name, stream).await.map_err(TlsError::Handshake)
+}
+
+/// What a server shows, whatever it is: its certificate first. `host` is asked for (SNI).
+///
+/// # Errors
+/// Where it does not want to talk.
+pub(crate) async fn shown(
+    stream: TcpStream,
+    host: &str,
+    certificate: Option<&ClientCertificate>,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let stream = connect(stream, host, settings(&Trust::Anything, certificate)?).await?;
+    let (_, connection) = stream.get_ref();
+    Ok(connection.peer_certificates().unwrap_or_default().to_vec())
+}
+
+/// Whether a certificate is for an address.
+pub(crate) fn is_for(certificate: &CertificateDer<'_>, address: IpAddr) -> bool {
+    let name = ServerName::IpAddress(address.into());
+    ParsedCertificate::try_from(certificate)
+        .is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
+}
+
+/// Whether an authority still vouches for it then; none where it is no authority that is trusted. Reads files.
+pub(crate) fn is_valid_at(
+    chain: &[CertificateDer<'_>],
+    trust: &Trust,
+    at: UnixTime,
+) -> Option<bool> {
+    let file = match trust {
+        Trust::System => None,
+        Trust::Authorities(path) => Some(path.as_path()),
+        Trust::Pinned(_) | Trust::Anything => return None,
+    };
+    let roots = authorities(file).ok()?;
+    let (own, others) = chain.split_first()?;
+    let parsed = ParsedCertificate::try_from(own).ok()?;
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    let verified =
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, others, at, algorithms.all);
+    Some(verified.is_ok())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -9,6 +9,7 @@ mod datagrams;
 mod dead_backend;
 pub mod demo;
 mod direct;
+mod doctor;
 mod drain;
 mod duet;
 mod election;
@@ -96,6 +97,7 @@ pub const PATIENT: &[&str] = &[
     "import",
     "vrrp-trouble",
     "vrrp-three",
+    "doctor",
 ];
 
 pub struct Scenario {
@@ -361,6 +363,11 @@ pub static ALL: &[Scenario] = &[
         name: "import",
         about: "agents start with what lbctl import makes of today's keepalived and nginx, and serve the same",
         run: import::run,
+    },
+    Scenario {
+        name: "doctor",
+        about: "lbctl doctor finds each fault that is made, its remedy makes it go, and a sound node gives no finding",
+        run: doctor::run,
     },
     Scenario {
         name: "notify",

@@ -9,6 +9,8 @@ const LAYERS: [Layer; 12] = [
         places: &[
             "lb-agent/src/config/",
             "lb-agent/src/table/",
+            "lb-agent/src/doctor/judge/",
+            "lb-agent/src/finding.rs",
             "lb-agent/src/notify/notice.rs",
             "lb-agent/src/notify/pace.rs",
             "lb-agent/src/notify/queue.rs",

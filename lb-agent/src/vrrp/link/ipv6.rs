@@ -120,6 +120,17 @@ impl Wire {
     }
 }
 
+/// What is in an IPv6 packet without extension headers. Takes any bytes.
+pub(super) fn read(bytes: &[u8]) -> Option<Received> {
+    let (header, behind) = bytes.split_first_chunk::<40>()?;
+    let address = |at: usize| Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?));
+    let envelope =
+        Envelope { source: address(8)?.into(), destination: address(24)?.into(), ttl: header[7] };
+    // What follows is the frame's padding.
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    Some(Received { envelope, payload: behind.get(..length)?.to_vec() })
+}
+
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

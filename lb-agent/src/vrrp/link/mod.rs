@@ -14,6 +14,7 @@ mod place;
 mod tests;
 
 pub use error::LinkError;
+pub(crate) use origin::tap;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -52,6 +53,15 @@ pub struct Received {
     pub envelope: Envelope,
     /// What is behind the IP header. Cut off behind a length that no advertisement has.
     pub payload: Vec<u8>,
+}
+
+/// What is in a packet of IP, from its header on, as [`tap`] brings it. Takes any bytes.
+pub(crate) fn read_packet(bytes: &[u8]) -> Option<Received> {
+    match bytes.first()? >> 4 {
+        4 => ipv4::read(bytes),
+        6 => ipv6::read(bytes),
+        _ => None,
+    }
 }
 
 /// Sends and hears VRRP on one interface, in one family. It does not hear what it sends.

@@ -24,18 +24,35 @@ const HEADER_BYTES: usize = 40;
 /// Where a filter reads the protocol of a frame (`SKF_AD_OFF + SKF_AD_PROTOCOL`, linux/filter.h).
 const FRAME_PROTOCOL: u32 = (-0x1000_i32).cast_unsigned();
 
-/// VRRP's frames, as far as their headers. It begins at the header of IP (packet(7), `SOCK_DGRAM`).
-const VRRP_HEADERS: [SockFilter; 9] = [
-    SockFilter::new(LOAD_HALF, 0, 0, FRAME_PROTOCOL),
-    SockFilter::new(JUMP_EQUAL, 0, 2, libc::ETH_P_IP.cast_unsigned()),
-    SockFilter::new(LOAD_BYTE, 0, 0, 9),
-    SockFilter::new(JUMP_EQUAL, 3, 4, PROTOCOL as u32),
-    SockFilter::new(JUMP_EQUAL, 0, 3, libc::ETH_P_IPV6.cast_unsigned()),
-    SockFilter::new(LOAD_BYTE, 0, 0, 6),
-    SockFilter::new(JUMP_EQUAL, 0, 1, PROTOCOL as u32),
-    SockFilter::new(RETURN, 0, 0, HEADER_BYTES as u32),
-    SockFilter::new(RETURN, 0, 0, 0),
-];
+/// VRRP's frames, and so many bytes of each. It begins at the header of IP (packet(7), `SOCK_DGRAM`).
+const fn vrrp(bytes: u32) -> [SockFilter; 9] {
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, FRAME_PROTOCOL),
+        SockFilter::new(JUMP_EQUAL, 0, 2, libc::ETH_P_IP.cast_unsigned()),
+        SockFilter::new(LOAD_BYTE, 0, 0, 9),
+        SockFilter::new(JUMP_EQUAL, 3, 4, PROTOCOL as u32),
+        SockFilter::new(JUMP_EQUAL, 0, 3, libc::ETH_P_IPV6.cast_unsigned()),
+        SockFilter::new(LOAD_BYTE, 0, 0, 6),
+        SockFilter::new(JUMP_EQUAL, 0, 1, PROTOCOL as u32),
+        SockFilter::new(RETURN, 0, 0, bytes),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+/// A socket that sees VRRP as it comes by the wire, before any firewall, and not what this node sends; of each
+/// packet so many bytes from the header of IP on. The link's multicast is for others to join.
+///
+/// # Errors
+///
+/// Where the system lets the process have no packet socket.
+pub(crate) fn tap(ifindex: u32, bytes: u32) -> io::Result<Socket> {
+    // Protocol 0: nothing comes before the filter is there.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+    socket.attach_filter(&vrrp(bytes))?;
+    ignore_outgoing(&socket)?;
+    bind(&socket, ifindex)?;
+    Ok(socket)
+}
 
 /// The senders of VRRP on an interface, and where their frames came from last.
 #[derive(Debug)]
@@ -47,11 +64,7 @@ pub(super) struct Origins {
 impl Origins {
     /// Fails where the system lets the process have no packet socket: then no MAC is known.
     pub(super) fn open(ifindex: u32) -> io::Result<Self> {
-        // Protocol 0: nothing comes before the filter is there.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
-        socket.attach_filter(&VRRP_HEADERS)?;
-        ignore_outgoing(&socket)?;
-        bind(&socket, ifindex)?;
+        let socket = tap(ifindex, HEADER_BYTES as u32)?;
         Ok(Self { socket, seen: HashMap::new() })
     }
 

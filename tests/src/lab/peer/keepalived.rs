@@ -59,6 +59,16 @@ impl Keepalived {
         self.process.log()
     }
 
+    /// Waits until it is Master, as it says.
+    ///
+    /// # Errors
+    /// Where it is not in time.
+    pub fn await_master(&self) -> Result<()> {
+        await_some("keepalived is Master", LIMIT, || {
+            Ok(self.log().contains("Entering MASTER STATE").then_some(()))
+        })
+    }
+
     /// # Errors
     /// Where it has ended; its log is quoted.
     pub fn require_running(&mut self) -> Result<()> {

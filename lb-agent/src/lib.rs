@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod events;
 pub mod health;
 mod hysteresis;
 pub mod import;

@@ -5,6 +5,8 @@
 mod answers;
 #[path = "lbctl/check.rs"]
 mod check;
+#[path = "lbctl/events.rs"]
+mod events;
 #[path = "lbctl/import.rs"]
 mod import;
 #[path = "lbctl/rebalance.rs"]
@@ -151,6 +153,7 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             "changes": ["service api comes, with 2 backends"]
         })),
         question if question.ends_with("/rebalance") => rebalance::answer(question, &query, &asked),
+        "GET /v1/events" => events::answer(&query),
         "POST /v1/upgrade" => (StatusCode::OK, upgrade::answer(&noted)).into_response(),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::absences::Absences;
 use super::attachments::Attachments;
 use super::census::Counts;
+use super::chronicle::{Alarms, tell_events};
 use super::doors::Doors;
 use super::election::Election;
 use super::error::AgentError;
@@ -40,6 +41,7 @@ use crate::control::server::{Command, Refusal};
 use crate::dataplane::{
     Bell, DataPlane, DataPlaneError, FirstPort, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
 };
+use crate::events::journal;
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
@@ -120,6 +122,7 @@ pub(super) struct Agent {
     /// They are to be counted anew.
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
+    pub(super) alarms: Alarms,
     pub(super) absences: Absences,
     pub(super) replicas: Replicas,
     pub(super) teller: Teller,
@@ -258,6 +261,7 @@ impl Agent {
                 }
                 _ = tick.tick() => {
                     self.recount = true;
+                    self.hear_alarms();
                     self.absences.ask();
                     self.rebalancer.look_around();
                     self.look(Occasion::Tick);
@@ -306,8 +310,12 @@ impl Agent {
         let before = self.health.get(&target).map_or(health::State::Unknown, |known| known.state);
         match state {
             state if state == before => {}
-            health::State::Down => warn!(backend = %target.address, reason, "backend is down"),
-            _ => info!(backend = %target.address, reason, "backend is healthy"),
+            health::State::Down => {
+                warn!(event = "backend-down", backend = %target.address, reason, "backend is down");
+            }
+            _ => {
+                info!(event = "backend-healthy", backend = %target.address, reason, "backend is healthy");
+            }
         }
         self.note_silence(target.address, silence);
         self.health.insert(target, Health { state, reason, unchecked, silence });
@@ -436,7 +444,7 @@ impl Agent {
             .filter(|&index| self.network.link(index).is_none())
             .collect();
         for index in gone {
-            warn!(index, "an attached interface is gone");
+            warn!(event = "interface-gone", index, "an attached interface is gone");
             if let Err(error) = self.dataplane.forget(index) {
                 warn!(%error, "forgetting an interface");
             }
@@ -460,7 +468,8 @@ impl Agent {
         let ladder = Ladder::of(self.config.data_path.modes.as_deref(), link.veth);
         let attached = self.dataplane.attach(index, name, ladder)?.clone();
         if !known {
-            info!(interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
+            let (mode, reason) = (attached.mode, &attached.reason);
+            info!(event = "attached", interface = name, ?mode, reason, "attached");
         }
         self.attached_since.entry(index).or_insert_with(SystemTime::now);
         Ok(self.interface(&attached))
@@ -490,7 +499,7 @@ impl Agent {
                 self.failures.remove("maps");
             }
             Err(error) => {
-                warn!(%error, "the maps could not be brought up to date");
+                warn!(event = "maps-failed", %error, "the maps could not be brought up to date");
                 self.plans_failed += 1;
                 self.failures.insert("maps".to_owned(), error.to_string());
             }
@@ -608,6 +617,7 @@ impl Agent {
                 self.rebalance_asked(service, asked, reply);
             }
             Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
+            Command::Events(request, lines) => tell_events(&journal(), request, lines),
             Command::Metrics(reply) => {
                 if let Ok(text) = self.metrics() {
                     drop(reply.send(text));
@@ -669,7 +679,7 @@ impl Agent {
     fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {
         self.dataplane.detach(name).map_err(|e| refusal(&e.into()))?;
         self.attachments.detach(name).map_err(|e| unkept(&e))?;
-        info!(interface = name, "detached");
+        info!(event = "detached", interface = name, "detached");
         self.replan();
         Ok(())
     }

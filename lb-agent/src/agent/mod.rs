@@ -6,6 +6,7 @@
 mod absences;
 mod attachments;
 mod census;
+mod chronicle;
 mod core;
 mod doors;
 mod election;
@@ -48,6 +49,7 @@ pub use process::{Edition, process};
 
 use self::absences::Absences;
 use self::attachments::Attachments;
+use self::chronicle::Alarms;
 use self::core::{Agent, End, Events};
 use self::doors::Doors;
 use self::election::{Attractor, Elected, Election};
@@ -66,6 +68,7 @@ use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Loaded, Pins, monotonic_ns};
+use crate::events::journal;
 use crate::health::path::Prober;
 use crate::health::{self, Checker, Looks};
 use crate::kernel::{Knowledge, Severity};
@@ -205,7 +208,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
         hangups,
         upgrades,
     };
-    info!(node = agent.node, version = agent.edition.version, "serving");
+    info!(event = "agent-serves", node = agent.node, version = agent.edition.version, "serving");
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
         let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
@@ -221,6 +224,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
                     // Whoever waits for an answer hears that there is none.
                     events.commands.close();
                     while events.commands.try_recv().is_ok() {}
+                    journal().end();
                     open.finish().await;
                     // As if this agent had been killed: nothing of what it holds is its own any more.
                     std::mem::forget((agent, holders));
@@ -230,7 +234,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
             }
         }
     };
-    info!(reason, "stopping");
+    info!(event = "agent-stops", reason, "stopping");
     drop(watcher);
     let socket = agent.config.control.socket.clone();
     agent.close(holders, events.vrrp).await;
@@ -364,6 +368,7 @@ async fn assemble(
         said,
         connections_left: HashMap::new(),
         recount: false,
+        alarms: Alarms::default(),
         absences: Absences::default(),
         replicas,
         teller,

@@ -11,6 +11,7 @@ mod check;
 mod completions;
 mod detach;
 mod doctor;
+mod events;
 mod failure;
 mod figures;
 mod import;
@@ -119,6 +120,7 @@ async fn obey(
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
         Verb::Rebalance(arguments) => rebalance::run(arguments, &client, screen).await?,
+        Verb::Events(arguments) => events::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,

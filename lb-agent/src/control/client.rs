@@ -2,6 +2,7 @@
 //!
 //! Errors are the sentences that a person at `lbctl` reads: what, where, what to do.
 
+mod lines;
 mod upgrade;
 
 use std::io::ErrorKind;
@@ -22,6 +23,8 @@ use super::api::{
     AdminChange, ApiError, Backend, Hold, Interface, Node, Rebalance, RebalanceRequest, Reload,
     Role, RoleChange, Service, Status, Track, VirtualRouter,
 };
+
+pub use lines::Lines;
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
 /// slow machine.

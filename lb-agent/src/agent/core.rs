@@ -617,6 +617,10 @@ impl Agent {
                 self.rebalance_asked(service, asked, reply);
             }
             Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
+            Command::Flows(request, lines, reply) => {
+                drop(reply.send(self.list_flows(request, lines)));
+            }
+            Command::Explain(request, reply) => drop(reply.send(self.explain(&request))),
             Command::Events(request, lines) => tell_events(&journal(), request, lines),
             Command::Metrics(reply) => {
                 if let Ok(text) = self.metrics() {

@@ -12,8 +12,10 @@ mod completions;
 mod detach;
 mod doctor;
 mod events;
+mod explain;
 mod failure;
 mod figures;
+mod flows;
 mod import;
 mod nodes;
 mod rebalance;
@@ -120,6 +122,8 @@ async fn obey(
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
         Verb::Rebalance(arguments) => rebalance::run(arguments, &client, screen).await?,
+        Verb::Flows(arguments) => flows::run(arguments, &client, screen).await?,
+        Verb::Explain(arguments) => return explain::run(arguments, &client, screen).await,
         Verb::Events(arguments) => events::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,

@@ -52,6 +52,9 @@ pub enum Command {
     VrrpHold(Option<u8>, bool, oneshot::Sender<Result<(), Refusal>>),
     /// Lines are told until there are no more, or nobody takes them.
     Events(api::EventsRequest, mpsc::Sender<api::EventLine>),
+    /// Each is told when it is found, once it has begun.
+    Flows(api::FlowsRequest, mpsc::Sender<api::FlowLine>, oneshot::Sender<Result<(), Refusal>>),
+    Explain(api::ExplainRequest, oneshot::Sender<Result<api::Explanation, Refusal>>),
     Metrics(oneshot::Sender<String>),
     /// What happens is told on the way, once it has begun.
     Upgrade(
@@ -166,6 +169,8 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/role", put(role))
         .route("/v1/notify", get(notify))
         .route("/v1/events", get(events))
+        .route("/v1/flows", get(flows))
+        .route("/v1/explain", post(explain))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/tracks", get(tracks))
         .route("/v1/vrrp/resign", post(vrrp_resign))
@@ -395,6 +400,24 @@ async fn events(
     })
 }
 
+async fn flows(
+    State(agent): Agent,
+    query: Result<Query<api::FlowsRequest>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let Query(request) = query.map_err(|why| Misread(why.status(), why.body_text()))?;
+    let (lines, told) = mpsc::channel(LINES);
+    let begun = change(&agent, |reply| Command::Flows(request, lines, reply)).await;
+    Ok(if begun.status().is_success() { in_lines(told) } else { begun })
+}
+
+async fn explain(
+    State(agent): Agent,
+    wanted: Result<Json<api::ExplainRequest>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let wanted = body(wanted)?;
+    Ok(change(&agent, |reply| Command::Explain(wanted, reply)).await)
+}
+
 async fn nodes(State(agent): Agent) -> Response {
     answer(&agent, Command::Nodes).await
 }
@@ -518,9 +541,11 @@ mod tests {
             ("POST /v1/services/api/rebalance?per_minute=0", "", "", "400", "between 1 and 6000"),
             ("POST /v1/services/api/rebalance?fast=1", "", "", "400", "unknown field"),
             ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
+            ("GET /v1/flows?client=everybody", "", "", "400", "invalid IP address"),
             ("GET /v1/events?since=yesterday", "", "", "400", "invalid digit"),
             ("PUT /v1/backends/admin", JSON, "{\"backend\":\"x\"}", "422", "missing field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
+            ("POST /v1/explain", JSON, "{\"client\":\"192.0.2.7\"}", "422", "missing field"),
             ("POST /v1/upgrade", JSON, "{\"mode\":\"now\"}", "422", "unknown variant"),
             ("POST /v1/upgrade", JSON, "{\"path\":\"/bin/sh\"}", "403", "takes root"),
         ] {

@@ -23,7 +23,7 @@ mod virtual_link;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;
-pub use established::{Established, established};
+pub use established::{Established, established, for_each_established};
 pub use event::Change;
 pub use monitor::{Monitor, MonitorOptions};
 pub use network::{

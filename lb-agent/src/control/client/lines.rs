@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::{ANSWER_BYTES_MAX, Client, ClientError, refusal, request};
-use crate::control::api::{EventLine, EventsRequest};
+use crate::control::api::{EventLine, EventsRequest, FlowLine, FlowsRequest};
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -80,6 +80,23 @@ impl Client {
             path.push_str(&format!("&run={}", super::escaped(run)));
         }
         self.lines(Method::GET, &path, Bytes::new()).await
+    }
+
+    /// Connections that the node knows.
+    ///
+    /// # Errors
+    /// Where the agent cannot be asked.
+    pub async fn flows(&self, request: &FlowsRequest) -> Result<Lines<FlowLine>, ClientError> {
+        let FlowsRequest { service, client, client_port, backend, limit } = request;
+        let parts = [
+            service.as_ref().map(|service| format!("service={}", super::escaped(service))),
+            client.map(|client| format!("client={client}")),
+            client_port.map(|port| format!("client_port={port}")),
+            backend.map(|backend| format!("backend={}", super::escaped(&backend.to_string()))),
+            limit.map(|limit| format!("limit={limit}")),
+        ];
+        let query: Vec<String> = parts.into_iter().flatten().collect();
+        self.lines(Method::GET, &format!("/v1/flows?{}", query.join("&")), Bytes::new()).await
     }
 
     pub(super) async fn lines<T>(

@@ -1,15 +1,18 @@
-//! Events for whoever asks for them, and verdicts on packets that are events.
+//! For whoever observes this node: events, and verdicts on packets that are events; flows, explanations and metrics.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_common::counter::Verdict;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::core::Agent;
 use crate::control::api;
-use crate::events::{Begin, Journal, Reader};
+use crate::control::server::Command;
+use crate::events::{Begin, Journal, Reader, journal};
+use crate::health::State;
 
 /// Verdicts that a person should know of when they fall, since connections fail by them.
 const ALARMING: [(Verdict, &str); 4] = [
@@ -53,6 +56,24 @@ impl Alarm {
 }
 
 impl Agent {
+    /// Answers those who only look.
+    pub(super) fn observed(&self, command: Command) {
+        match command {
+            Command::Events(request, lines) => tell_events(&journal(), request, lines),
+            Command::Explain(request, reply) => drop(reply.send(self.explain(&request))),
+            Command::Flows(request, lines, reply) => {
+                drop(reply.send(self.list_flows(request, lines)));
+            }
+            Command::Metrics(reply) => {
+                if let Ok(text) = self.metrics() {
+                    drop(reply.send(text));
+                }
+            }
+            // All others change something, or are answered by the loop.
+            _ => {}
+        }
+    }
+
     /// Looks whether such verdicts fell.
     pub(super) fn hear_alarms(&mut self) {
         // What cannot be read now is read the next time.
@@ -67,8 +88,17 @@ impl Agent {
     }
 }
 
+/// Says that checks have found a backend in another state than before.
+pub(super) fn tell_health(backend: SocketAddr, before: State, state: State, reason: &str) {
+    match state {
+        state if state == before => {}
+        State::Down => warn!(event = "backend-down", %backend, reason, "backend is down"),
+        _ => info!(event = "backend-healthy", %backend, reason, "backend is healthy"),
+    }
+}
+
 /// Tells events, beside the loop, until there are no more or nobody takes them.
-pub(super) fn tell_events(
+fn tell_events(
     journal: &Arc<Journal>,
     request: api::EventsRequest,
     lines: mpsc::Sender<api::EventLine>,
@@ -90,7 +120,7 @@ async fn tell(
                 return;
             }
         }
-        next = reader.next();
+        next = reader.read_on();
         if !next.is_empty() {
             continue;
         }

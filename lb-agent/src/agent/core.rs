@@ -16,7 +16,6 @@ use tracing::{info, warn};
 use super::absences::Absences;
 use super::attachments::Attachments;
 use super::census::Counts;
-use super::chronicle::{Alarms, tell_events};
 use super::doors::Doors;
 use super::election::Election;
 use super::error::AgentError;
@@ -33,7 +32,7 @@ use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
 use super::telling::Teller;
 use super::tracking::Occasion;
-use super::{notices, upgrade};
+use super::{chronicle, notices, upgrade};
 use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
@@ -41,7 +40,6 @@ use crate::control::server::{Command, Refusal};
 use crate::dataplane::{
     Bell, DataPlane, DataPlaneError, FirstPort, Ladder, NatTimeouts, Sweep, SweepStop, Sweeper,
 };
-use crate::events::journal;
 use crate::health::{self, Checker, Schedule, Target};
 use crate::kernel;
 use crate::netlink::{Link, Mac, Monitor, Netlink, Network, NextHop, ProbePace};
@@ -122,7 +120,7 @@ pub(super) struct Agent {
     /// They are to be counted anew.
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
-    pub(super) alarms: Alarms,
+    pub(super) alarms: chronicle::Alarms,
     pub(super) absences: Absences,
     pub(super) replicas: Replicas,
     pub(super) teller: Teller,
@@ -308,15 +306,7 @@ impl Agent {
     fn note_health(&mut self, event: health::Event) {
         let health::Event { target, state, reason, unchecked, silence } = event;
         let before = self.health.get(&target).map_or(health::State::Unknown, |known| known.state);
-        match state {
-            state if state == before => {}
-            health::State::Down => {
-                warn!(event = "backend-down", backend = %target.address, reason, "backend is down");
-            }
-            _ => {
-                info!(event = "backend-healthy", backend = %target.address, reason, "backend is healthy");
-            }
-        }
+        chronicle::tell_health(target.address, before, state, &reason);
         self.note_silence(target.address, silence);
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
@@ -468,8 +458,7 @@ impl Agent {
         let ladder = Ladder::of(self.config.data_path.modes.as_deref(), link.veth);
         let attached = self.dataplane.attach(index, name, ladder)?.clone();
         if !known {
-            let (mode, reason) = (attached.mode, &attached.reason);
-            info!(event = "attached", interface = name, ?mode, reason, "attached");
+            info!(event = "attached", interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
         }
         self.attached_since.entry(index).or_insert_with(SystemTime::now);
         Ok(self.interface(&attached))
@@ -617,16 +606,10 @@ impl Agent {
                 self.rebalance_asked(service, asked, reply);
             }
             Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
-            Command::Flows(request, lines, reply) => {
-                drop(reply.send(self.list_flows(request, lines)));
-            }
-            Command::Explain(request, reply) => drop(reply.send(self.explain(&request))),
-            Command::Events(request, lines) => tell_events(&journal(), request, lines),
-            Command::Metrics(reply) => {
-                if let Ok(text) = self.metrics() {
-                    drop(reply.send(text));
-                }
-            }
+            command @ (Command::Events(..)
+            | Command::Explain(..)
+            | Command::Flows(..)
+            | Command::Metrics(_)) => self.observed(command),
             Command::Attach(name, reply) => drop(reply.send(self.attach_asked(&name).await)),
             Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
             Command::SetRole(role, reply) => self.role_asked(role, reply),

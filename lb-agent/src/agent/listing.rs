@@ -126,7 +126,7 @@ impl Lister {
             return false;
         }
         self.listed += 1;
-        self.lines.blocking_send(FlowLine::Flow(flow)).is_ok() && !self.is_full()
+        self.lines.blocking_send(FlowLine::Flow(Box::new(flow))).is_ok() && !self.is_full()
     }
 
     /// Of this node's servers.

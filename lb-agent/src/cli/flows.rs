@@ -90,7 +90,7 @@ async fn each(
     let mut lines = client.flows(request).await?;
     while let Some(line) = lines.next().await? {
         match line {
-            FlowLine::Flow(flow) => told(flow)?,
+            FlowLine::Flow(flow) => told(*flow)?,
             FlowLine::End(end) => return Ok(end),
             FlowLine::Failed(why) => return Err(Failure::Flows(why)),
         }

@@ -153,7 +153,7 @@ const AT_A_TIME: usize = 64;
 
 impl Reader {
     /// The next lines, as far as there are any; a hole in the numbers is a line, too.
-    pub fn next(&mut self) -> Vec<EventLine> {
+    pub fn read_on(&mut self) -> Vec<EventLine> {
         let ring = self.journal.ring();
         let at = ring.events.partition_point(|event| event.sequence <= self.after);
         let oldest = at == 0;
@@ -217,7 +217,7 @@ mod tests {
     fn numbers(reader: &mut Reader) -> Vec<i64> {
         let mut numbers = Vec::new();
         loop {
-            let lines = reader.next();
+            let lines = reader.read_on();
             if lines.is_empty() {
                 return numbers;
             }
@@ -245,7 +245,7 @@ mod tests {
         let (_, mut reader) = journal.read(&Begin { since: Some(2), run: None });
         assert_eq!(numbers(&mut reader), [3]);
         (0..KEPT + 7).for_each(|_| journal.keep(event("")));
-        let EventLine::Gap(gap) = &reader.next()[0] else { panic!("no gap") };
+        let EventLine::Gap(gap) = &reader.read_on()[0] else { panic!("no gap") };
         assert_eq!(gap.missed, Some(7));
     }
 

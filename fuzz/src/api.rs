@@ -137,6 +137,11 @@ async fn agent(mut inbox: mpsc::Receiver<Command>, refuses: bool) {
             Command::Notify(reply) => drop(reply.send(Vec::new())),
             Command::Vrrp(reply) => drop(reply.send(Vec::new())),
             Command::Tracks(reply) => drop(reply.send(Vec::new())),
+            Command::Flows(_, _, reply) => drop(reply.send(done())),
+            // Its answer is long, too.
+            Command::Explain(_, reply) => drop(reply.send(Err(refusal()))),
+            // They come line by line, and here are none.
+            Command::Events(_, lines) => drop(lines),
             Command::Metrics(reply) => drop(reply.send("# EOF\n".to_owned())),
             // What it would say is the agent's own, and long.
             Command::Status(reply) => drop(reply),

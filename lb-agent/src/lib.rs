@@ -1,6 +1,6 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
-//! Pure modules (`config`, `import`, `table`, `plan`, `standing`, `rebalance`, `hysteresis`, the machines in `health`
+//! Pure modules (`config`, `explain`, `import`, `table`, `plan`, `standing`, `rebalance`, `hysteresis`, the machines in `health`
 //! and `role`) know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone
 //! composes.
 
@@ -12,6 +12,8 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod doctor;
+pub mod events;
+pub mod explain;
 pub mod finding;
 pub mod health;
 mod hysteresis;

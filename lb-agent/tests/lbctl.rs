@@ -5,6 +5,10 @@
 mod answers;
 #[path = "lbctl/check.rs"]
 mod check;
+#[path = "lbctl/events.rs"]
+mod events;
+#[path = "lbctl/explain.rs"]
+mod explain;
 #[path = "lbctl/import.rs"]
 mod import;
 #[path = "lbctl/rebalance.rs"]
@@ -151,6 +155,9 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             "changes": ["service api comes, with 2 backends"]
         })),
         question if question.ends_with("/rebalance") => rebalance::answer(question, &query, &asked),
+        "GET /v1/flows" => explain::flows(&query),
+        "POST /v1/explain" => ok(explain::explanation(&noted)),
+        "GET /v1/events" => events::answer(&query),
         "POST /v1/upgrade" => (StatusCode::OK, upgrade::answer(&noted)).into_response(),
         "PUT /v1/backends/admin" if noted.contains("master9") => {
             let sentence = "no backend is `master9`";

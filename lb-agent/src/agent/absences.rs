@@ -201,9 +201,9 @@ impl Agent {
             }
             news = true;
             if there {
-                info!(%backend, "no check comes back, but there are signs of life: its connections stay");
+                info!(event = "backend-silent", %backend, "no check comes back, but there are signs of life: its connections stay");
             } else {
-                warn!(%backend, "no check comes back, and there is no sign of life");
+                warn!(event = "backend-gone", %backend, "no check comes back, and there is no sign of life");
             }
         }
         news

@@ -32,7 +32,7 @@ use super::seats::{Seats, Tasks};
 use super::standings::ServiceStanding;
 use super::telling::Teller;
 use super::tracking::Occasion;
-use super::{notices, upgrade};
+use super::{chronicle, notices, upgrade};
 use crate::announce::Interface;
 use crate::config::{Config, Service};
 use crate::control::api;
@@ -120,6 +120,7 @@ pub(super) struct Agent {
     /// They are to be counted anew.
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
+    pub(super) alarms: chronicle::Alarms,
     pub(super) absences: Absences,
     pub(super) replicas: Replicas,
     pub(super) teller: Teller,
@@ -258,6 +259,7 @@ impl Agent {
                 }
                 _ = tick.tick() => {
                     self.recount = true;
+                    self.hear_alarms();
                     self.absences.ask();
                     self.rebalancer.look_around();
                     self.look(Occasion::Tick);
@@ -304,11 +306,7 @@ impl Agent {
     fn note_health(&mut self, event: health::Event) {
         let health::Event { target, state, reason, unchecked, silence } = event;
         let before = self.health.get(&target).map_or(health::State::Unknown, |known| known.state);
-        match state {
-            state if state == before => {}
-            health::State::Down => warn!(backend = %target.address, reason, "backend is down"),
-            _ => info!(backend = %target.address, reason, "backend is healthy"),
-        }
+        chronicle::tell_health(target.address, before, state, &reason);
         self.note_silence(target.address, silence);
         self.health.insert(target, Health { state, reason, unchecked, silence });
     }
@@ -424,7 +422,7 @@ impl Agent {
             .filter(|&index| self.network.link(index).is_none())
             .collect();
         for index in gone {
-            warn!(index, "an attached interface is gone");
+            warn!(event = "interface-gone", index, "an attached interface is gone");
             if let Err(error) = self.dataplane.forget(index) {
                 warn!(%error, "forgetting an interface");
             }
@@ -448,7 +446,7 @@ impl Agent {
         let ladder = Ladder::of(self.config.data_path.modes.as_deref(), link.veth);
         let attached = self.dataplane.attach(index, name, ladder)?.clone();
         if !known {
-            info!(interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
+            info!(event = "attached", interface = name, mode = ?attached.mode, reason = attached.reason, "attached");
         }
         self.attached_since.entry(index).or_insert_with(SystemTime::now);
         Ok(self.interface(&attached))
@@ -478,7 +476,7 @@ impl Agent {
                 self.failures.remove("maps");
             }
             Err(error) => {
-                warn!(%error, "the maps could not be brought up to date");
+                warn!(event = "maps-failed", %error, "the maps could not be brought up to date");
                 self.plans_failed += 1;
                 self.failures.insert("maps".to_owned(), error.to_string());
             }
@@ -596,11 +594,10 @@ impl Agent {
                 self.rebalance_asked(service, asked, reply);
             }
             Command::Admin(change, reply) => drop(reply.send(self.admin_asked(&change))),
-            Command::Metrics(reply) => {
-                if let Ok(text) = self.metrics() {
-                    drop(reply.send(text));
-                }
-            }
+            command @ (Command::Events(..)
+            | Command::Explain(..)
+            | Command::Flows(..)
+            | Command::Metrics(_)) => self.observed(command),
             Command::Attach(name, reply) => drop(reply.send(self.attach_asked(&name).await)),
             Command::Detach(name, reply) => drop(reply.send(self.detach_asked(&name))),
             Command::SetRole(role, reply) => self.role_asked(role, reply),
@@ -657,7 +654,7 @@ impl Agent {
     fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {
         self.dataplane.detach(name).map_err(|e| refusal(&e.into()))?;
         self.attachments.detach(name).map_err(|e| unkept(&e))?;
-        info!(interface = name, "detached");
+        info!(event = "detached", interface = name, "detached");
         self.replan();
         Ok(())
     }

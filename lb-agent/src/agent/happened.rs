@@ -21,15 +21,15 @@ fn log(event: &Event) {
     let family = if event.address.is_ipv4() { "ipv4" } else { "ipv6" };
     match &event.happening {
         Happening::Transition { from, to, reason } => {
-            info!(%router, interface, family, %from, %to, reason, "vrrp: another state");
+            info!(event = "vrrp-state", %router, interface, family, %from, %to, reason, "vrrp: another state");
         }
         Happening::Trouble(trouble) => {
             let Trouble { kind, rival, mac, sentence, count, .. } = trouble;
             let mac = mac.map_or_else(|| "unknown".to_owned(), mac_text);
-            warn!(%router, interface, kind, %rival, mac, count, "vrrp: {sentence}");
+            warn!(event = "vrrp-trouble", %router, interface, kind, %rival, mac, count, "vrrp: {sentence}");
         }
         Happening::Obstacle(obstacle) => {
-            warn!(%router, interface, family, "vrrp: {obstacle}");
+            warn!(event = "vrrp-obstacle", %router, interface, family, "vrrp: {obstacle}");
         }
     }
 }

@@ -6,13 +6,16 @@
 mod absences;
 mod attachments;
 mod census;
+mod chronicle;
 mod core;
 mod doors;
 mod election;
 mod error;
+mod explaining;
 mod happened;
 mod kept;
 mod lease;
+mod listing;
 mod memory;
 mod notices;
 mod options;
@@ -48,6 +51,7 @@ pub use process::{Edition, process};
 
 use self::absences::Absences;
 use self::attachments::Attachments;
+use self::chronicle::Alarms;
 use self::core::{Agent, End, Events};
 use self::doors::Doors;
 use self::election::{Attractor, Elected, Election};
@@ -66,6 +70,7 @@ use crate::announce::Schedule;
 use crate::config::{Config, OnStop};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Loaded, Pins, monotonic_ns};
+use crate::events::journal;
 use crate::finding::Severity;
 use crate::health::path::Prober;
 use crate::health::{self, Checker, Looks};
@@ -206,7 +211,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
         hangups,
         upgrades,
     };
-    info!(node = agent.node, version = agent.edition.version, "serving");
+    info!(event = "agent-serves", node = agent.node, version = agent.edition.version, "serving");
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
         let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
@@ -222,6 +227,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
                     // Whoever waits for an answer hears that there is none.
                     events.commands.close();
                     while events.commands.try_recv().is_ok() {}
+                    journal().end();
                     open.finish().await;
                     // As if this agent had been killed: nothing of what it holds is its own any more.
                     std::mem::forget((agent, holders));
@@ -231,7 +237,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
             }
         }
     };
-    info!(reason, "stopping");
+    info!(event = "agent-stops", reason, "stopping");
     drop(watcher);
     let socket = agent.config.control.socket.clone();
     agent.close(holders, events.vrrp).await;
@@ -365,6 +371,7 @@ async fn assemble(
         said,
         connections_left: HashMap::new(),
         recount: false,
+        alarms: Alarms::default(),
         absences: Absences::default(),
         replicas,
         teller,

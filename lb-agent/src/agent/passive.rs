@@ -234,11 +234,11 @@ impl Agent {
         }
         for ((service, backend), reason) in &after {
             if !before.contains_key(&(service.clone(), *backend)) {
-                warn!(service, %backend, reason, "backend is out by its clients' connections");
+                warn!(event = "backend-out", service, %backend, reason, "backend is out by its clients' connections");
             }
         }
         for (service, backend) in before.keys().filter(|subject| !after.contains_key(*subject)) {
-            info!(service, %backend, "backend is tried again");
+            info!(event = "backend-back", service, %backend, "backend is tried again");
         }
         self.replan();
     }

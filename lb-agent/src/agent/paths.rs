@@ -91,9 +91,11 @@ impl Agent {
         match state {
             _ if state == known.0 => {}
             State::Down => {
-                warn!(%service, node, reason, "what is carried to a node is not served there")
+                warn!(event = "path-fails", %service, node, reason, "what is carried to a node is not served there")
             }
-            _ => info!(%service, node, reason, "what is carried to a node is served there"),
+            _ => {
+                info!(event = "path-answers", %service, node, reason, "what is carried to a node is served there")
+            }
         }
         *known = (state, reason);
         self.paths.count();

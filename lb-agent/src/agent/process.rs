@@ -4,12 +4,16 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::error::AgentError;
 use super::options::Options;
 use super::{purge, read_config, run, take_over};
 use crate::dataplane::Layout;
+use crate::events::{Recorder, journal};
 
 /// What makes one version of the agent another than the next.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,9 @@ pub fn process(edition: &'static Edition) -> ExitCode {
     let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // What cannot be written, as on a full disk, is lost: to complain of it on the same stream would
     // end the agent by a panic.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    log.log_internal_errors(false).init();
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    let recorder = Recorder(journal()).with_filter(LevelFilter::INFO);
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(recorder).init();
     match start(edition, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -59,7 +59,7 @@ impl Agent {
             }
             Err(refusal) => {
                 self.reloads.refused += 1;
-                warn!("not reloaded: {}", refusal.sentence);
+                warn!(event = "reload-refused", "not reloaded: {}", refusal.sentence);
                 let sentence = format!("the last reload was refused: {}", refusal.sentence);
                 self.failures.insert(ABOUT.to_owned(), sentence);
             }
@@ -102,10 +102,10 @@ impl Agent {
         self.set_targets(checker);
         self.drop_what_went(&former.config);
         for change in &answer.changes {
-            info!("reloaded: {change}");
+            info!(event = "reloaded", "reloaded: {change}");
         }
         if answer.changes.is_empty() {
-            info!("reloaded: the configuration means what it meant before");
+            info!(event = "reloaded", "reloaded: the configuration means what it meant before");
         }
         Ok(answer)
     }

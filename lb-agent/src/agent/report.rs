@@ -246,7 +246,7 @@ impl Agent {
     }
 
     /// With the words for it.
-    fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
+    pub(super) fn health_of(&self, configured: usize, address: SocketAddr) -> Health {
         let service = &self.config.services[configured];
         let target = Self::target(service, address);
         let checked = self.health.get(&target).cloned().unwrap_or_else(|| Health {

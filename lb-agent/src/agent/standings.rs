@@ -170,12 +170,31 @@ impl Agent {
         let (name, healthy, of) = (&service.name, manner.healthy, service.backends.len());
         match manner.uses {
             Uses::Primaries => {
-                info!(service = name, healthy, of, "healthy backends are used again")
+                info!(
+                    event = "service-uses",
+                    service = name,
+                    healthy,
+                    of,
+                    "healthy backends are used again"
+                )
             }
-            Uses::Backups => warn!(service = name, healthy, of, "only backups are left, and used"),
+            Uses::Backups => warn!(
+                event = "service-uses",
+                service = name,
+                healthy,
+                of,
+                "only backups are left, and used"
+            ),
             Uses::Everybody => {
                 let minimum = service.health.minimum_healthy;
-                warn!(service = name, healthy, of, minimum, "too few are healthy: all are used");
+                warn!(
+                    event = "service-uses",
+                    service = name,
+                    healthy,
+                    of,
+                    minimum,
+                    "too few are healthy: all are used"
+                );
             }
         }
     }
@@ -239,7 +258,7 @@ impl Agent {
                 let known = said.of(&service.name, backend);
                 // Said once more, it holds since the first time.
                 if known.map_or(Admin::Enabled, |known| known.admin) != admin {
-                    info!(service = service.name, %backend, ?admin, "a backend's use set by hand");
+                    info!(event = "backend-admin", service = service.name, %backend, ?admin, "a backend's use set by hand");
                     said.say(&service.name, backend, Said { admin, since });
                 }
             }

@@ -122,8 +122,8 @@ impl Teller {
         let ended = ended.await??;
         if ended > 0 {
             info!(
-                ended,
-                "connections of this node's processes to a backend that is gone were ended"
+                event = "clients-told",
+                ended, "connections of this node's processes to a backend that is gone were ended"
             );
         }
         Ok(())
@@ -162,7 +162,12 @@ impl Teller {
             }
         }
         if told > 0 || !asked.is_empty() {
-            info!(told, left = asked.len(), "clients of backends that are gone were told");
+            info!(
+                event = "clients-told",
+                told,
+                left = asked.len(),
+                "clients of backends that are gone were told"
+            );
         }
         Ok(())
     }

@@ -53,9 +53,15 @@ impl Agent {
                 Some(weight) => format!("priority {weight}"),
                 None => "this node resigns and stays Backup".to_owned(),
             };
-            warn!(track = name, reason, effect, "what this node tracks fails");
+            warn!(
+                event = "track-fails",
+                track = name,
+                reason,
+                effect,
+                "what this node tracks fails"
+            );
         } else {
-            info!(track = name, reason, "what this node tracks is good");
+            info!(event = "track-good", track = name, reason, "what this node tracks is good");
         }
     }
 

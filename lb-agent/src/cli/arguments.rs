@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    attach, backends, check, completions, detach, doctor, import, rebalance, reload, role, upgrade,
-    vrrp,
+    attach, backends, check, completions, detach, doctor, events, explain, flows, import,
+    rebalance, reload, role, upgrade, vrrp,
 };
 
 const EXAMPLES: &str = "\
@@ -18,6 +18,10 @@ Examples:
   lbctl attach ens33             begin to balance what arrives on ens33
   lbctl status                   role, virtual addresses, interfaces, what became of packets
   lbctl backends                 who serves, who does not, and why
+  lbctl flows --client 192.0.2.7 where are this client's connections?
+  lbctl explain 192.0.2.7 192.168.139.150:8443
+                                 which backend does that client get, and why?
+  lbctl events --follow          what happens on this node, and why
   lbctl backends -o json | jq '.[] | select(.accepting | not)'
   watch lbctl backends           the same, again and again
 
@@ -63,6 +67,9 @@ pub enum Verb {
     Services,
     Backends(backends::Arguments),
     Rebalance(rebalance::Arguments),
+    Flows(flows::Arguments),
+    Explain(explain::Arguments),
+    Events(events::Arguments),
     /// List the nodes of the configuration as this one sees them
     Nodes,
     Reload(reload::Arguments),

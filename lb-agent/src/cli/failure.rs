@@ -42,6 +42,12 @@ pub(super) enum Failure {
     RebalancingEnded { service: String, reason: String, moved: u64 },
     #[error("{moved} connections of {service} were moved in {waited}, {left} are left; it goes on")]
     StillRebalancing { service: String, moved: u64, left: u64, waited: String },
+    #[error("the kernel does not tell the flows: {0}")]
+    Flows(String),
+    #[error(
+        "more than {0} flows are too many to follow: ask for those of one client, backend or service"
+    )]
+    TooManyFlows(usize),
     #[error("{backend} is not draining any more: somebody else has enabled or disabled it")]
     NoLongerDraining { backend: SocketAddr },
     #[error(

@@ -11,8 +11,11 @@ mod check;
 mod completions;
 mod detach;
 mod doctor;
+mod events;
+mod explain;
 mod failure;
 mod figures;
+mod flows;
 mod import;
 mod nodes;
 mod rebalance;
@@ -119,6 +122,9 @@ async fn obey(
         Verb::Services => services::run(&client, screen).await?,
         Verb::Backends(arguments) => backends::run(arguments, &client, screen).await?,
         Verb::Rebalance(arguments) => rebalance::run(arguments, &client, screen).await?,
+        Verb::Flows(arguments) => flows::run(arguments, &client, screen).await?,
+        Verb::Explain(arguments) => return explain::run(arguments, &client, screen).await,
+        Verb::Events(arguments) => events::run(arguments, &client, screen).await?,
         Verb::Nodes => nodes::run(&client, screen).await?,
         Verb::Reload(arguments) => reload::run(arguments, &client, screen).await?,
         Verb::Role(arguments) => role::run(arguments, &client, screen).await?,

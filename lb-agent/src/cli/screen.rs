@@ -72,6 +72,23 @@ impl<'o> Screen<'o> {
         Ok(true)
     }
 
+    /// As [`data`](Self::data), for one of many that come one after the other: a line, or a document.
+    pub(super) fn datum(&mut self, value: &impl Serialize) -> Result<bool, Failure> {
+        match self.format {
+            Format::Table | Format::Wide => return Ok(false),
+            Format::Json => {
+                let text = serde_json::to_string(value).map_err(Failure::Json)?;
+                self.line(&text)?;
+            }
+            Format::Yaml => {
+                self.line("---")?;
+                self.data(value)?;
+            }
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
     pub(super) fn table(&mut self, table: &Table) -> Result<(), Failure> {
         let text = table.render(self.surroundings.colour);
         self.bytes(text.as_bytes())
@@ -79,6 +96,11 @@ impl<'o> Screen<'o> {
 
     pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(Failure::Output)
+    }
+
+    /// Before something is waited for.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::Output)
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {

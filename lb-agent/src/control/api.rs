@@ -21,10 +21,16 @@
 //! | `PUT /v1/role` with a [`RoleChange`] | in that role now: nothing (204) |
 //! | `GET /v1/notify` | list of [`NotifyHook`] |
 //! | `GET /v1/vrrp` | list of [`VirtualRouter`]; empty without VRRP |
+//! | `GET /v1/events` with an [`EventsRequest`] | what happened: lines, each an [`EventLine`] |
+//! | `GET /v1/flows` with a [`FlowsRequest`] | connections that this node knows: lines, each a [`FlowLine`] |
+//! | `POST /v1/explain` with an [`ExplainRequest`] | what becomes of a packet: an [`Explanation`] |
 //! | `GET /v1/tracks` | list of [`Track`], those of the data path first; empty without VRRP |
 //! | `POST /v1/vrrp/resign`, with a [`WhichRouter`] | the role is given away: nothing (204) |
 //! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
+
+mod events;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +40,11 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::{Hash, Mode, Protocol, UpgradeMode};
 pub use crate::standing::{Admin, Uses};
+pub use events::{Event, EventGap, EventLine, EventsBegin, EventsRequest, Severity};
+pub use traffic::{
+    ExplainRequest, ExplainedRank, ExplainedTable, Explanation, Flow, FlowLine, FlowsEnd,
+    FlowsRequest, Segment,
+};
 
 /// `POST /v1/upgrade`: another agent is to follow this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //!
 //! Errors are the sentences that a person at `lbctl` reads: what, where, what to do.
 
+mod lines;
 mod upgrade;
 
 use std::io::ErrorKind;
@@ -19,9 +20,11 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use super::api::{
-    AdminChange, ApiError, Backend, Hold, Interface, Node, Rebalance, RebalanceRequest, Reload,
-    Role, RoleChange, Service, Status, Track, VirtualRouter,
+    AdminChange, ApiError, Backend, ExplainRequest, Explanation, Hold, Interface, Node, Rebalance,
+    RebalanceRequest, Reload, Role, RoleChange, Service, Status, Track, VirtualRouter,
 };
+
+pub use lines::Lines;
 
 /// How long an answer may take. Attaching loads and verifies programs, which takes seconds on a
 /// slow machine.
@@ -179,6 +182,13 @@ impl Client {
 
     pub async fn vrrp(&self) -> Result<Vec<VirtualRouter>, ClientError> {
         self.read("/v1/vrrp").await
+    }
+
+    /// What becomes of a client's packet.
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ClientError> {
+        let path = "/v1/explain";
+        let answer = self.ask(Method::POST, path, json(request)).await?;
+        self.understood(path, &answer)
     }
 
     pub async fn tracks(&self) -> Result<Vec<Track>, ClientError> {

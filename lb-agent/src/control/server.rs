@@ -50,6 +50,11 @@ pub enum Command {
     /// For the virtual router of that number, or for all.
     VrrpResign(Option<u8>, oneshot::Sender<Result<(), Refusal>>),
     VrrpHold(Option<u8>, bool, oneshot::Sender<Result<(), Refusal>>),
+    /// Lines are told until there are no more, or nobody takes them.
+    Events(api::EventsRequest, mpsc::Sender<api::EventLine>),
+    /// Each is told when it is found, once it has begun.
+    Flows(api::FlowsRequest, mpsc::Sender<api::FlowLine>, oneshot::Sender<Result<(), Refusal>>),
+    Explain(api::ExplainRequest, oneshot::Sender<Result<api::Explanation, Refusal>>),
     Metrics(oneshot::Sender<String>),
     /// What happens is told on the way, once it has begun.
     Upgrade(
@@ -67,7 +72,8 @@ pub enum Rebalancing {
     Stop,
 }
 
-/// Lines that wait to be read by whoever asked for an upgrade: more than it has.
+/// Lines that wait to be read by whoever asked. An upgrade has fewer; of others there are more, and whoever has them
+/// waits.
 const LINES: usize = 64;
 
 /// A request that was understood and not carried out.
@@ -162,6 +168,9 @@ pub fn routes(agent: mpsc::Sender<Command>) -> Router {
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/role", put(role))
         .route("/v1/notify", get(notify))
+        .route("/v1/events", get(events))
+        .route("/v1/flows", get(flows))
+        .route("/v1/explain", post(explain))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/tracks", get(tracks))
         .route("/v1/vrrp/resign", post(vrrp_resign))
@@ -199,11 +208,13 @@ async fn ask<T>(
     agent: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Response> {
-    let stopping =
-        || refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping; try again".to_owned());
     let (reply, answer) = oneshot::channel();
     agent.send(command(reply)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
+}
+
+fn stopping() -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping; try again".to_owned())
 }
 
 /// A request of which a part cannot be read: the status, and what is wrong where.
@@ -363,14 +374,48 @@ async fn upgrade(
     if !begun.status().is_success() {
         return Ok(begun);
     }
-    // A line each.
+    Ok(in_lines(told))
+}
+
+/// An answer of lines of JSON, which are sent as they come.
+fn in_lines<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> Response {
     let told = futures::stream::unfold(told, |mut told| async {
         let line = told.recv().await?;
         let text = serde_json::to_vec(&line).map(|text| [&text[..], b"\n"].concat());
         Some((text, told))
     });
     let told = axum::body::Body::from_stream(told);
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], told).into_response())
+    ([(CONTENT_TYPE, "application/x-ndjson")], told).into_response()
+}
+
+async fn events(
+    State(agent): Agent,
+    query: Result<Query<api::EventsRequest>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let Query(request) = query.map_err(|why| Misread(why.status(), why.body_text()))?;
+    let (lines, told) = mpsc::channel(LINES);
+    Ok(match agent.send(Command::Events(request, lines)).await {
+        Ok(()) => in_lines(told),
+        Err(_) => stopping(),
+    })
+}
+
+async fn flows(
+    State(agent): Agent,
+    query: Result<Query<api::FlowsRequest>, QueryRejection>,
+) -> Result<Response, Misread> {
+    let Query(request) = query.map_err(|why| Misread(why.status(), why.body_text()))?;
+    let (lines, told) = mpsc::channel(LINES);
+    let begun = change(&agent, |reply| Command::Flows(request, lines, reply)).await;
+    Ok(if begun.status().is_success() { in_lines(told) } else { begun })
+}
+
+async fn explain(
+    State(agent): Agent,
+    wanted: Result<Json<api::ExplainRequest>, JsonRejection>,
+) -> Result<Response, Misread> {
+    let wanted = body(wanted)?;
+    Ok(change(&agent, |reply| Command::Explain(wanted, reply)).await)
 }
 
 async fn nodes(State(agent): Agent) -> Response {
@@ -496,8 +541,11 @@ mod tests {
             ("POST /v1/services/api/rebalance?per_minute=0", "", "", "400", "between 1 and 6000"),
             ("POST /v1/services/api/rebalance?fast=1", "", "", "400", "unknown field"),
             ("GET /v1/backends?of=api", "", "", "400", "unknown field"),
+            ("GET /v1/flows?client=everybody", "", "", "400", "invalid IP address"),
+            ("GET /v1/events?since=yesterday", "", "", "400", "invalid digit"),
             ("PUT /v1/backends/admin", JSON, "{\"backend\":\"x\"}", "422", "missing field"),
             ("POST /v1/interfaces/%ff", "", "", "400", "UTF-8"),
+            ("POST /v1/explain", JSON, "{\"client\":\"192.0.2.7\"}", "422", "missing field"),
             ("POST /v1/upgrade", JSON, "{\"mode\":\"now\"}", "422", "unknown variant"),
             ("POST /v1/upgrade", JSON, "{\"path\":\"/bin/sh\"}", "403", "takes root"),
         ] {

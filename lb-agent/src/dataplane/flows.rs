@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use lb_common::flow::{Endpoint, Flow, FlowKey};
 use lb_common::host::OriginKey;
 use lb_common::layout::map;
-use lb_common::nat::{FROM_BACKEND, NatEntry};
+use lb_common::nat::{FROM_BACKEND, FROM_CLIENT, NatEntry};
 use lb_common::service::ServiceKey;
 
 use super::nat::partner;
@@ -31,6 +31,18 @@ pub struct Noted {
 }
 
 impl Flows {
+    /// Another handle on the same maps.
+    ///
+    /// # Errors
+    /// Where this process has too many descriptors.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self {
+            noted: self.noted.try_clone()?,
+            translated: self.translated.try_clone()?,
+            origins: self.origins.try_clone()?,
+        })
+    }
+
     /// Connections to these services, told apart by whether they went to one of their backends, given by index.
     /// Blocks for about half a microsecond for each that is noted.
     ///
@@ -53,6 +65,32 @@ impl Flows {
         })
         .map_err(|e| DataPlaneError::io("reading", map::FLOWS, e))?;
         Ok(noted)
+    }
+
+    /// Hands every connection that is noted to `each`, until that wants no more. None is kept.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn for_each_noted(
+        &self,
+        each: impl FnMut(&FlowKey, &Flow) -> bool,
+    ) -> Result<(), DataPlaneError> {
+        batch::for_each(&self.noted, Flow::default(), each)
+            .map_err(|e| DataPlaneError::io("reading", map::FLOWS, e))
+    }
+
+    /// The same for the client's entry of each translated flow.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn for_each_translated(
+        &self,
+        mut each: impl FnMut(&FlowKey, &NatEntry) -> bool,
+    ) -> Result<(), DataPlaneError> {
+        batch::for_each(&self.translated, NatEntry::EMPTY, |key: &FlowKey, entry| {
+            entry.direction != FROM_CLIENT || each(key, entry)
+        })
+        .map_err(|e| DataPlaneError::io("reading", map::NAT_FLOWS, e))
     }
 
     /// Forgets the translations to these backends, so that what comes of their connections is owned by nobody.

@@ -64,7 +64,7 @@ pub use stages::connect_stages;
 pub use state::TablesMemory;
 pub use sweep::{Sweep, SweepStop, Sweeper};
 pub use translations::{Adopted, Half, Translation, Translations};
-pub use trial::TrialError;
+pub use trial::{Ran, TrialError};
 
 use crate::config::Mode;
 use crate::plan::Plan;

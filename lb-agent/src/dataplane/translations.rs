@@ -132,6 +132,15 @@ impl Translations {
         Ok(refused)
     }
 
+    /// Removes a flow. Packets of it are nobody's then.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn forget(&self, flow: &Translation) -> Result<(), DataPlaneError> {
+        self.remove(&flow.client)?;
+        self.remove(&flow.reply()).map(drop)
+    }
+
     /// Puts an entry where none is, or one of a flow that this node knows from others only.
     fn put(&self, key: &FlowKey, entry: &NatEntry) -> Result<Put, DataPlaneError> {
         for _ in 0..ATTEMPTS {

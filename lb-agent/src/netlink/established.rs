@@ -29,6 +29,9 @@ pub struct Established {
     pub unacknowledged: u32,
     /// Bytes that the process has not read.
     pub unread: u32,
+    /// What passed since it was opened, both ways together: segments, and bytes that arrived.
+    pub segments: u64,
+    pub bytes: u64,
     family: u8,
     id: SocketId,
 }
@@ -40,6 +43,22 @@ pub struct Established {
 /// Where the kernel refuses, or has no `tcp_diag`.
 pub fn established(at: &HashSet<SocketAddr>) -> Result<Vec<Established>, NetlinkError> {
     let mut found = Vec::new();
+    for_each_established(at, |connection| {
+        found.push(connection);
+        true
+    })?;
+    Ok(found)
+}
+
+/// Hands each of them to `each`, as it is found, until that wants no more. None is kept.
+///
+/// # Errors
+/// As [`established`].
+pub fn for_each_established(
+    at: &HashSet<SocketAddr>,
+    mut each: impl FnMut(Established) -> bool,
+) -> Result<(), NetlinkError> {
+    let mut wanted = true;
     for (family, mut any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         // A socket of IPv6 may have connections of IPv4, but not the other way round.
         if family == AF_INET && !at.iter().any(SocketAddr::is_ipv4) {
@@ -51,12 +70,16 @@ pub fn established(at: &HashSet<SocketAddr>) -> Result<Vec<Established>, Netlink
             any.source_port = port;
         }
         ask(&question(family, any, true), |response| {
-            if at.contains(&near_end(&response.header.socket_id)) {
-                found.extend(read(family, response));
+            // The rest of what the kernel says is passed over.
+            if wanted
+                && at.contains(&near_end(&response.header.socket_id))
+                && let Some(connection) = read(family, response)
+            {
+                wanted = each(connection);
             }
         })?;
     }
-    Ok(found)
+    Ok(())
 }
 
 impl Established {
@@ -105,6 +128,15 @@ fn read(family: u8, response: &InetResponse) -> Option<Established> {
         let word = info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
         Some(Duration::from_millis(u64::from(word)))
     };
+    // Further on, where older kernels say nothing: `tcpi_bytes_acked`, `tcpi_bytes_received`, `tcpi_segs_out`, `_in`.
+    let long = |at: usize| {
+        let bytes = info.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u64::from_ne_bytes)
+    };
+    let word = |at: usize| {
+        let bytes = info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, |bytes| u64::from(u32::from_ne_bytes(bytes)))
+    };
     let header = &response.header;
     Some(Established {
         near: near_end(&header.socket_id),
@@ -114,6 +146,8 @@ fn read(family: u8, response: &InetResponse) -> Option<Established> {
         received: millis(52)?,
         unacknowledged: header.send_queue,
         unread: header.recv_queue,
+        segments: word(136) + word(140),
+        bytes: long(120) + long(128),
         family,
         id: header.socket_id.clone(),
     })

@@ -24,7 +24,7 @@ mod virtual_link;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;
-pub use established::{Established, established};
+pub use established::{Established, established, for_each_established};
 pub use event::Change;
 pub use hooked::{Hooked, HookedAt};
 pub use monitor::{Monitor, MonitorOptions};

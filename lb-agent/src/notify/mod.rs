@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use hook::HookStatus;
 pub use notice::{Event, Family, Notice, Router, State, What};
+pub(crate) use timestamp::rfc3339;
 
 use self::deliver::Way;
 use self::hook::Hook;

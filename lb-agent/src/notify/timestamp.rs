@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const DAY_S: u64 = 86_400;
 
 /// `2026-11-24T19:08:01.123456Z`. What was before 1970 is written as its beginning.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (year, month, day) = date(since.as_secs() / DAY_S);
     let second = since.as_secs() % DAY_S;

@@ -126,7 +126,9 @@ impl One {
                 board.refused(Some(self.place), refusal);
                 warn!(peer, %error, "what another node says of NAT flows is refused");
             }
-            None => info!(peer, %error, "another node tells of its NAT flows no more"),
+            None => {
+                info!(event = "nat-sync", peer, %error, "another node tells of its NAT flows no more")
+            }
         }
     }
 
@@ -150,7 +152,12 @@ impl One {
         heard.set(*place, now);
         channel.say(&Word::Welcome { run, look: now.look }).await?;
         shared.board.hears(*place, true);
-        info!(peer = peer.name, resumed = is_resumed, "another node tells of its NAT flows");
+        info!(
+            event = "nat-sync",
+            peer = peer.name,
+            resumed = is_resumed,
+            "another node tells of its NAT flows"
+        );
         loop {
             let word = channel.hear().await?;
             if !self.is_current() {

@@ -55,7 +55,7 @@ pub(super) async fn run(shared: Arc<Shared>, place: usize) {
         let Err(error) = teller.tell().await;
         let name = &teller.peer().name;
         if teller.shared.board.failed(place, begun, &error.to_string()) {
-            warn!(peer = name, %error, "NAT flows are not told to another node");
+            warn!(event = "nat-sync", peer = name, %error, "NAT flows are not told to another node");
         }
         sleep(PAUSE).await;
     }
@@ -92,6 +92,7 @@ impl Teller {
         self.journal.resume(heard);
         self.shared.board.connected(self.place);
         info!(
+            event = "nat-sync",
             peer = self.peer().name,
             resumed = heard.is_some(),
             "NAT flows are told to another node"

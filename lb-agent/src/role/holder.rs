@@ -355,13 +355,13 @@ impl<E: Effects> Holder<E> {
         match result {
             Ok(()) if step == Step::AddAddress || step == Step::RevokeLease => {
                 if self.troubles.remove(&vip).is_some() {
-                    tracing::info!(%vip, "in order again");
+                    tracing::info!(event = "vip-in-order", %vip, "in order again");
                 }
             }
             Ok(()) => {}
             Err(trouble) => {
                 if self.troubles.get(&vip) != Some(&trouble) {
-                    tracing::warn!(%vip, ?step, %trouble, "not in order");
+                    tracing::warn!(event = "vip-trouble", %vip, ?step, %trouble, "not in order");
                 }
                 self.troubles.insert(vip, trouble);
             }
@@ -387,10 +387,10 @@ impl<E: Effects> Holder<E> {
                 None => holding.reason.clone(),
             };
             if holding.role != role {
-                tracing::info!(from = %holding.role, to = %role, %reason, "the role changed");
+                tracing::info!(event = "role", from = %holding.role, to = %role, %reason, "the role changed");
                 holding.since = SystemTime::now();
             } else if refusal.is_some() && holding.refusal != refusal {
-                tracing::warn!(%reason, "stays {role}");
+                tracing::warn!(event = "role-refused", %reason, "stays {role}");
             }
             if self.ledger.settled() {
                 holding.settled = self.change.sequence;

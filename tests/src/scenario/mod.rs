@@ -14,6 +14,7 @@ mod drain;
 mod duet;
 mod election;
 mod evidence;
+mod explain;
 pub(crate) mod failover;
 mod false_verdict;
 mod flap;
@@ -223,6 +224,11 @@ pub static ALL: &[Scenario] = &[
         name: "slow-start",
         about: "a backend that comes back gets more and more of its clients, directly and through NAT",
         run: slow_start::run,
+    },
+    Scenario {
+        name: "explain",
+        about: "what lbctl explain, flows and events say of connections is what becomes of them",
+        run: explain::run,
     },
     Scenario {
         name: "drain",

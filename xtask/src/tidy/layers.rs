@@ -8,6 +8,7 @@ const LAYERS: [Layer; 12] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
+            "lb-agent/src/explain/",
             "lb-agent/src/table/",
             "lb-agent/src/doctor/judge/",
             "lb-agent/src/finding.rs",

@@ -64,6 +64,7 @@ impl Rebalancer {
         drop(state);
         let Look { connections, misplaced, .. } = look;
         info!(
+            event = "rebalance-begins",
             service,
             automatic,
             per_minute,
@@ -214,7 +215,13 @@ impl Rebalancer {
         };
         let Some(job) = job.filter(running) else { return };
         job.ended = Some((SystemTime::now(), end.clone()));
-        info!(service, moved = job.moved, reason = end.reason, "no more connections are moved");
+        info!(
+            event = "rebalance-ends",
+            service,
+            moved = job.moved,
+            reason = end.reason,
+            "no more connections are moved"
+        );
         drop(state);
         self.changes.send_replace(());
     }

@@ -19,6 +19,7 @@ use crate::agent::{
 };
 use crate::config::Config;
 use crate::dataplane::{self, Loaded};
+use crate::events::journal;
 use crate::health;
 use crate::vrrp::Course;
 
@@ -117,7 +118,10 @@ async fn follow(
     let Some(Order::TakeOver(known)) = channel.hear().await.map_err(lost)? else {
         return Ok(None);
     };
-    let inheritance = Inheritance { known };
+    let mut inheritance = Inheritance { known };
+    if let Some((run, events)) = inheritance.known.events.take() {
+        journal().inherit(run, events);
+    }
     let Gathered { mut monitor, netlink, network, node, tables, lists } = gathered;
     let (vrrp_events, vrrp) = tokio::sync::mpsc::channel(crate::vrrp::QUEUE);
     let found = Found { node, netlink, network, tables, lists, vrrp_events, doors, edition };
@@ -135,7 +139,7 @@ async fn follow(
     if let Err(error) = agent.dataplane.settle() {
         warn!(%error, "removing what the agent before has pinned");
     }
-    info!(version = edition.version, "took over from the agent before");
+    info!(event = "agent-follows", version = edition.version, "took over from the agent before");
     let known = inheritance.backends();
     let crew = Crew { monitor, signals, vrrp, inboxes, known };
     Ok(Some(Box::new(Followed { agent, holders, crew })))

@@ -24,6 +24,7 @@ use crate::config::{Config, UpgradeMode, VrrpVersion};
 use crate::control::api::{self, AgentVersion, UpgradeLine, UpgradeStep};
 use crate::control::server::Refusal;
 use crate::dataplane::Successor;
+use crate::events::journal;
 use crate::health;
 use crate::notify::Hooks;
 use crate::script;
@@ -92,7 +93,7 @@ impl Talk {
     /// Said to whoever asked. Nobody may listen any more.
     fn step(&self, what: impl Into<String>) {
         let what = what.into();
-        info!(what, "upgrade");
+        info!(event = "upgrade", what, "upgrade");
         let _ =
             self.lines.try_send(UpgradeLine::Step(UpgradeStep { what, after_ms: self.took_ms() }));
     }
@@ -347,6 +348,7 @@ impl Agent {
                 let outcome = talk.outcome(talk.child.id(), Some(pause));
                 let (to, pid) = (&outcome.to, outcome.pid);
                 info!(
+                    event = "upgrade",
                     from = outcome.from.version,
                     to = to.version,
                     from_layout = outcome.from.layout_version,
@@ -491,7 +493,8 @@ impl Agent {
             let (name, reason) = (tracked.name.clone(), tracked.judge.reason().to_owned());
             Some(KnownTrack { name, good, reason })
         });
-        Known { role, backends: backends.collect(), tracks: tracks.collect() }
+        let events = Some(journal().handed_over());
+        Known { role, backends: backends.collect(), tracks: tracks.collect(), events }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::api::Event;
 use crate::role::Role;
 use crate::vrrp::Course;
 
@@ -79,6 +80,9 @@ pub(super) struct Known {
     pub(super) backends: Vec<KnownBackend>,
     #[serde(default)]
     pub(super) tracks: Vec<KnownTrack>,
+    /// What happened, and the name of the run.
+    #[serde(default)]
+    pub(super) events: Option<(String, Vec<Event>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +140,7 @@ mod tests {
         let known = r#"{"take_over":{"role":["active","by hand"],"more":[]}}"#;
         let Ok(Order::TakeOver(known)) = serde_json::from_str(known) else { panic!("no order") };
         assert_eq!(known.role, Some((StaticRole::Active, "by hand".to_owned())));
-        assert_eq!((known.backends.len(), known.tracks.len()), (0, 0));
+        assert_eq!((known.backends.len(), known.tracks.len(), known.events), (0, 0, None));
         let course = r#"{"go_on":[{"router_id":51,"address":"192.0.2.1","interface":"ens33","progress":
             {"state":"active","deadline":{"secs":9,"nanos":5},"active_interval":{"secs":1,"nanos":0},
             "holds":true,"active_resigned":false,"outranking_since":null},"until":{"secs":11,"nanos":0},

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::{Method, Response};
+use hyper::{Method, StatusCode};
 
-use super::{ANSWER_BYTES_MAX, Client, ClientError, json, refusal, request};
+use super::{Client, ClientError, json};
 use crate::control::api::{Upgrade, UpgradeLine, UpgradeRequest, UpgradeStep};
 
 const PATH: &str = "/v1/upgrade";
@@ -35,43 +33,17 @@ impl Client {
         request: &UpgradeRequest,
         mut told: impl FnMut(&UpgradeStep),
     ) -> Result<Upgrade, ClientError> {
-        let socket = || self.socket.clone();
-        let response = self.begin(request).await?;
-        let (head, mut body) = response.into_parts();
-        let mut text = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|source| ClientError::Http { socket: socket(), source })?;
-            let Ok(data) = frame.into_data() else { continue };
-            text.extend_from_slice(&data);
-            if text.len() > ANSWER_BYTES_MAX {
-                return Err(ClientError::TooLarge { socket: socket(), question: PATH.to_owned() });
-            }
-            if !head.status.is_success() {
-                continue;
-            }
-            while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = text.drain(..=end).collect();
-                match self.understood(PATH, &line)? {
-                    UpgradeLine::Step(step) => told(&step),
-                    UpgradeLine::Done(upgrade) => return Ok(upgrade),
-                    UpgradeLine::Failed(message) => {
-                        return Err(ClientError::Api { status: head.status, message });
-                    }
+        let patient = self.clone().with_timeout(TIMEOUT);
+        let mut lines = patient.lines(Method::POST, PATH, json(request)).await?;
+        while let Some(line) = lines.next().await? {
+            match line {
+                UpgradeLine::Step(step) => told(&step),
+                UpgradeLine::Done(upgrade) => return Ok(upgrade),
+                UpgradeLine::Failed(message) => {
+                    return Err(ClientError::Api { status: StatusCode::OK, message });
                 }
             }
         }
-        match head.status.is_success() {
-            true => Err(ClientError::Unfinished { socket: socket() }),
-            false => Err(refusal(head.status, &text)),
-        }
-    }
-
-    async fn begin(&self, wanted: &UpgradeRequest) -> Result<Response<Incoming>, ClientError> {
-        let question = request(Method::POST, PATH, json(wanted))?;
-        let (mut sender, connection) = self.connect().await?;
-        // Its errors reach whoever reads the answer.
-        tokio::spawn(connection);
-        let http = |source| ClientError::Http { socket: self.socket.clone(), source };
-        sender.send_request(question).await.map_err(http)
+        Err(ClientError::Unfinished { socket: self.socket.clone() })
     }
 }

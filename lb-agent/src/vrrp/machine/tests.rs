@@ -1,6 +1,7 @@
 //! The cases of the RFCs, each named by what it claims; then every transition; then properties.
 
 mod cases;
+mod configured;
 mod properties;
 mod resumed;
 mod transitions;

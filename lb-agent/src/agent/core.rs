@@ -84,6 +84,8 @@ pub(super) struct Agent {
     pub(super) upgrade_events: mpsc::Sender<upgrade::Event>,
     /// What tells the hooks of a static role.
     pub(super) followers: Tasks,
+    /// The holders that came by a reload.
+    pub(super) further_holders: Tasks,
     pub(super) node: String,
     pub(super) started: Instant,
     pub(super) dataplane: DataPlane,
@@ -148,6 +150,7 @@ pub(super) struct Events {
     /// Backends have failed connections.
     pub(super) bell: Bell,
     pub(super) tracks: mpsc::Receiver<track::Event>,
+    pub(super) watcher: track::Watcher,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) vrrp: mpsc::Receiver<vrrp::Event>,
     /// SIGHUP: the configuration is to be read anew.
@@ -228,16 +231,13 @@ impl Agent {
                 Some(event) = events.tracks.recv() => self.note_track(event),
                 () = self.replicas.changed() => self.tell(),
                 Some(command) = events.commands.recv() => match command {
-                    Command::Reload(dry_run, reply) => {
-                        let Events { monitor, checker, .. } = &mut *events;
-                        drop(reply.send(self.reload(dry_run, monitor, checker).await));
-                    }
+                    Command::Reload(dry_run, reply) =>
+                        drop(reply.send(self.reload(dry_run, events).await)),
                     command => self.answer(command).await,
                 },
                 Some(()) = events.hangups.recv() => {
-                    let Events { monitor, checker, .. } = &mut *events;
                     // What went wrong is in the log and in the status.
-                    drop(self.reload(false, monitor, checker).await);
+                    drop(self.reload(false, events).await);
                 }
                 _ = sweep.tick(), if sweeping.is_none() => {
                     sweeping = Some(self.begin_sweep(&sweeper));
@@ -293,13 +293,13 @@ impl Agent {
         self.health.insert(target, Health { state, reason, unchecked: None, silence });
     }
 
-    /// Has the hooks told of the roles that no VRRP decides.
-    pub(super) fn follow_roles(&mut self) {
+    /// Has the hooks told of the roles that no VRRP decides; `known`: but for those that they are.
+    pub(super) fn follow_roles(&mut self, known: bool) {
         for follower in std::mem::take(&mut self.followers) {
             follower.abort();
         }
         if let Election::Static(_) = &self.election {
-            self.followers = notices::follow_roles(&self.hooks, &self.seats, &self.config);
+            self.followers = notices::follow_roles(&self.hooks, &self.seats, &self.config, known);
         }
     }
 
@@ -512,10 +512,12 @@ impl Agent {
         }
     }
 
-    /// Where each VIP is held: on the attached interface that has its network, or else on the first.
-    fn find_placements(&self) -> Vec<Placement> {
-        let links: Vec<&Link> =
+    /// Where each VIP is held: on the attached interface that has its network, or else on the first that stays.
+    pub(super) fn find_placements(&self) -> Vec<Placement> {
+        let mut links: Vec<&Link> =
             self.dataplane.attached().iter().filter_map(|a| self.network.link(a.index)).collect();
+        let wanted = self.attachments.wanted(&self.config.interfaces);
+        links.sort_by_key(|link| !wanted.contains(&link.name));
         let mut placements = Vec::new();
         for &vip in &self.config.virtual_addresses {
             let has_network =

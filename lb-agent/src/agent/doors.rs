@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use super::error::AgentError;
@@ -24,8 +25,22 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(super) struct Doors {
     pub(super) socket: PathBuf,
     control: UnixListener,
-    pub(super) metrics: Option<SocketAddr>,
-    scraped: Option<TcpListener>,
+    scraped: watch::Sender<Option<Arc<Scraped>>>,
+}
+
+/// The address for metrics.
+#[derive(Debug)]
+pub(super) struct Scraped {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Scraped {
+    pub(super) fn open(address: SocketAddr) -> Result<Self, AgentError> {
+        let bound = TcpListener::bind(address);
+        let listener = bound.map_err(|source| AgentError::Metrics { address, source })?;
+        Ok(Self { address, listener })
+    }
 }
 
 /// They are served until this is closed.
@@ -67,58 +82,109 @@ impl Doors {
             }
             None => server::listen(&socket, group)?,
         };
-        let metrics = config.metrics.listen;
-        let scraped = match (metrics, scraped) {
+        let scraped = match (config.metrics.listen, scraped) {
             (None, _) => None,
-            (Some(_), Some(open)) => Some(open.into()),
-            (Some(address), None) => {
-                let bound = TcpListener::bind(address);
-                Some(bound.map_err(|source| AgentError::Metrics { address, source })?)
-            }
+            (Some(address), Some(open)) => Some(Scraped { address, listener: open.into() }),
+            (Some(address), None) => Some(Scraped::open(address)?),
         };
-        Ok(Self { socket, control, metrics, scraped })
+        Ok(Self { socket, control, scraped: watch::Sender::new(scraped.map(Arc::new)) })
+    }
+
+    /// Has metrics asked for there from now on, or nowhere.
+    pub(super) fn move_metrics(&self, scraped: Option<Scraped>) {
+        self.scraped.send_replace(scraped.map(Arc::new));
+    }
+
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.scraped.borrow().as_ref().map(|scraped| scraped.address)
+    }
+
+    pub(super) fn scraped(&self) -> Option<Arc<Scraped>> {
+        self.scraped.borrow().clone()
     }
 
     /// In the order in which [`inherit`](Self::inherit) takes them.
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let scraped = self.scraped.as_ref().map(|listener| listener.as_fd());
+    pub(super) fn descriptors<'a>(&'a self, scraped: Option<&'a Scraped>) -> Vec<BorrowedFd<'a>> {
+        let scraped = scraped.map(|scraped| scraped.listener.as_fd());
         [self.control.as_fd()].into_iter().chain(scraped).collect()
     }
 
     /// Answers whoever asks.
     pub(super) fn serve(&self, commands: &mpsc::Sender<server::Command>) -> io::Result<Open> {
         let (closing, closed) = watch::channel(false);
-        let end = move || {
-            let mut closed = closed.clone();
-            async move {
-                // A sender that is gone means the same.
-                let _ = closed.wait_for(|closed| *closed).await;
-            }
-        };
         self.control.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(self.control.try_clone()?)?;
         let routes = server::routes(commands.clone());
         let routes = routes.into_make_service_with_connect_info::<Peer>();
-        let served = axum::serve(listener, routes).with_graceful_shutdown(end());
-        let mut serving = vec![tokio::spawn(async move {
+        let end = closing_of(closed.clone());
+        let served = axum::serve(listener, routes).with_graceful_shutdown(end);
+        let control = tokio::spawn(async move {
             if let Err(error) = served.await {
                 warn!(%error, "the control socket ended");
             }
-        })];
-        if let Some(listener) = &self.scraped {
-            let address = listener.local_addr().ok();
-            info!(?address, "metrics");
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-            let routes = server::public_routes(commands.clone());
-            let served = axum::serve(listener, routes).with_graceful_shutdown(end());
-            serving.push(tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    warn!(%error, "the metrics address ended");
+        });
+        let metrics =
+            tokio::spawn(serve_metrics(self.scraped.subscribe(), closed, commands.clone()));
+        Ok(Open { closing, serving: vec![control, metrics] })
+    }
+}
+
+/// Until nobody is to be served any more. A sender that is gone means the same.
+async fn closing_of(mut closed: watch::Receiver<bool>) {
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+/// Answers at the address for metrics, wherever that is.
+async fn serve_metrics(
+    mut scraped: watch::Receiver<Option<Arc<Scraped>>>,
+    closed: watch::Receiver<bool>,
+    commands: mpsc::Sender<server::Command>,
+) {
+    // Whoever asks at the address before is still answered what was asked.
+    let mut serving = JoinSet::new();
+    loop {
+        let now = scraped.borrow_and_update().clone();
+        if let Some(here) = now {
+            let mut moved = scraped.clone();
+            let closing = closing_of(closed.clone());
+            let end = async move {
+                tokio::select! {
+                    () = closing => {}
+                    _ = moved.changed() => {}
                 }
-            }));
+            };
+            if let Err(error) = here.serve(&mut serving, end, &commands) {
+                warn!(%error, address = %here.address, "metrics are not served");
+            }
         }
-        Ok(Open { closing, serving })
+        tokio::select! {
+            () = closing_of(closed.clone()) => break,
+            moved = scraped.changed() => if moved.is_err() {
+                break;
+            },
+        }
+    }
+    while serving.join_next().await.is_some() {}
+}
+
+impl Scraped {
+    fn serve(
+        &self,
+        serving: &mut JoinSet<()>,
+        end: impl Future<Output = ()> + Send + 'static,
+        commands: &mpsc::Sender<server::Command>,
+    ) -> io::Result<()> {
+        self.listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
+        info!(address = %self.address, "metrics");
+        let routes = server::public_routes(commands.clone());
+        let served = axum::serve(listener, routes).with_graceful_shutdown(end);
+        serving.spawn(async move {
+            if let Err(error) = served.await {
+                warn!(%error, "the metrics address ended");
+            }
+        });
+        Ok(())
     }
 }
 

@@ -1,16 +1,18 @@
 //! What decides this node's role: the file and a person, or VRRP.
 
+mod change;
 mod way;
 
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_common::virtual_mac::lease_key;
 use tracing::{info, warn};
 
+pub(super) use self::change::Moved;
 use self::way::{Surroundings, Way};
 use super::core::Agent;
 use super::seats::Seats;
@@ -22,7 +24,7 @@ use crate::dataplane::{Leases, monotonic_ns};
 use crate::role::{Claim, HolderHandle, Role, RoleSender, StaticRole};
 use crate::vrrp::machine::Reason;
 use crate::vrrp::moment::Moment;
-use crate::vrrp::{Attract, Command, Course, Target, Vrrp};
+use crate::vrrp::{Attract, Command, Course, Router, Settings, Target, Vrrp};
 
 /// After a VIP was found with another machine, the link is asked again this much later.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -44,8 +46,9 @@ pub(super) struct Elected {
 
 /// A router of [`Elected`], at the same place as there.
 struct Standing {
-    router_id: u8,
-    vips: Vec<IpAddr>,
+    /// As VRRP was told.
+    settings: Settings,
+    asks: Arc<AtomicBool>,
     /// Why this node must not be Active in it, as VRRP was told.
     unfit: Option<String>,
     /// Why it could not hold the addresses when it was to, and until when it is not tried again.
@@ -84,7 +87,7 @@ pub(super) struct Attractor {
     pub(super) until_ns: Arc<AtomicU64>,
     pub(super) active: Cell<bool>,
     /// Whether the link is asked before a claim.
-    pub(super) asks: bool,
+    pub(super) asks: Arc<AtomicBool>,
     /// Where the agent before was with it.
     pub(super) course: Option<Course>,
 }
@@ -114,12 +117,12 @@ impl Attract for Attractor {
         self.until_ns.store(until_ns, Ordering::Release);
         // Also before it is Active: the advertisement that says so leaves with this MAC.
         self.lease_mac(until_ns)?;
-        let unanswered = self.asks && !self.holder.is_active();
-        if !self.active.get() || unanswered || !self.leases.tables_written() {
+        if !self.active.get() || !self.leases.tables_written() {
             return Ok(());
         }
+        let asks = self.asks.load(Ordering::Relaxed);
         let mut outcome = Ok(());
-        for &vip in &self.vips {
+        for &vip in self.vips.iter().filter(|vip| !asks || self.holder.holds(**vip)) {
             let renewed = self.leases.set(vip, Some(until_ns));
             outcome = outcome.and(
                 renewed.map_err(|error| format!("the lease of {vip} was not renewed: {error}")),
@@ -132,7 +135,8 @@ impl Attract for Attractor {
         self.active.set(true);
         // Whoever hands over goes on answering until it hears this node.
         let planned = reason == Reason::ActiveResigned;
-        let claim = if self.asks && !planned { Claim::Insist } else { Claim::Forced };
+        let asks = self.asks.load(Ordering::Relaxed);
+        let claim = if asks && !planned { Claim::Insist } else { Claim::Forced };
         self.roles.set(Role::Active, reason.to_string(), claim);
     }
 
@@ -152,6 +156,14 @@ impl Attract for Attractor {
 
     fn announce(&self) {
         self.holder.announce();
+    }
+
+    fn readdress(&mut self, addresses: &[IpAddr]) {
+        // As for a release: the holder takes the addresses away behind this.
+        for vip in self.vips.iter().filter(|vip| !addresses.contains(vip)) {
+            let _ = self.leases.set(*vip, None);
+        }
+        self.vips = addresses.to_vec();
     }
 }
 
@@ -183,18 +195,13 @@ impl Agent {
             }
         };
         let attractors = std::mem::take(attractors);
-        let standings = attractors.iter().map(|attractor| Standing {
-            router_id: attractor.router.router_id,
-            vips: attractor.vips.clone(),
-            unfit: None,
-            refused: None,
-        });
-        let standings = standings.collect();
-        let routers = attractors
-            .into_iter()
-            .zip(ways)
-            .map(|(attractor, way)| surroundings.router(way, attractor))
-            .collect();
+        let (mut standings, mut routers) = (Vec::new(), Vec::new());
+        for (attractor, way) in attractors.into_iter().zip(ways) {
+            let settings = surroundings.settings(way, &attractor.router, &attractor.vips);
+            standings.push(Standing::new(settings.clone(), Arc::clone(&attractor.asks)));
+            let course = attractor.course.clone();
+            routers.push(Router { settings, course, attract: Box::new(attractor) });
+        }
         match Vrrp::start(routers, &self.vrrp_events) {
             Ok(vrrp) => {
                 self.failures.remove(&about);
@@ -236,10 +243,24 @@ impl Agent {
     }
 }
 
+impl Standing {
+    const fn new(settings: Settings, asks: Arc<AtomicBool>) -> Self {
+        Self { settings, asks, unfit: None, refused: None }
+    }
+
+    fn router_id(&self) -> u8 {
+        self.settings.parameters.router_id.number()
+    }
+
+    fn vips(&self) -> &[IpAddr] {
+        &self.settings.parameters.addresses
+    }
+}
+
 impl Elected {
     /// The addresses of each router.
     pub(super) fn vips(&self) -> impl Iterator<Item = &[IpAddr]> {
-        self.routers.iter().map(|standing| standing.vips.as_slice())
+        self.routers.iter().map(Standing::vips)
     }
 
     /// Why each router could not hold its addresses a while ago. Another node may, and this one asks
@@ -271,10 +292,10 @@ impl Elected {
 
     fn targets(&self, router_id: Option<u8>) -> Result<Vec<Target>, String> {
         let Some(wanted) = router_id else { return Ok(vec![Target::All]) };
-        let places = self.routers.iter().enumerate().filter(|(_, s)| s.router_id == wanted);
+        let places = self.routers.iter().enumerate().filter(|(_, s)| s.router_id() == wanted);
         let targets: Vec<Target> = places.map(|(place, _)| Target::Router(place)).collect();
         if targets.is_empty() {
-            let mut known: Vec<u8> = self.routers.iter().map(|s| s.router_id).collect();
+            let mut known: Vec<u8> = self.routers.iter().map(Standing::router_id).collect();
             known.dedup();
             let known = known.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
             return Err(format!("there is no virtual router {wanted}: the file has {known}"));

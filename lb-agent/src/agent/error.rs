@@ -49,6 +49,11 @@ pub enum AgentError {
     #[error("cannot listen on {address} for metrics: {source}; choose another metrics.listen")]
     Metrics { address: std::net::SocketAddr, source: io::Error },
 
+    #[error(
+        "cannot listen on {address} for the other nodes: {source}; choose another port in [peers]"
+    )]
+    Peers { address: std::net::SocketAddr, source: io::Error },
+
     #[error("{operation}: {source}")]
     System { operation: &'static str, source: io::Error },
 }

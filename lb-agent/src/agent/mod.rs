@@ -37,7 +37,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Instant, SystemTime};
 
 use lb_common::virtual_mac::lease_key;
@@ -67,7 +67,7 @@ use self::telling::Teller;
 use self::upgrade::{Inheritance, take_over};
 use self::virtual_links::VirtualLink;
 use crate::announce::Schedule;
-use crate::config::{Config, OnStop};
+use crate::config::{Config, OnStop, VirtualRouter, Vrrp};
 use crate::control::server;
 use crate::dataplane::{self, Capacity, DataPlane, Loaded, Pins, monotonic_ns};
 use crate::events::journal;
@@ -207,6 +207,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
         bell,
         tracks,
         commands,
+        watcher,
         vrrp,
         hangups,
         upgrades,
@@ -215,11 +216,9 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
     upgrade::tell_service_manager("READY=1");
     let reason = loop {
         let (sweeper, sweep_stop) = agent.dataplane.sweeper()?;
-        let sync = agent.begin_sync()?;
+        agent.begin_sync()?;
         let end = agent.run(&mut events, sweeper, sweep_stop, &mut stop).await;
-        if let Some(sync) = sync {
-            sync.stop().await;
-        }
+        agent.replicas.end_sync().await;
         match end {
             End::Stop(reason) => break reason,
             End::Follow(talk) => {
@@ -238,7 +237,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
         }
     };
     info!(event = "agent-stops", reason, "stopping");
-    drop(watcher);
+    drop(events.watcher);
     let socket = agent.config.control.socket.clone();
     agent.close(holders, events.vrrp).await;
     // The listener is gone with the runtime; a socket that stays would only mislead.
@@ -345,6 +344,7 @@ async fn assemble(
         upgrading: false,
         upgrade_events,
         followers: Tasks::new(),
+        further_holders: Tasks::new(),
         node,
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -385,7 +385,7 @@ async fn assemble(
         pace: ProbePace::default(),
         unresolved: Vec::new(),
     };
-    agent.follow_roles();
+    agent.follow_roles(false);
     if let Some(inheritance) = inheritance {
         inheritance.tell(&mut agent);
     }
@@ -408,52 +408,65 @@ fn seat(
     dataplane: &DataPlane,
     follows: bool,
 ) -> Result<(Election, Seats, Vec<NodeHolder>), AgentError> {
-    let effects = || -> Result<_, AgentError> {
-        Ok(NodeEffects::new(dataplane.leases(), Netlink::connect()?, Schedule::default()))
-    };
     let (mut seats, mut holders) = (Vec::new(), Vec::new());
     let Some(settings) = &config.vrrp else {
         let (roles, changes) =
             StaticRole::new(config.active.as_deref(), node, dataplane.holds_lease());
         let (placements, placed) = watch::channel(Vec::new());
         let term = Term::Own(config.lease.duration);
-        let (task, holder) = Holder::new(effects()?, term, changes, placed);
+        let (task, holder) = Holder::new(effects(dataplane)?, term, changes, placed);
         seats.push(Seat { name: "all".to_owned(), vips: None, link: None, placements, holder });
         holders.push(task);
         return Ok((Election::Static(roles), Seats(seats), holders));
     };
     let mut attractors = Vec::new();
-    for (name, router, vips) in election::by_family(settings) {
-        let begin = "vrrp has not decided yet".to_owned();
-        let (roles, changes) = RoleSender::new(Role::Backup, begin, Claim::Forced);
-        let (placements, placed) = watch::channel(Vec::new());
-        let until_ns = Arc::new(AtomicU64::new(0));
-        let term = Term::Decided(Arc::clone(&until_ns));
-        let (task, holder) = Holder::new(effects()?, term, changes, placed);
-        let leases = dataplane.leases();
-        let link = settings
-            .virtual_mac
-            .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
-        if let Some(link) = link.as_ref().filter(|_| !follows) {
-            // A killed agent's ends. The VIPs' are the holder's to give up.
-            leases.set(lease_key(link.mac).into(), Some(monotonic_ns()))?;
-        }
-        attractors.push(Attractor {
-            router: router.clone(),
-            link: link.clone(),
-            roles,
-            holder: holder.clone(),
-            leases,
-            vips: vips.clone(),
-            until_ns,
-            active: Cell::new(false),
-            asks: settings.check_duplicates,
-            course: None,
-        });
-        seats.push(Seat { name, vips: Some(vips), link, placements, holder });
-        holders.push(task);
+    for wanted in election::by_family(settings) {
+        let (attractor, seat, holder) = seat_router(wanted, settings, dataplane, follows)?;
+        attractors.push(attractor);
+        seats.push(seat);
+        holders.push(holder);
     }
     Ok((Election::Waiting(attractors), Seats(seats), holders))
+}
+
+/// The holder of one virtual router's VIPs in one family, and what VRRP tells it by.
+fn seat_router(
+    (name, router, vips): (String, &VirtualRouter, Vec<IpAddr>),
+    settings: &Vrrp,
+    dataplane: &DataPlane,
+    follows: bool,
+) -> Result<(Attractor, Seat, NodeHolder), AgentError> {
+    let begin = "vrrp has not decided yet".to_owned();
+    let (roles, changes) = RoleSender::new(Role::Backup, begin, Claim::Forced);
+    let (placements, placed) = watch::channel(Vec::new());
+    let until_ns = Arc::new(AtomicU64::new(0));
+    let term = Term::Decided(Arc::clone(&until_ns));
+    let (task, holder) = Holder::new(effects(dataplane)?, term, changes, placed);
+    let leases = dataplane.leases();
+    let link = settings
+        .virtual_mac
+        .then(|| VirtualLink::new(router.router_id, vips.iter().any(IpAddr::is_ipv4)));
+    if let Some(link) = link.as_ref().filter(|_| !follows) {
+        // A killed agent's ends. The VIPs' are the holder's to give up.
+        leases.set(lease_key(link.mac).into(), Some(monotonic_ns()))?;
+    }
+    let attractor = Attractor {
+        router: router.clone(),
+        link: link.clone(),
+        roles,
+        holder: holder.clone(),
+        leases,
+        vips: vips.clone(),
+        until_ns,
+        active: Cell::new(false),
+        asks: Arc::new(AtomicBool::new(settings.check_duplicates)),
+        course: None,
+    };
+    Ok((attractor, Seat { name, vips: Some(vips), link, placements, holder }, task))
+}
+
+fn effects(dataplane: &DataPlane) -> Result<NodeEffects<dataplane::Leases>, AgentError> {
+    Ok(NodeEffects::new(dataplane.leases(), Netlink::connect()?, Schedule::default()))
 }
 
 impl Agent {
@@ -521,7 +534,7 @@ impl Agent {
             drop(self.election);
         }
         // Without a source of roles the holders give up everything and end.
-        for holder in holders {
+        for holder in holders.into_iter().chain(self.further_holders) {
             if let Err(error) = holder.await {
                 warn!(%error, "giving up the VIPs");
             }

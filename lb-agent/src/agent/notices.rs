@@ -21,13 +21,19 @@ const OBSTACLE: &str = "obstacle";
 
 /// Tells the hooks of every change of a role that no VRRP decides. Beside the agent's loop: a holder
 /// keeps only its latest state, and must not change twice before the hooks have seen it.
-pub(super) fn follow_roles(hooks: &Arc<Hooks>, seats: &Seats, config: &Config) -> Tasks {
+/// `known`: they have been told of the present one.
+pub(super) fn follow_roles(
+    hooks: &Arc<Hooks>,
+    seats: &Seats,
+    config: &Config,
+    known: bool,
+) -> Tasks {
     let follow = |seat: &Seat| {
         let vips = seat.vips.clone().unwrap_or_else(|| config.virtual_addresses.clone());
         let router = Router { virtual_addresses: vips, ..Router::default() };
         let (hooks, mut holding) = (Arc::clone(hooks), seat.holder.watch());
         tokio::spawn(async move {
-            let mut known = State::Initialize;
+            let mut known = if known { state(holding.borrow().role) } else { State::Initialize };
             // Ends with the holder.
             while holding.changed().await.is_ok() {
                 let (to, reason) = {

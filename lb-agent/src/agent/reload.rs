@@ -1,21 +1,26 @@
 //! Another configuration while the agent runs: the difference is worked out, and then all of it is done or nothing.
 
+mod beside;
+
 use std::collections::{HashMap, HashSet};
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::core::{Agent, Health};
+use super::core::{Agent, Events, Health};
+use super::doors::Scraped;
+use super::election::Moved;
 use super::error::AgentError;
+use super::replicas::Replicas;
 use super::standings::{BackendStanding, ServiceStanding};
 use super::{read_config, this_node};
 use crate::config::{Change, Config};
 use crate::control::api;
 use crate::control::server::Refusal;
-use crate::health::{self, Checker};
+use crate::health;
 use crate::lists;
 use crate::netlink::Monitor;
 use crate::plan::{Lists, Tables};
@@ -37,17 +42,23 @@ struct Replaced {
     standings: Vec<ServiceStanding>,
 }
 
+/// What may not be to be had, and stands ready beside what is in use.
+struct Prepared {
+    /// Where metrics are asked for from now on; none where that does not change.
+    metrics: Option<Option<Scraped>>,
+    replicas: Option<Replicas>,
+}
+
 impl Agent {
     /// Reads the configuration anew and does what is different in it, or only says what that is. Where any of it
     /// cannot be done nothing is.
     pub(super) async fn reload(
         &mut self,
         dry_run: bool,
-        monitor: &mut Monitor,
-        checker: &Checker,
+        events: &mut Events,
     ) -> Result<api::Reload, Refusal> {
         const ABOUT: &str = "configuration";
-        let outcome = self.try_reload(dry_run, monitor, checker).await;
+        let outcome = self.try_reload(dry_run, events).await;
         if dry_run {
             return outcome;
         }
@@ -70,8 +81,7 @@ impl Agent {
     async fn try_reload(
         &mut self,
         dry_run: bool,
-        monitor: &mut Monitor,
-        checker: &Checker,
+        events: &mut Events,
     ) -> Result<api::Reload, Refusal> {
         let refused = |error: AgentError| Refusal { callers: true, sentence: error.to_string() };
         if self.upgrading {
@@ -83,6 +93,7 @@ impl Agent {
         let changes = self.possible_changes(&config)?;
         let tables = Tables::build_after(&config, &self.tables).map_err(|e| refused(e.into()))?;
         let lists = lists::read(&config).map_err(|error| refused(error.into()))?;
+        let prepared = self.prepare(&config).map_err(refused)?;
         let answer = api::Reload {
             applied: !dry_run,
             changes: changes.into_iter().map(|change| change.what).collect(),
@@ -91,15 +102,26 @@ impl Agent {
             return Ok(answer);
         }
         let standings = self.carried_standings(&config);
-        let former = self.exchange(Replaced { config: Arc::new(config), tables, lists, standings });
+        let config = Arc::new(config);
+        let both = with_former_addresses(&self.config, &config);
+        let former = self.exchange(Replaced { config: both, tables, lists, standings });
         let known = self.inherit_health();
-        if let Err(sentence) = self.take_up(&former.config, monitor).await {
-            self.health.retain(|target, _| !known.contains(target));
-            self.exchange(former);
-            self.replan();
-            return Err(Refusal { callers: true, sentence });
-        }
-        self.set_targets(checker);
+        let moved = match self.take_up(&former.config, &config, &mut events.monitor).await {
+            Ok(moved) => moved,
+            Err(sentence) => {
+                self.health.retain(|target, _| !known.contains(target));
+                self.exchange(former);
+                self.replan();
+                return Err(Refusal { callers: true, sentence });
+            }
+        };
+        // From here on nothing fails any more.
+        self.config = config;
+        self.settle_addresses(&former.config, moved, &mut events.monitor).await;
+        self.take_over(prepared).await;
+        self.follow_tracks(&former.config, events);
+        self.follow_hooks(&former.config).await;
+        self.set_targets(&events.checker);
         self.drop_what_went(&former.config);
         for change in &answer.changes {
             info!(event = "reloaded", "reloaded: {change}");
@@ -108,6 +130,16 @@ impl Agent {
             info!(event = "reloaded", "reloaded: the configuration means what it meant before");
         }
         Ok(answer)
+    }
+
+    /// Opens what there may be no way to have.
+    fn prepare(&self, config: &Config) -> Result<Prepared, AgentError> {
+        let metrics = (config.metrics.listen != self.doors.metrics())
+            .then(|| config.metrics.listen.map(Scraped::open).transpose());
+        Ok(Prepared {
+            metrics: metrics.transpose()?,
+            replicas: Replicas::after(&self.config, config, &self.node)?,
+        })
     }
 
     /// What is different; refused where some of it needs a restart, or this node is another in it.
@@ -122,15 +154,10 @@ impl Agent {
             )));
         }
         let changes = self.config.changes_to(config);
-        let fixed = changes.iter().filter(|change| change.needs_restart);
-        let fixed: Vec<&str> = fixed.map(|change| change.what.as_str()).collect();
-        if fixed.is_empty() {
-            return Ok(changes);
+        match why_not(&changes) {
+            None => Ok(changes),
+            Some(why) => Err(refused(why)),
         }
-        Err(refused(format!(
-            "nothing was changed, since a running agent cannot change this: {}; restart the agent",
-            fixed.join(", ")
-        )))
     }
 
     fn exchange(&mut self, new: Replaced) -> Replaced {
@@ -191,13 +218,37 @@ impl Agent {
         inherited
     }
 
-    /// Makes the data path what the present configuration says. On an error what came with it is gone again, but
-    /// for the maps.
-    async fn take_up(&mut self, former: &Config, monitor: &mut Monitor) -> Result<(), String> {
+    /// Makes the data path and the election what the present configuration says. On an error what came with it is
+    /// gone again, but for the maps.
+    async fn take_up(
+        &mut self,
+        former: &Config,
+        wanted: &Config,
+        monitor: &mut Monitor,
+    ) -> Result<Moved, String> {
         self.wait_for_neighbours(monitor).await;
-        let config = Arc::clone(&self.config);
         let mut attached = Vec::new();
-        let mut outcome = Ok(());
+        let outcome = self.attach_wanted(former, &mut attached).and_then(|()| {
+            self.replan();
+            self.failures.get("maps").map_or(Ok(()), |why| Err(why.clone()))
+        });
+        let outcome = outcome.and_then(|()| self.grant(former, wanted));
+        let outcome = outcome.and_then(|()| self.change_election(former));
+        if outcome.is_err() {
+            if let Err(error) = self.grant(wanted, former) {
+                warn!(error, "the control socket");
+            }
+            for name in attached {
+                if let Err(error) = self.dataplane.detach(&name) {
+                    warn!(%error, "detaching");
+                }
+            }
+        }
+        outcome
+    }
+
+    fn attach_wanted(&mut self, former: &Config, attached: &mut Vec<String>) -> Result<(), String> {
+        let config = Arc::clone(&self.config);
         for name in self.attachments.wanted(&config.interfaces) {
             if self.dataplane.attached().iter().any(|known| known.name == name) {
                 continue;
@@ -208,21 +259,10 @@ impl Agent {
                     // As before: it is attached when it comes.
                     warn!(%error, "an interface");
                 }
-                Err(error) => outcome = Err(error.to_string()),
+                Err(error) => return Err(error.to_string()),
             }
         }
-        if outcome.is_ok() {
-            self.replan();
-            outcome = self.failures.get("maps").map_or(Ok(()), |why| Err(why.clone()));
-        }
-        if outcome.is_err() {
-            for name in attached {
-                if let Err(error) = self.dataplane.detach(&name) {
-                    warn!(%error, "detaching");
-                }
-            }
-        }
-        outcome
+        Ok(())
     }
 
     /// Interfaces, hooks, and what was known or said of backends that are no more.
@@ -252,5 +292,75 @@ impl Agent {
         self.passive.keep_only(&config);
         self.pass_time();
         self.recount = true;
+    }
+}
+
+/// The other configuration, with the VIPs of the one before: until those are given up the maps hold them.
+fn with_former_addresses(former: &Config, config: &Arc<Config>) -> Arc<Config> {
+    let has = |vip: &IpAddr| config.virtual_addresses.contains(vip);
+    let gone: Vec<IpAddr> =
+        former.virtual_addresses.iter().copied().filter(|vip| !has(vip)).collect();
+    if gone.is_empty() {
+        return Arc::clone(config);
+    }
+    let virtual_addresses = config.virtual_addresses.iter().copied().chain(gone).collect();
+    Arc::new(Config { virtual_addresses, ..Config::clone(config) })
+}
+
+/// Why a running agent cannot make these changes, and what can; none where it can.
+fn why_not(changes: &[Change]) -> Option<String> {
+    let fixed = changes.iter().filter_map(|change| Some((&change.what, change.fixed?)));
+    let fixed: Vec<_> = fixed.collect();
+    if fixed.is_empty() {
+        return None;
+    }
+    let named: Vec<String> =
+        fixed.iter().map(|(what, fixed)| format!("{what} ({})", fixed.why)).collect();
+    let remedy = if fixed.iter().all(|(_, fixed)| fixed.upgrade) {
+        "lbctl upgrade takes it over without a gap"
+    } else {
+        "restart the agent"
+    };
+    Some(format!(
+        "nothing was changed, since a running agent cannot change this: {}; {remedy}",
+        named.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fixed;
+
+    #[test]
+    fn an_upgrade_is_named_where_it_is_enough() {
+        let change = |what: &str, upgrade| Change {
+            what: what.to_owned(),
+            fixed: Some(Fixed { why: "so it is", upgrade }),
+        };
+        let live = Change { what: "a port".to_owned(), fixed: None };
+        assert_eq!(why_not(&[live.clone()]), None);
+        let why = why_not(&[live, change("[lease] is different", true)]).unwrap();
+        assert!(why.contains("[lease] is different (so it is); lbctl upgrade"), "{why}");
+        assert!(!why.contains("a port"), "{why}");
+        let why = why_not(&[change("[lease]", true), change("[limits]", false)]).unwrap();
+        assert!(why.ends_with("[limits] (so it is); restart the agent"), "{why}");
+    }
+
+    #[test]
+    fn former_addresses_stay_until_they_are_given_up() {
+        let parse = |vip: &str| {
+            let file = include_str!("../../tests/fixtures/config/taken/ten-lines.toml");
+            let file = file.replace("192.168.139.150", vip);
+            Arc::new(Config::parse(&file).unwrap_or_else(|e| panic!("{}", e.report(""))))
+        };
+        let (one, other) = (parse("192.168.139.150"), parse("192.168.139.151"));
+        let both = with_former_addresses(&one, &other);
+        assert_eq!(
+            both.virtual_addresses,
+            [151, 150].map(|last| IpAddr::from([192, 168, 139, last]))
+        );
+        assert_eq!(both.services, other.services);
+        assert!(Arc::ptr_eq(&with_former_addresses(&one, &one), &one));
     }
 }

@@ -1,7 +1,7 @@
 //! NAT flows that the nodes tell one another of: what the loop has to do with it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ pub(super) struct Replicas {
     key: Option<Key>,
     ways: Arc<Published>,
     board: Arc<Board>,
+    sync: Option<Sync>,
     /// A link that VIPs are on was down when it was looked last.
     was_cut_off: bool,
 }
@@ -42,11 +43,48 @@ impl Replicas {
         Ok(Self { key: Some(key), board: Arc::new(board), ..Self::default() })
     }
 
+    /// Ends what [`begin_sync`](Agent::begin_sync) began, and waits for it.
+    pub(super) async fn end_sync(&mut self) {
+        if let Some(sync) = self.sync.take() {
+            sync.stop().await;
+        }
+    }
+
+    /// What another configuration makes of it; none where that is the same.
+    ///
+    /// # Errors
+    /// Where it could not begin: the key, or an address to listen on.
+    pub(super) fn after(
+        former: &Config,
+        config: &Config,
+        node: &str,
+    ) -> Result<Option<Self>, AgentError> {
+        let same_nodes = config.peers.is_none() || former.nodes == config.nodes;
+        if former.peers == config.peers && same_nodes {
+            return Ok(None);
+        }
+        let (was, is) = (listens(former, node), listens(config, node));
+        for address in is.into_iter().filter(|address| !was.contains(address)) {
+            let bound = TcpListener::bind(address);
+            bound.map_err(|source| AgentError::Peers { address, source })?;
+        }
+        // It has heard all that there was to hear.
+        Self::new(config, node, true).map(Some)
+    }
+
     /// Returns when this node may no longer have to wait for others before it takes over.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + use<> {
         let board = Arc::clone(&self.board);
         async move { board.changed().await }
     }
+}
+
+/// Where this node listens for the others.
+fn listens(config: &Config, node: &str) -> Vec<SocketAddr> {
+    let Some(peers) = &config.peers else { return Vec::new() };
+    let own = config.nodes.iter().filter(|one| one.name == node);
+    let own = own.flat_map(|node| node.addresses.iter());
+    own.map(|&address| SocketAddr::new(address, peers.port)).collect()
 }
 
 fn others(config: &Config, node: &str) -> impl Iterator<Item = Peer> {
@@ -56,21 +94,21 @@ fn others(config: &Config, node: &str) -> impl Iterator<Item = Peer> {
 
 impl Agent {
     /// Begins to tell the other nodes of NAT flows and to hear of theirs; nothing where that is off.
-    pub(super) fn begin_sync(&self) -> Result<Option<Sync>, AgentError> {
+    pub(super) fn begin_sync(&mut self) -> Result<(), AgentError> {
         let (Some(peers), Some(key)) = (&self.config.peers, &self.replicas.key) else {
-            return Ok(None);
+            return Ok(());
         };
-        let own = self.config.nodes.iter().filter(|node| node.name == self.node);
-        let own = own.flat_map(|node| node.addresses.iter());
         let settings = Settings {
             node: self.node.clone(),
-            listen: own.map(|&address| SocketAddr::new(address, peers.port)).collect(),
+            listen: listens(&self.config, &self.node),
             peers: others(&self.config, &self.node).collect(),
             port: peers.port,
             key: key.clone(),
         };
         let flows = self.dataplane.translations()?;
-        Ok(Some(Sync::start(settings, flows, &self.replicas.ways, &self.replicas.board)))
+        let Replicas { ways, board, .. } = &self.replicas;
+        self.replicas.sync = Some(Sync::start(settings, flows, ways, board));
+        Ok(())
     }
 
     /// Says by which ways flows go from here, after a plan.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Passive, Rebalance, Service,
+    Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Node, Notify, Passive,
+    Rebalance, Service, Track, VirtualRouter, Vrrp,
 };
 
 /// One thing that is different.
@@ -13,9 +14,33 @@ use super::{
 pub struct Change {
     /// For people: what was, and what is to be.
     pub what: String,
-    /// A running agent cannot do it.
-    pub needs_restart: bool,
+    /// Why a running agent cannot do it.
+    pub fixed: Option<Fixed>,
 }
+
+/// What keeps a running agent from a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    pub why: &'static str,
+    /// Another agent that follows in place begins with it (`lbctl upgrade`).
+    pub upgrade: bool,
+}
+
+impl Fixed {
+    const fn restart(why: &'static str) -> Self {
+        Self { why, upgrade: false }
+    }
+}
+
+const SIZES: Fixed = Fixed::restart("the maps were made of that size");
+const PLACES: Fixed = Fixed::restart("what outlives the agent is there");
+const DECIDES: Fixed = Fixed::restart("whether VRRP decides who is active is settled at the start");
+const VERSION: Fixed = Fixed::restart("nodes of two versions do not hear one another");
+const VIRTUAL_MAC: Fixed = Fixed::restart("the interfaces with virtual MACs are made at the start");
+const HELD: Fixed = Fixed { why: "the virtual addresses are held by it", upgrade: true };
+const LISTENS: Fixed = Fixed { why: "the agent listens there", upgrade: true };
+const HOOKED: Fixed = Fixed::restart("the hooks are attached there");
+const ATTACHED: Fixed = Fixed::restart("the interfaces are attached by it");
 
 /// Collects changes. Values are told as they are debugged, which is how the file would say them, or nearly; secrets
 /// are not told.
@@ -24,11 +49,7 @@ struct Changes(Vec<Change>);
 
 impl Changes {
     fn live(&mut self, what: String) {
-        self.0.push(Change { what, needs_restart: false });
-    }
-
-    fn restart(&mut self, what: String) {
-        self.0.push(Change { what, needs_restart: true });
+        self.0.push(Change { what, fixed: None });
     }
 
     /// A value that a running agent can change.
@@ -46,9 +67,32 @@ impl Changes {
     }
 
     /// One that it cannot change.
-    fn fixed<T: PartialEq>(&mut self, name: &str, old: &T, new: &T) {
+    fn fixed<T: PartialEq>(&mut self, name: &str, old: &T, new: &T, fixed: Fixed) {
         if old != new {
-            self.restart(format!("{name} is different"));
+            self.0.push(Change { what: format!("{name} is different"), fixed: Some(fixed) });
+        }
+    }
+
+    /// Things that have names: those that go, come, and are in both.
+    fn named<'a, T, N: Ord>(
+        &mut self,
+        (old, new): (&'a [T], &'a [T]),
+        name: impl Fn(&T) -> N,
+        (goes, comes): (impl Fn(&T) -> String, impl Fn(&T) -> String),
+        mut other: impl FnMut(&mut Self, &'a T, &'a T),
+    ) {
+        let by_name = |all: &'a [T]| -> BTreeMap<N, &'a T> {
+            all.iter().map(|one| (name(one), one)).collect()
+        };
+        let (before, after) = (by_name(old), by_name(new));
+        for one in old.iter().filter(|one| !after.contains_key(&name(one))) {
+            self.live(goes(one));
+        }
+        for one in new {
+            match before.get(&name(one)) {
+                Some(known) => other(self, known, one),
+                None => self.live(comes(one)),
+            }
         }
     }
 }
@@ -60,9 +104,9 @@ impl Config {
         // Taken apart, here and below, so that what is added to it cannot be forgotten.
         let Self { interfaces, virtual_addresses, active, nodes, services: known, .. } = self;
         changes.value("interfaces", interfaces, &new.interfaces);
-        changes.fixed("virtual_addresses", virtual_addresses, &new.virtual_addresses);
-        changes.fixed("active", active, &new.active);
-        changes.fixed("[[node]]", nodes, &new.nodes);
+        addresses(virtual_addresses, &new.virtual_addresses, &mut changes);
+        changes.value("active", active, &new.active);
+        self::nodes(nodes, &new.nodes, &mut changes);
         services(known, &new.services, &mut changes);
         self.tables_but_services(new, &mut changes);
         changes.0
@@ -89,19 +133,22 @@ impl Config {
             paths,
             limits,
         } = self;
-        changes.fixed("[vrrp]", vrrp, &new.vrrp);
-        changes.fixed("[[notify]]", notify, &new.notify);
-        changes.fixed("[[track]]", tracks, &new.tracks);
-        changes.fixed("[lease]", lease, &new.lease);
+        match (vrrp, &new.vrrp) {
+            (Some(old), Some(new)) => self::vrrp(old, new, changes),
+            (old, new) => changes.fixed("[vrrp]", old, new, DECIDES),
+        }
+        self::notify(notify, &new.notify, changes);
+        self::tracks(tracks, &new.tracks, changes);
+        changes.fixed("[lease]", lease, &new.lease, HELD);
         self::nat(nat, &new.nat, changes);
-        changes.fixed("[peers]", peers, &new.peers);
+        changes.silent("[peers]", peers, &new.peers);
         let Host { enabled, prefer_local, cgroup } = host;
         changes.value("`enabled` in [host]", enabled, &new.host.enabled);
         changes.value("`prefer_local` in [host]", prefer_local, &new.host.prefer_local);
-        changes.fixed("`cgroup` in [host]", cgroup, &new.host.cgroup);
+        changes.fixed("`cgroup` in [host]", cgroup, &new.host.cgroup, HOOKED);
         let DataPath { modes, unknown_ports, on_stop } = data_path;
         changes.value("`on_stop` in [data_path]", on_stop, &new.data_path.on_stop);
-        changes.fixed("`modes` in [data_path]", modes, &new.data_path.modes);
+        changes.fixed("`modes` in [data_path]", modes, &new.data_path.modes, ATTACHED);
         changes.value(
             "`unknown_ports` in [data_path]",
             unknown_ports,
@@ -109,15 +156,115 @@ impl Config {
         );
         changes.value("[syn_flood]", syn_flood, &new.syn_flood);
         let Metrics { listen, backend_series } = metrics;
-        changes.fixed("`listen` in [metrics]", listen, &new.metrics.listen);
+        changes.value("`listen` in [metrics]", listen, &new.metrics.listen);
         changes.value("`backend_series` in [metrics]", backend_series, &new.metrics.backend_series);
         let Control { socket, group, upgrade } = control;
-        changes.fixed("`socket` in [control]", socket, &new.control.socket);
-        changes.fixed("`group` in [control]", group, &new.control.group);
+        changes.fixed("`socket` in [control]", socket, &new.control.socket, LISTENS);
+        changes.value("`group` in [control]", group, &new.control.group);
         changes.value("`upgrade` in [control]", upgrade, &new.control.upgrade);
-        changes.fixed("[paths]", paths, &new.paths);
-        changes.fixed("[limits]", limits, &new.limits);
+        changes.fixed("[paths]", paths, &new.paths, PLACES);
+        changes.fixed("[limits]", limits, &new.limits, SIZES);
     }
+}
+
+fn addresses(old: &[IpAddr], new: &[IpAddr], changes: &mut Changes) {
+    let goes = |vip: &IpAddr| format!("virtual address {vip} goes");
+    let comes = |vip: &IpAddr| format!("virtual address {vip} comes");
+    changes.named((old, new), |vip| *vip, (goes, comes), |_, _, _| ());
+}
+
+fn nodes(old: &[Node], new: &[Node], changes: &mut Changes) {
+    let goes = |node: &Node| format!("node {} goes", node.name);
+    let comes = |node: &Node| format!("node {} comes, at {:?}", node.name, node.addresses);
+    let name = |node: &Node| node.name.clone();
+    changes.named((old, new), name, (goes, comes), |changes, old, new| {
+        let Node { name, addresses, priority } = old;
+        let of = |key: &str| format!("node {name}: `{key}`");
+        changes.value(&of("addresses"), addresses, &new.addresses);
+        changes.value(&of("priority"), priority, &new.priority);
+    });
+}
+
+fn vrrp(old: &Vrrp, new: &Vrrp, changes: &mut Changes) {
+    let Vrrp {
+        routers,
+        version,
+        advertisement_interval,
+        preempt,
+        preempt_delay,
+        unicast,
+        auth_pass,
+        checksum,
+        answer_rivals,
+        check_addresses,
+        check_duplicates,
+        virtual_mac,
+    } = old;
+    let of = |key: &str| format!("`{key}` in [vrrp]");
+    let numbers = |vrrp: &Vrrp| vrrp.routers.iter().map(|r| r.router_id).collect::<Vec<_>>();
+    if *virtual_mac {
+        let (old, new) = (numbers(old), numbers(new));
+        changes.fixed("the set of virtual routers", &old, &new, VIRTUAL_MAC);
+    }
+    self::routers(routers, &new.routers, changes);
+    changes.fixed(&of("version"), version, &new.version, VERSION);
+    let interval = &new.advertisement_interval;
+    changes.value(&of("advertisement_interval"), advertisement_interval, interval);
+    changes.value(&of("preempt"), preempt, &new.preempt);
+    changes.value(&of("preempt_delay"), preempt_delay, &new.preempt_delay);
+    changes.value(&of("unicast"), unicast, &new.unicast);
+    changes.silent(&of("auth_pass"), auth_pass, &new.auth_pass);
+    changes.value(&of("checksum"), checksum, &new.checksum);
+    changes.value(&of("answer_rivals"), answer_rivals, &new.answer_rivals);
+    changes.value(&of("check_addresses"), check_addresses, &new.check_addresses);
+    changes.value(&of("check_duplicates"), check_duplicates, &new.check_duplicates);
+    changes.fixed(&of("virtual_mac"), virtual_mac, &new.virtual_mac, VIRTUAL_MAC);
+}
+
+fn routers(old: &[VirtualRouter], new: &[VirtualRouter], changes: &mut Changes) {
+    let goes = |router: &VirtualRouter| format!("virtual router {} goes", router.router_id);
+    let comes = |router: &VirtualRouter| {
+        let VirtualRouter { router_id, virtual_addresses, .. } = router;
+        format!("virtual router {router_id} comes, with {virtual_addresses:?}")
+    };
+    let alone = old.len() == 1 && new.len() == 1;
+    changes.named(
+        (old, new),
+        |router| router.router_id,
+        (goes, comes),
+        |changes, old, new| {
+            let VirtualRouter { router_id, virtual_addresses, priorities } = old;
+            let of = |key: &str| format!("virtual router {router_id}: `{key}`");
+            // The only one has all of the file, of which that is told already.
+            if !alone {
+                changes.value(&of("virtual_addresses"), virtual_addresses, &new.virtual_addresses);
+            }
+            changes.value(&of("priorities"), priorities, &new.priorities);
+        },
+    );
+}
+
+fn notify(old: &[Notify], new: &[Notify], changes: &mut Changes) {
+    let goes = |hook: &Notify| format!("notify hook {} goes", hook.name);
+    let comes = |hook: &Notify| format!("notify hook {} comes", hook.name);
+    let name = |hook: &Notify| hook.name.clone();
+    changes.named((old, new), name, (goes, comes), |changes, old, new| {
+        changes.silent(&format!("notify hook {}", old.name), old, new);
+    });
+}
+
+fn tracks(old: &[Track], new: &[Track], changes: &mut Changes) {
+    let goes = |track: &Track| format!("track {} goes", track.name);
+    let comes = |track: &Track| format!("track {} comes: {}", track.name, track.watched);
+    let name = |track: &Track| track.name.clone();
+    changes.named((old, new), name, (goes, comes), |changes, old, new| {
+        let Track { name, watched, weight, rise, fall } = old;
+        let of = |key: &str| format!("track {name}: `{key}`");
+        changes.silent(&format!("track {name}: what is watched"), watched, &new.watched);
+        changes.value(&of("weight"), weight, &new.weight);
+        changes.value(&of("rise"), rise, &new.rise);
+        changes.value(&of("fall"), fall, &new.fall);
+    });
 }
 
 fn nat(old: &Nat, new: &Nat, changes: &mut Changes) {
@@ -131,7 +278,7 @@ fn nat(old: &Nat, new: &Nat, changes: &mut Changes) {
         udp_timeout,
     } = old;
     changes.value("`ports` in [nat]", ports, &new.ports);
-    changes.fixed("`flows` in [nat]", flows, &new.flows);
+    changes.fixed("`flows` in [nat]", flows, &new.flows, SIZES);
     changes.silent("`key` in [nat]", key, &new.key);
     for (name, old, new) in [
         ("tcp_opening_timeout", tcp_opening_timeout, new.tcp_opening_timeout),
@@ -144,22 +291,12 @@ fn nat(old: &Nat, new: &Nat, changes: &mut Changes) {
 }
 
 fn services(old: &[Service], new: &[Service], changes: &mut Changes) {
-    let by_name = |services: &[Service]| -> BTreeMap<String, usize> {
-        services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect()
+    let goes = |service: &Service| format!("service {} goes", service.name);
+    let comes = |service: &Service| {
+        format!("service {} comes, with {} backends", service.name, service.backends.len())
     };
-    let (before, after) = (by_name(old), by_name(new));
-    for service in old.iter().filter(|service| !after.contains_key(&service.name)) {
-        changes.live(format!("service {} goes", service.name));
-    }
-    for service in new {
-        match before.get(&service.name) {
-            Some(&at) => self::service(&old[at], service, changes),
-            None => {
-                let backends = service.backends.len();
-                changes.live(format!("service {} comes, with {backends} backends", service.name));
-            }
-        }
-    }
+    let name = |service: &Service| service.name.clone();
+    changes.named((old, new), name, (goes, comes), |changes, old, new| service(old, new, changes));
 }
 
 fn service(old: &Service, new: &Service, changes: &mut Changes) {
@@ -266,14 +403,18 @@ mod tests {
     const FILE: &str = include_str!("../../tests/fixtures/config/taken/ten-lines.toml");
 
     fn changes(to: &[(&str, &str)]) -> Vec<(String, bool)> {
-        let mut text = FILE.to_owned();
+        changes_in(FILE, to)
+    }
+
+    fn changes_in(file: &str, to: &[(&str, &str)]) -> Vec<(String, bool)> {
+        let mut text = file.to_owned();
         for (from, to) in to {
             assert!(text.contains(from), "{from}");
             text = text.replace(from, to);
         }
         let parse = |text: &str| Config::parse(text).unwrap_or_else(|e| panic!("{}", e.report("")));
-        let changes = parse(FILE).changes_to(&parse(&text));
-        changes.into_iter().map(|change| (change.what, change.needs_restart)).collect()
+        let changes = parse(file).changes_to(&parse(&text));
+        changes.into_iter().map(|change| (change.what, change.fixed.is_some())).collect()
     }
 
     #[test]
@@ -320,5 +461,46 @@ mod tests {
             "interface = \"ens33\"\nnat = { key = \"hush\" }",
         )]);
         assert_eq!(changes, [("`key` in [nat] is different".to_owned(), false)]);
+    }
+    fn elected(keys: &str) -> String {
+        FILE.replace("active = \"master1\"", &format!("vrrp = {{ router_id = 51{keys} }}"))
+    }
+
+    #[test]
+    fn a_cluster_grows_and_elects_in_another_way() {
+        let more = "[[node]]\nname = \"master3\"\naddress = \"192.168.139.135\"\n\n[[service]]";
+        let keys = "router_id = 52, advertisement_interval = \"1s\", preempt = true";
+        let edits = [
+            ("[\"192.168.139.150\"]", "[\"192.168.139.151\"]"),
+            ("router_id = 51", keys),
+            ("address = \"192.168.139.133\"", "address = \"192.168.139.133\"\npriority = 7"),
+            ("[[service]]", more),
+        ];
+        let expected = [
+            "virtual address 192.168.139.150 goes",
+            "virtual address 192.168.139.151 comes",
+            "node master1: `priority`: 100 -> 7",
+            "node master3 comes, at [192.168.139.135]",
+            "service kube-apiserver: `addresses`: [192.168.139.150] -> [192.168.139.151]",
+            "virtual router 51 goes",
+            "virtual router 52 comes, with [192.168.139.151]",
+            "`advertisement_interval` in [vrrp]: 100ms -> 1s",
+            "`preempt` in [vrrp]: false -> true",
+        ];
+        let expected = expected.map(|what| (what.to_owned(), false));
+        assert_eq!(changes_in(&elected(""), &edits), expected);
+    }
+
+    #[test]
+    fn what_of_vrrp_a_running_agent_cannot_do_is_marked() {
+        let marked = |file: &str, from, to| {
+            let changes = changes_in(file, &[(from, to)]);
+            changes.iter().filter(|(_, fixed)| *fixed).count()
+        };
+        let vrrp = "vrrp = { router_id = 51 }";
+        assert_eq!(marked(&elected(""), vrrp, "active = \"master1\""), 1);
+        assert_eq!(marked(&elected(""), "= 51", "= 51, virtual_mac = true"), 1);
+        assert_eq!(marked(&elected(""), "= 51", "= 51, version = 2"), 1);
+        assert_eq!(marked(&elected(", virtual_mac = true"), "= 51", "= 52"), 1);
     }
 }

@@ -40,7 +40,7 @@ pub use check::{
     Check, ClientCertificate, Fingerprint, HttpCheck, ScriptCheck, Statuses, TlsCheck, Trust,
 };
 pub use datagram::{Quic, ServerId};
-pub use difference::Change;
+pub use difference::{Change, Fixed};
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};

@@ -131,15 +131,12 @@ pub fn listen(
     Ok(listener)
 }
 
-/// Lets root use the socket, and the group.
+/// Lets root use the socket, and the group; without one nobody else any more.
 pub fn grant(path: &Path, group: Option<&str>) -> Result<(), ServeError> {
     let failed = |source| ServeError::Listen { path: path.to_owned(), source };
+    let gid = group.map_or_else(|| Ok(Gid::effective()), group_id)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
-    if let Some(name) = group {
-        let gid = group_id(name)?;
-        chown(path, None, Some(gid)).map_err(|errno| failed(errno.into()))?;
-    }
-    Ok(())
+    chown(path, None, Some(gid)).map_err(|errno| failed(errno.into()))
 }
 
 fn group_id(name: &str) -> Result<Gid, ServeError> {

@@ -25,7 +25,10 @@ mod timestamp;
 mod webhook;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures::future::join_all;
 
 pub use hook::HookStatus;
 pub use notice::{Event, Family, Notice, Router, State, What};
@@ -45,17 +48,36 @@ const HANDED_OVER: Duration = Duration::from_millis(500);
 
 /// All hooks of the node.
 #[derive(Debug)]
-pub struct Hooks(Vec<Hook>);
+pub struct Hooks(Vec<Arc<Hook>>);
 
 impl Hooks {
     /// Starts a task for each, which begins with what an earlier run of the agent left.
     pub async fn start(configured: &[Notify], node: &str, state: &Path) -> Self {
+        Self(Vec::new()).follow(&[], configured, (node, state)).await
+    }
+
+    /// The hooks of another configuration. Those that are in both go on; one that is another goes on with what the
+    /// one before has left, where it has the same name. Nothing may be offered to these any more.
+    pub async fn follow(
+        &self,
+        former: &[Notify],
+        configured: &[Notify],
+        (node, state): (&str, &Path),
+    ) -> Self {
         let directory = state.join(DIRECTORY);
         let run = format!("{:016x}", hook::random());
+        let known: Vec<(&Notify, &Arc<Hook>)> = former.iter().zip(&self.0).collect();
+        let gone = known.iter().filter(|(notify, _)| !configured.contains(notify));
+        join_all(gone.map(|(_, hook)| hook.close(HANDED_OVER))).await;
         let mut hooks = Vec::new();
         for notify in configured {
+            if let Some((_, hook)) = known.iter().find(|(known, _)| *known == notify) {
+                hooks.push(Arc::clone(hook));
+                continue;
+            }
             let way = Way::new(&notify.way, notify.timeout);
-            hooks.push(Hook::start(notify, way, (node, &run), directory.join(&notify.name)).await);
+            let place = directory.join(&notify.name);
+            hooks.push(Arc::new(Hook::start(notify, way, (node, &run), place).await));
         }
         Self(hooks)
     }
@@ -68,7 +90,7 @@ impl Hooks {
     }
 
     pub fn status(&self) -> Vec<HookStatus> {
-        self.0.iter().map(Hook::status).collect()
+        self.0.iter().map(|hook| hook.status()).collect()
     }
 
     /// Waits until everything is on disk, and a moment for hooks that are not failing.
@@ -83,6 +105,6 @@ impl Hooks {
 
     async fn close_within(&self, limit: Duration) {
         let ends = self.0.iter().map(|hook| hook.close(limit));
-        futures::future::join_all(ends).await;
+        join_all(ends).await;
     }
 }

@@ -79,6 +79,25 @@ impl HolderHandle {
         self.status.borrow().role == Role::Active
     }
 
+    /// Whether this VIP is held.
+    pub fn holds(&self, vip: IpAddr) -> bool {
+        self.status.borrow().vips.iter().any(|holding| holding.vip == vip && holding.held)
+    }
+
+    /// Waits until none of these VIPs is placed here any more, or the holder has ended.
+    pub async fn left(&self, vips: &[IpAddr]) {
+        let mut status = self.status.clone();
+        let placed = |holding: &Holding| holding.vips.iter().any(|vip| vips.contains(&vip.vip));
+        // A sender that is gone means the same.
+        let _ = status.wait_for(|holding| !placed(holding)).await;
+    }
+
+    /// Waits until the holder has ended.
+    pub async fn ended(&self) {
+        let mut status = self.status.clone();
+        while status.changed().await.is_ok() {}
+    }
+
     /// A receiver that wakes at every change of what is held, and at every refresh.
     pub fn watch(&self) -> watch::Receiver<Holding> {
         self.status.clone()

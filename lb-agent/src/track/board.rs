@@ -54,6 +54,24 @@ impl Board {
         Self { tracked: own.into_iter().chain(configured).collect() }
     }
 
+    /// What other tracks make of it. One that is the same goes on with what is known of it; of one that counts in
+    /// another way that is the beginning. `doubt`: what is new counts as good until it was looked at `fall` times.
+    pub fn follow(&self, tracks: &[Track], doubt: bool, now: SystemTime) -> Self {
+        let mut next = Self::new(tracks, now);
+        for tracked in &mut next.tracked {
+            let known = self
+                .tracked
+                .iter()
+                .find(|known| known.name == tracked.name && known.watched == tracked.watched);
+            match known {
+                Some(known) => tracked.judge = known.judge.with(&tracked.judge),
+                None if doubt => tracked.judge.recall(true, "not looked at yet".to_owned()),
+                None => {}
+            }
+        }
+        next
+    }
+
     pub fn tracked(&self) -> &[Tracked] {
         &self.tracked
     }

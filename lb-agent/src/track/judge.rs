@@ -109,6 +109,16 @@ impl Judge {
         }
     }
 
+    /// The same judge by the measures of another one: what it counts towards a change begins anew where they differ.
+    pub fn with(&self, measures: &Self) -> Self {
+        if (self.rise, self.fall) == (measures.rise, measures.fall) {
+            return self.clone();
+        }
+        let (rise, fall) = (measures.rise, measures.fall);
+        let machine = self.machine.as_ref().map(|known| Machine::new(known.state(), rise, fall));
+        Self { rise, fall, machine, reason: self.reason.clone(), ..*self }
+    }
+
     /// Takes an outcome. True where it changed the state.
     pub fn hear(&mut self, outcome: Outcome, now: SystemTime) -> bool {
         self.counts.note(&outcome);

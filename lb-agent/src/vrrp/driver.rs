@@ -13,9 +13,10 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Outbox};
+use super::link::Link;
 use super::moment::Moment;
 use super::realtime;
-use super::router::{Cadence, Course, Router, Running};
+use super::router::{Cadence, Course, Router, Running, Settings};
 use super::status::RouterStatus;
 use super::waiter::{Waiter, What, Woken};
 
@@ -51,17 +52,25 @@ pub enum Command {
     Stop,
 }
 
+/// One of the virtual routers that there are to be.
+pub enum Part {
+    /// The one at this place until now, with other settings or the same.
+    Known(usize, Box<Settings>),
+    New(Box<Router>),
+}
+
 /// What the thread is told.
-#[derive(Debug)]
 enum Word {
     Command(Target, Command),
+    /// These are all routers from now on, or none of it.
+    Configure(Vec<Part>, SyncSender<Result<(), String>>),
     /// Neither send nor listen, and say where everything is.
     Pause(SyncSender<Vec<Course>>),
     /// Go on as if the time in between had been slept.
     Resume,
 }
 
-/// How long the thread may take to pause: it answers within microseconds.
+/// How long the thread may take to answer: it does within microseconds.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The thread, and what it tells.
@@ -92,6 +101,7 @@ impl Vrrp {
             .into_iter()
             .map(|router| Running::new(router, Outbox::new(events.clone())))
             .collect();
+        let events = events.clone();
         let shared = Arc::clone(&status);
         let told = (Moment::default(), u64::MAX);
         let mut thread = Thread {
@@ -104,6 +114,7 @@ impl Vrrp {
             paused: false,
             told,
             commands: 0,
+            events,
         };
         let thread =
             std::thread::Builder::new().name("vrrp".to_owned()).spawn(move || thread.run())?;
@@ -131,6 +142,19 @@ impl Vrrp {
             return None;
         }
         courses.recv_timeout(PAUSE).ok()
+    }
+
+    /// These are all routers from now on, at the places that they have here: those that are none of them any more
+    /// hand over and end, the others stay what they are. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Where the link of one of them cannot be opened, which is said; then nothing has changed.
+    pub fn configure(&self, parts: Vec<Part>) -> Result<(), String> {
+        let (sender, done) = sync_channel(1);
+        if !self.say(Word::Configure(parts, sender)) {
+            return Err("vrrp is stopping".to_owned());
+        }
+        done.recv_timeout(PAUSE).unwrap_or_else(|_| Err("vrrp does not answer".to_owned()))
     }
 
     /// Goes on after a pause.
@@ -169,6 +193,14 @@ struct Thread {
     /// When the status was told last, and after how many changes of state and commands.
     told: (Moment, u64),
     commands: u64,
+    /// Where routers put what happens to them.
+    events: mpsc::Sender<Event>,
+}
+
+/// A [`Part`] that nothing can keep from being what it is to be.
+enum Ready {
+    Known(usize, Box<Settings>, Option<Link>),
+    New(Box<Running>, Link),
 }
 
 impl Thread {
@@ -198,12 +230,10 @@ impl Thread {
                 return;
             }
         }
-        for (place, router) in self.running.iter_mut().enumerate() {
-            router.open_if_due(now, &self.waiter, place);
+        for router in &mut self.running {
+            router.open_if_due(now, &self.waiter);
             router.look_for_impostors(now);
-            if woken.has_packets(place) {
-                router.listen(now);
-            }
+            router.listen(woken, now);
             router.tell_waiting();
         }
         if woken.commands {
@@ -240,6 +270,11 @@ impl Thread {
                     }
                 }
                 Ok(Word::Resume) => self.paused = false,
+                Ok(Word::Configure(parts, reply)) => {
+                    self.commands += 1;
+                    // Whoever asked waits for it, and decides nothing by itself meanwhile.
+                    let _ = reply.try_send(self.configure(parts, now));
+                }
                 Ok(Word::Command(target, command)) => {
                     self.commands += 1;
                     self.stopping |= command == Command::Stop;
@@ -258,6 +293,58 @@ impl Thread {
                     }
                     return;
                 }
+            }
+        }
+    }
+
+    fn configure(&mut self, parts: Vec<Part>, now: Moment) -> Result<(), String> {
+        let ready: Vec<Ready> =
+            parts.into_iter().map(|part| self.prepare(part)).collect::<Result<_, _>>()?;
+        let mut former: Vec<Option<Running>> =
+            std::mem::take(&mut self.running).into_iter().map(Some).collect();
+        // What one gives up another may take over.
+        for part in &ready {
+            if let Ready::Known(place, settings, _) = part
+                && let Some(router) = &mut former[*place]
+            {
+                router.readdress(settings);
+            }
+        }
+        let stays = |place: usize| {
+            ready.iter().any(|part| matches!(part, Ready::Known(known, ..) if *known == place))
+        };
+        for (place, router) in former.iter_mut().enumerate() {
+            if let Some(router) = router.as_mut().filter(|_| !stays(place)) {
+                router.shut_down(now);
+            }
+        }
+        for part in ready {
+            self.running.extend(match part {
+                Ready::Known(place, settings, link) => former[place].take().map(|mut router| {
+                    router.configure(*settings, link, now);
+                    router
+                }),
+                Ready::New(mut router, link) => {
+                    router.take_part(link, now);
+                    Some(*router)
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Does all of it that may fail.
+    fn prepare(&self, part: Part) -> Result<Ready, String> {
+        match part {
+            Part::Known(place, settings) => {
+                let router = self.running.get(place).ok_or("there is no such virtual router")?;
+                let link = router.open_for(&settings, &self.waiter).map_err(|e| e.to_string())?;
+                Ok(Ready::Known(place, settings, link))
+            }
+            Part::New(router) => {
+                let router = Running::new(*router, Outbox::new(self.events.clone()));
+                let link = router.open(&self.waiter).map_err(|error| error.to_string())?;
+                Ok(Ready::New(Box::new(router), link))
             }
         }
     }

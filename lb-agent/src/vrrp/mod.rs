@@ -17,8 +17,8 @@ mod status;
 mod trouble;
 mod waiter;
 
-pub use driver::{Command, Target, Vrrp};
+pub use driver::{Command, Part, Target, Vrrp};
 pub use event::{Event, Happening, QUEUE};
-pub use router::{Attract, Course, Router};
+pub use router::{Attract, Course, Router, Settings};
 pub use status::{Figures, Heard, RouterStatus};
 pub use trouble::Trouble;

@@ -35,10 +35,14 @@ pub trait Attract: Send {
     fn acquire(&self, reason: Reason);
     fn release(&self, reason: Reason);
     fn announce(&self);
+    /// The addresses are these from now on: those that are none of them any more are given up at once, those that
+    /// are new count from the next [`renew`](Self::renew) on.
+    fn readdress(&mut self, addresses: &[IpAddr]);
 }
 
-/// A virtual router to run.
-pub struct Router {
+/// All of a virtual router that may be another while it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
     pub parameters: Parameters,
     pub interface: String,
     /// The interface that it sends from, where that is another one: it has the virtual router's MAC.
@@ -47,6 +51,11 @@ pub struct Router {
     pub checksum: Checksum,
     /// Addresses of the nodes that are meant to take part, this one's too.
     pub members: Vec<IpAddr>,
+}
+
+/// A virtual router to run.
+pub struct Router {
+    pub settings: Settings,
     pub attract: Box<dyn Attract>,
     /// Where it goes on, if another process of this node ran it until now.
     pub course: Option<Course>,
@@ -84,8 +93,9 @@ pub(super) struct Running {
     members: Vec<IpAddr>,
     attract: Box<dyn Attract>,
     machine: Machine,
-    /// As configured; what is tracked lowers it.
+    /// As configured; what is tracked lowers it by its weight.
     priority: Priority,
+    weight: i32,
     link: Option<Link>,
     open_at: Moment,
     announce_at: Moment,
@@ -111,8 +121,8 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(router: Router, outbox: Outbox) -> Self {
         let start = Moment::default();
-        let Router { parameters, interface, sender, reach, checksum, members, attract, course } =
-            router;
+        let Router { settings, attract, course } = router;
+        let Settings { parameters, interface, sender, reach, checksum, members } = settings;
         let priority = parameters.priority;
         let mut machine = match &course {
             Some(course) => Machine::resume(parameters, course.progress, super::driver::now()),
@@ -130,6 +140,7 @@ impl Running {
         }
         Self {
             priority,
+            weight: 0,
             interface,
             sender,
             reach,
@@ -160,7 +171,8 @@ impl Running {
     pub(super) fn pause(&mut self, now: Moment) -> Course {
         let actions = self.machine.refresh(now);
         self.carry_out(actions, now);
-        let Parameters { router_id, address, interval, .. } = *self.machine.parameters();
+        let Parameters { router_id, address, .. } = *self.machine.parameters();
+        let interval = self.machine.pace();
         let progress = self.machine.progress();
         let until = match (progress.state, progress.deadline) {
             (State::Active, _) => now + interval * TERM_INTERVALS,
@@ -194,18 +206,12 @@ impl Running {
     }
 
     /// Opens the link, and takes part from then on.
-    pub(super) fn open_if_due(&mut self, now: Moment, waiter: &Waiter, place: usize) {
+    pub(super) fn open_if_due(&mut self, now: Moment, waiter: &Waiter) {
         if self.link.is_some() || now < self.open_at {
             return;
         }
-        let address = self.machine.parameters().address;
-        match self.open(address, waiter, place) {
-            Ok(link) => {
-                self.link = Some(link);
-                self.obstacle = None;
-                let actions = self.machine.start(now);
-                self.carry_out(actions, now);
-            }
+        match self.open(waiter) {
+            Ok(link) => self.take_part(link, now),
             Err(error) => {
                 self.open_at = now + REOPEN;
                 self.note_obstacle(error.to_string());
@@ -213,15 +219,56 @@ impl Running {
         }
     }
 
-    /// By name: an interface that was deleted and made again has another index. Its packets wake the thread.
-    fn open(&self, address: IpAddr, waiter: &Waiter, place: usize) -> Result<Link, LinkError> {
-        let index = |name: &str| if_nametoindex(name).unwrap_or(0);
-        let link = Link::open(&self.interface, index(&self.interface), address, &self.reach)?;
-        link.wake(waiter, place)?;
-        match &self.sender {
-            None => Ok(link),
-            Some(sender) => link.send_from(sender, index(sender), address, &self.reach),
+    pub(super) fn take_part(&mut self, link: Link, now: Moment) {
+        self.link = Some(link);
+        self.obstacle = None;
+        let actions = self.machine.start(now);
+        self.carry_out(actions, now);
+    }
+
+    pub(super) fn open(&self, waiter: &Waiter) -> Result<Link, LinkError> {
+        let source = self.machine.parameters().address;
+        open(&self.interface, self.sender.as_deref(), (source, &self.reach), waiter)
+    }
+
+    /// The link that other settings need: none where it is the same, or where there is none anyway.
+    pub(super) fn open_for(
+        &self,
+        settings: &Settings,
+        waiter: &Waiter,
+    ) -> Result<Option<Link>, LinkError> {
+        let Settings { parameters, interface, sender, reach, .. } = settings;
+        let same = (interface, sender, reach) == (&self.interface, &self.sender, &self.reach)
+            && parameters.address == self.machine.parameters().address;
+        if same || self.link.is_none() {
+            return Ok(None);
         }
+        open(interface, sender.as_deref(), (parameters.address, reach), waiter).map(Some)
+    }
+
+    /// The addresses are these from now on; before [`configure`](Self::configure).
+    pub(super) fn readdress(&mut self, settings: &Settings) {
+        self.attract.readdress(&settings.parameters.addresses);
+    }
+
+    /// Goes on with other settings, by the link that they need.
+    pub(super) fn configure(&mut self, settings: Settings, link: Option<Link>, now: Moment) {
+        let Settings { parameters, interface, sender, reach, checksum, members } = settings;
+        (self.interface, self.sender, self.reach) = (interface, sender, reach);
+        (self.checksum, self.members) = (checksum, members);
+        match link {
+            Some(link) => {
+                self.link = Some(link);
+                (self.unsent, self.obstacle) = (0, None);
+            }
+            // It may be another one that it waits for now.
+            None if self.link.is_none() => self.open_at = now,
+            None => {}
+        }
+        self.priority = parameters.priority;
+        let priority = self.priority.weighed(self.weight);
+        let actions = self.machine.configure(Parameters { priority, ..parameters }, now);
+        self.carry_out(actions, now);
     }
 
     pub(super) fn obey(&mut self, command: &Command, now: Moment) {
@@ -232,6 +279,7 @@ impl Running {
                 return;
             }
             Command::Weigh(weight) => {
+                self.weight = *weight;
                 let actions = self.machine.set_priority(self.priority.weighed(*weight), now);
                 self.carry_out(actions, now);
                 return;
@@ -276,7 +324,8 @@ impl Running {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>, now: Moment) {
-        let interval = self.machine.parameters().interval;
+        // The others wait for three of these at the least.
+        let interval = self.machine.pace();
         for action in actions {
             match action {
                 Action::Advertise(priority) => {
@@ -420,5 +469,21 @@ impl Running {
             troubles: self.troubles.list(),
             obstacle: self.obstacle.clone(),
         }
+    }
+}
+
+/// By name: an interface that was deleted and made again has another index. Its packets wake the thread.
+fn open(
+    interface: &str,
+    sender: Option<&str>,
+    (source, reach): (IpAddr, &Reach),
+    waiter: &Waiter,
+) -> Result<Link, LinkError> {
+    let index = |name: &str| if_nametoindex(name).unwrap_or(0);
+    let link = Link::open(interface, index(interface), source, reach)?;
+    link.wake(waiter)?;
+    match sender {
+        None => Ok(link),
+        Some(sender) => link.send_from(sender, index(sender), source, reach),
     }
 }

@@ -3,7 +3,7 @@
 //! it costs.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::Timespec;
@@ -11,14 +11,13 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 /// Of one wait. Where there are as many, there may be more.
 const EVENTS: usize = 32;
-/// Stands for the commands; every other number is a router's place.
+/// Stands for the commands; every other number is a socket's.
 const COMMANDS: u64 = u64::MAX;
 
 /// What there is to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
-    /// Packets for the router at this place.
-    Packets(usize),
+    Packets,
     Commands,
 }
 
@@ -27,20 +26,21 @@ pub(super) enum What {
 pub(super) struct Woken {
     /// There may be commands.
     pub(super) commands: bool,
-    /// There may be packets for every router.
+    /// Every socket may have packets.
     everywhere: bool,
-    places: Vec<u64>,
+    sockets: Vec<u64>,
 }
 
 impl Woken {
     /// As if there were something everywhere.
     pub(super) const fn by_all() -> Self {
-        Self { commands: true, everywhere: true, places: Vec::new() }
+        Self { commands: true, everywhere: true, sockets: Vec::new() }
     }
 
-    /// Whether there may be packets for the router at this place.
-    pub(super) fn has_packets(&self, place: usize) -> bool {
-        self.everywhere || self.places.contains(&(place as u64))
+    /// Whether this socket may have packets. One that took the number of another one that was closed may be thought
+    /// to have some.
+    pub(super) fn has_packets(&self, socket: impl AsFd) -> bool {
+        self.everywhere || self.sockets.contains(&number(socket))
     }
 }
 
@@ -57,7 +57,7 @@ impl Waiter {
     /// It waits for this socket, too, from now on until that is closed.
     pub(super) fn add(&self, socket: impl AsFd, what: What) -> io::Result<()> {
         let data = EventData::new_u64(match what {
-            What::Packets(place) => place as u64,
+            What::Packets => number(&socket),
             What::Commands => COMMANDS,
         });
         Ok(epoll::add(&self.epoll, socket, data, EventFlags::IN)?)
@@ -77,8 +77,12 @@ impl Waiter {
             return Woken::by_all();
         }
         let data: Vec<u64> = events.iter().take(count).map(|event| event.data.u64()).collect();
-        Woken { commands: data.contains(&COMMANDS), everywhere: false, places: data }
+        Woken { commands: data.contains(&COMMANDS), everywhere: false, sockets: data }
     }
+}
+
+fn number(socket: impl AsFd) -> u64 {
+    u64::from(socket.as_fd().as_raw_fd().unsigned_abs())
 }
 
 #[cfg(test)]
@@ -98,14 +102,14 @@ mod tests {
         let [(mut commands, mut sender), (packets, mut network)] =
             [(); 2].map(|()| UnixStream::pair().unwrap());
         waiter.add(&commands, What::Commands).unwrap();
-        waiter.add(&packets, What::Packets(3)).unwrap();
+        waiter.add(&packets, What::Packets).unwrap();
         sender.write_all(&[1]).unwrap();
         let woken = waiter.wait(LONG);
-        assert!(woken.commands && !woken.has_packets(3));
+        assert!(woken.commands && !woken.has_packets(&packets));
         commands.read_exact(&mut [0]).unwrap();
         network.write_all(&[1]).unwrap();
         let woken = waiter.wait(LONG);
-        assert!(!woken.commands && woken.has_packets(3) && !woken.has_packets(0));
+        assert!(!woken.commands && woken.has_packets(&packets) && !woken.has_packets(&commands));
         // One that is closed wakes nobody any more.
         drop(packets);
         let begun = Instant::now();
@@ -120,22 +124,22 @@ mod tests {
     fn what_arrived_while_nobody_waited_counts_although_the_time_is_over() {
         let waiter = Waiter::new().unwrap();
         let (packets, mut network) = UnixStream::pair().unwrap();
-        waiter.add(&packets, What::Packets(0)).unwrap();
+        waiter.add(&packets, What::Packets).unwrap();
         network.write_all(&[1]).unwrap();
-        assert!(waiter.wait(Duration::ZERO).has_packets(0));
+        assert!(waiter.wait(Duration::ZERO).has_packets(&packets));
     }
 
     #[test]
     fn where_more_has_come_than_is_told_it_may_be_anybodys() {
         let waiter = Waiter::new().unwrap();
         let mut pairs = Vec::new();
-        for place in 0..=EVENTS {
+        for _ in 0..=EVENTS {
             let (packets, mut network) = UnixStream::pair().unwrap();
-            waiter.add(&packets, What::Packets(place)).unwrap();
+            waiter.add(&packets, What::Packets).unwrap();
             network.write_all(&[1]).unwrap();
             pairs.push((packets, network));
         }
         let woken = waiter.wait(LONG);
-        assert!(woken.commands && (0..=EVENTS).all(|place| woken.has_packets(place)));
+        assert!(woken.commands && pairs.iter().all(|(packets, _)| woken.has_packets(packets)));
     }
 }

@@ -39,6 +39,7 @@ mod passage;
 mod passive;
 mod path_check;
 mod reload;
+mod reload_vrrp;
 mod restart;
 mod role_move;
 mod rolling_restart;
@@ -239,6 +240,11 @@ pub static ALL: &[Scenario] = &[
         name: "reload-under-load",
         about: "a thousand changed files are taken over under load: nothing is lost, nothing begins anew",
         run: reload::run,
+    },
+    Scenario {
+        name: "reload-vrrp",
+        about: "nodes, priorities, intervals and virtual addresses change by reloads under load; nobody loses the role",
+        run: reload_vrrp::run,
     },
     Scenario {
         name: "restart-under-load",

@@ -164,7 +164,7 @@ fn refuse(stage: &mut Stage, shape: &Shape, agent: &Agent) -> Result<()> {
     let services = agent.services()?.len();
     for (text, why) in [
         (with_another.replace("port = 9000", "port = 900000"), "must be between 1 and 65535"),
-        (with_another.replace("preempt = false", "preempt = true"), "cannot change this: [vrrp]"),
+        (format!("{with_another}\n[limits]\nservices = 7\n"), "cannot change this: [limits]"),
         (
             with_another.replace(
                 "backends = [\"192.168.139.133:9\"]",

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Attractor, VirtualLink};
+use super::VirtualLink;
 use crate::config::{self, Config};
 use crate::netlink::Network;
 use crate::role::Placement;
-use crate::vrrp::Router;
+use crate::vrrp::Settings;
 use crate::vrrp::identity::{Priority, RouterId, Version};
 use crate::vrrp::link::Reach;
 use crate::vrrp::machine::{Parameters, Rivals};
@@ -87,11 +87,16 @@ impl Surroundings<'_> {
         addresses.iter().find(near).or_else(|| addresses.first()).copied()
     }
 
-    pub(super) fn router(&self, way: Way, attractor: Attractor) -> Router {
+    /// What a virtual router with these addresses is to be, that sends there.
+    pub(super) fn settings(
+        &self,
+        way: Way,
+        router: &config::VirtualRouter,
+        vips: &[IpAddr],
+    ) -> Settings {
         let Self { config, settings, node, .. } = self;
         let node = config.nodes.iter().find(|n| n.name == *node);
-        let priority =
-            node.map_or(config::Node::DEFAULT_PRIORITY, |node| attractor.router.priority_of(node));
+        let priority = node.map_or(config::Node::DEFAULT_PRIORITY, |node| router.priority_of(node));
         let version = match settings.version {
             config::VrrpVersion::V2 => Version::V2,
             config::VrrpVersion::V3 => Version::V3,
@@ -100,16 +105,15 @@ impl Surroundings<'_> {
             Some(password) => Authentication::Password(password.bytes()),
             None => Authentication::None,
         };
-        let router_id = attractor.router.router_id;
         let parameters = Parameters {
             version,
-            router_id: RouterId::new(router_id).expect("the file's is 1 to 255"),
+            router_id: RouterId::new(router.router_id).expect("the file's is 1 to 255"),
             priority: Priority(priority),
             interval: settings.advertisement_interval,
             preempt: settings.preempt,
             preempt_delay: settings.preempt_delay,
             address: way.address,
-            addresses: attractor.vips.clone(),
+            addresses: vips.to_vec(),
             authentication,
             rivals: if settings.answer_rivals { Rivals::Answer } else { Rivals::Ignore },
             same_addresses: settings.check_addresses,
@@ -118,15 +122,13 @@ impl Surroundings<'_> {
             config::VrrpChecksum::Plain => Checksum::Plain,
             config::VrrpChecksum::PseudoHeader => Checksum::PseudoHeader,
         };
-        Router {
+        Settings {
             parameters,
             interface: way.interface,
             sender: way.sender,
             reach: way.reach,
             checksum,
             members: config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect(),
-            course: attractor.course.clone(),
-            attract: Box::new(attractor),
         }
     }
 }

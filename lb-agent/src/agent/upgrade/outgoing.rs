@@ -175,7 +175,8 @@ impl Talk {
         doors: std::sync::Arc<crate::agent::doors::Doors>,
     ) -> Event {
         let preparing = async {
-            let passed = self.channel.pass(&doors.descriptors()).await;
+            let scraped = doors.scraped();
+            let passed = self.channel.pass(&doors.descriptors(scraped.as_deref())).await;
             passed.map_err(|error| format!("passing the sockets on: {error}"))?;
             self.say(&Order::Prepare(offer)).await?;
             self.expect(PREPARED, &Report::Prepared).await
@@ -331,7 +332,7 @@ impl Agent {
             layout: own.version,
             node: self.node.clone(),
             socket: self.doors.socket.clone(),
-            metrics: self.doors.metrics,
+            metrics: self.doors.metrics(),
             routers: identities(&self.config),
         };
         let doors = self.doors.clone();
@@ -463,7 +464,7 @@ impl Agent {
         self.replan();
         let hooks = Hooks::start(&config.notify, &self.node, &config.paths.state).await;
         self.hooks = std::sync::Arc::new(hooks);
-        self.follow_roles();
+        self.follow_roles(false);
         self.network_changed().await;
     }
 

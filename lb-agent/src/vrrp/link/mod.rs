@@ -121,9 +121,9 @@ impl Link {
         Ok(Self { outlet: Some(outlet), ..self })
     }
 
-    /// Has its packets waited for, too, as those of the router at this place.
-    pub(in crate::vrrp) fn wake(&self, waiter: &Waiter, place: usize) -> Result<(), LinkError> {
-        self.place.done("wait for packets", waiter.add(self, What::Packets(place)))
+    /// Has its packets waited for, too.
+    pub(in crate::vrrp) fn wake(&self, waiter: &Waiter) -> Result<(), LinkError> {
+        self.place.done("wait for packets", waiter.add(self, What::Packets))
     }
 
     /// Sends to the group, or to each peer. `payload` makes the bytes for a destination, which is a

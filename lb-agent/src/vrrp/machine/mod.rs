@@ -20,9 +20,11 @@
 //! - **Late wake.** An Active router that slept longer than the others wait stops to answer before it
 //!   sends: by then another may be Active. A Backup that slept past its timer listens once more, since
 //!   what it did not read while asleep may be an advertisement.
+//! - **Other parameters.** A router is [configured](Machine::configure) anew in whatever state it is, and stays in it.
 //! - **Holding back.** A router that is not fit (a check failed, a person said so) resigns, and stays
 //!   Backup whatever its timer says.
 
+mod configure;
 mod parameters;
 mod reason;
 mod rules;
@@ -111,6 +113,9 @@ pub struct Machine {
     active_resigned: bool,
     /// Since when an Active router of lower priority is heard without a break.
     outranking_since: Option<Moment>,
+    /// What other routers may still go by, where that would be refused.
+    former: Option<Box<Parameters>>,
+    bridge: Option<configure::Bridge>,
     last: (Reason, Moment),
 }
 
@@ -126,6 +131,8 @@ impl Machine {
             held_back: false,
             active_resigned: false,
             outranking_since: None,
+            former: None,
+            bridge: None,
             last: (Reason::ShutDown, now),
         }
     }
@@ -148,6 +155,8 @@ impl Machine {
             held_back: false,
             active_resigned: progress.active_resigned,
             outranking_since: progress.outranking_since,
+            former: None,
+            bridge: None,
             last: (Reason::Resumed, now),
         }
     }
@@ -169,7 +178,7 @@ impl Machine {
         if !actions.is_empty() || self.state != State::Active {
             return actions;
         }
-        self.timer = Timer::Advertise(now + self.parameters.interval);
+        self.timer = Timer::Advertise(now + self.pace());
         vec![Action::Advertise(self.parameters.priority)]
     }
 
@@ -272,8 +281,8 @@ impl Machine {
         let before = std::mem::replace(&mut self.parameters.priority, priority);
         match self.state {
             State::Active if priority != before => vec![Action::Advertise(priority)],
-            State::Backup if priority < before && self.outranking_since.take().is_some() => {
-                self.wait_for_down(now);
+            State::Backup => {
+                self.reconsider((before, self.parameters.preempt_delay), now);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -292,7 +301,7 @@ impl Machine {
     }
 
     fn advertise_again(&mut self, at: Moment, now: Moment) -> Vec<Action> {
-        let interval = self.parameters.interval;
+        let interval = self.step();
         // By the schedule, not by when it was carried out: the timer does not drift.
         let next = at + interval;
         self.timer = Timer::Advertise(if next > now { next } else { now + interval });
@@ -302,12 +311,12 @@ impl Machine {
     /// The others count from the last advertisement, one interval before the timer was to fire.
     fn yield_if_overslept(&mut self, now: Moment) -> Vec<Action> {
         let Timer::Advertise(at) = self.timer else { return Vec::new() };
-        let interval = self.parameters.interval;
+        let interval = self.pace();
         if now.since(at) + interval < interval * parameters::MISSED {
             return Vec::new();
         }
         self.enter(State::Backup, Reason::Overslept, now);
-        self.active_interval = interval;
+        self.active_interval = self.parameters.interval;
         self.wait_for_down(now);
         self.release(Reason::Overslept).into_iter().collect()
     }
@@ -344,6 +353,7 @@ impl Machine {
 
     fn enter(&mut self, state: State, reason: Reason, now: Moment) {
         self.state = state;
+        self.bridge = None;
         self.last = (reason, now);
     }
 
@@ -359,6 +369,10 @@ impl Machine {
 
     /// An advertisement of another router for this virtual router, from the address `source`.
     ///
+    /// After another password, interval (version 2) or set of addresses was [configured](Self::configure), who still
+    /// goes by the former one is heard too, until the first who goes by the new one: where the Active router is told
+    /// last, none of the others takes over in between.
+    ///
     /// # Errors
     ///
     /// Why it was not taken. It changed nothing then.
@@ -368,7 +382,7 @@ impl Machine {
         advertisement: &Advertisement,
         now: Moment,
     ) -> Result<Vec<Action>, Refusal> {
-        rules::check(&self.parameters, source, advertisement)?;
+        self.check(source, advertisement)?;
         // Whoever overslept is no longer the one to outrank the rival.
         let mut actions = self.yield_if_overslept(now);
         actions.extend(match self.state {

@@ -41,7 +41,7 @@ impl Refusal {
 }
 
 /// RFC 9568, 7.1, and RFC 3768, 7.1, as far as they need the configuration.
-pub(super) fn check(
+fn check(
     parameters: &Parameters,
     source: IpAddr,
     advertisement: &Advertisement,
@@ -69,6 +69,14 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Whether advertisements by the one are refused by the other.
+pub(super) fn refuse_one_another(one: &Parameters, other: &Parameters) -> bool {
+    one.authentication != other.authentication
+        || other.version == Version::V2 && one.interval != other.interval
+        || disjoint(&one.addresses, &other.addresses)
+        || other.same_addresses && !same(&one.addresses, &other.addresses)
+}
+
 fn disjoint(ours: &[IpAddr], theirs: &[IpAddr]) -> bool {
     !ours.iter().any(|address| theirs.contains(address))
 }
@@ -79,6 +87,25 @@ fn same(ours: &[IpAddr], theirs: &[IpAddr]) -> bool {
 }
 
 impl Machine {
+    /// Whether it is for this router, by what that is or what it was until the others were told.
+    pub(super) fn check(
+        &mut self,
+        source: IpAddr,
+        advertisement: &Advertisement,
+    ) -> Result<(), Refusal> {
+        let now = check(&self.parameters, source, advertisement);
+        let Some(former) = &self.former else { return now };
+        match check(former, source, advertisement) {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                if now.is_ok() {
+                    self.former = None;
+                }
+                now
+            }
+        }
+    }
+
     /// Whether an advertisement lists just this router's addresses.
     pub fn lists_the_same(&self, advertisement: &Advertisement) -> bool {
         same(&self.parameters.addresses, &advertisement.addresses)
@@ -114,14 +141,17 @@ impl Machine {
     }
 
     /// Whether an Active router of lower priority is to be followed by this one now.
-    fn takes_over(&mut self, now: Moment) -> bool {
-        // RFC 9568, 6.1: who owns the addresses preempts, whatever the setting says.
-        let preempts = self.parameters.preempt || self.parameters.priority == Priority::OWNER;
-        if !preempts || self.held_back {
+    pub(super) fn takes_over(&mut self, now: Moment) -> bool {
+        if !self.preempts() || self.held_back {
             return false;
         }
         let since = *self.outranking_since.get_or_insert(now);
         now.since(since) >= self.parameters.preempt_delay
+    }
+
+    /// RFC 9568, 6.1: who owns the addresses preempts, whatever the setting says.
+    pub(super) fn preempts(&self) -> bool {
+        self.parameters.preempt || self.parameters.priority == Priority::OWNER
     }
 
     /// RFC 9568, 6.4.3.
@@ -133,7 +163,7 @@ impl Machine {
     ) -> Vec<Action> {
         let own = self.parameters.priority;
         if heard.priority == Priority::RESIGN {
-            self.timer = Timer::Advertise(now + self.parameters.interval);
+            self.timer = Timer::Advertise(now + self.pace());
             return vec![Action::Advertise(own)];
         }
         let outranked = heard.priority > own

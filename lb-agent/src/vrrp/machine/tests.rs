@@ -1,6 +1,7 @@
 //! The cases of the RFCs, each named by what it claims; then every transition; then properties.
 
 mod cases;
+mod configured;
 mod in_step;
 mod properties;
 mod resumed;

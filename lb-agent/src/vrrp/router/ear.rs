@@ -14,6 +14,7 @@ use crate::vrrp::moment::Moment;
 use crate::vrrp::packet::{self, Advertisement};
 use crate::vrrp::status::{Heard, notice};
 use crate::vrrp::trouble::Trouble;
+use crate::vrrp::waiter::Woken;
 
 /// Packets that one turn takes from a link: more wait for the next, so that a flood of them delays
 /// no timer.
@@ -22,7 +23,11 @@ const PACKETS_PER_TURN: usize = 64;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Running {
-    pub(in crate::vrrp) fn listen(&mut self, now: Moment) {
+    /// Takes what has arrived, if something has.
+    pub(in crate::vrrp) fn listen(&mut self, woken: &Woken, now: Moment) {
+        if !self.link.as_ref().is_some_and(|link| woken.has_packets(link)) {
+            return;
+        }
         for _ in 0..PACKETS_PER_TURN {
             let Some(link) = &mut self.link else { return };
             match link.receive() {

@@ -14,6 +14,7 @@ enum Event {
     HoldBack(bool),
     SetPriority(u8),
     KeepStep { next_ms: u64 },
+    Configure { priority: u8, interval_cs: u16, preempt: bool, delay_s: u64, vips: u8 },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -27,6 +28,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::HoldBack),
         1 => (1u8..=255).prop_map(Event::SetPriority),
         2 => (1u64..2000).prop_map(|next_ms| Event::KeepStep { next_ms }),
+        2 => (1u8..=254, 1u16..4096, any::<bool>(), 0u64..20, 150u8..152).prop_map(
+            |(priority, interval_cs, preempt, delay_s, vips)| {
+                Event::Configure { priority, interval_cs, preempt, delay_s, vips }
+            }
+        ),
     ]
 }
 
@@ -44,6 +50,17 @@ fn give(machine: &mut Machine, event: &Event, now: Moment) -> Vec<Action> {
         Event::HoldBack(held_back) => machine.hold_back(held_back, now),
         Event::SetPriority(priority) => machine.set_priority(Priority(priority), now),
         Event::KeepStep { next_ms } => machine.keep_step(now + Duration::from_millis(next_ms), now),
+        Event::Configure { priority, interval_cs, preempt, delay_s, vips } => {
+            let other = Parameters {
+                priority: Priority(priority),
+                interval: Duration::from_millis(10 * u64::from(interval_cs)),
+                preempt,
+                preempt_delay: Duration::from_secs(delay_s),
+                addresses: (150..=vips).map(node).collect(),
+                ..parameters()
+            };
+            machine.configure(other, now)
+        }
     }
 }
 
@@ -76,6 +93,10 @@ proptest! {
             // Who is Active answers for the addresses, who does not take part does not.
             prop_assert!(machine.state() != State::Active || machine.holds());
             prop_assert!(machine.state() != State::Initialize || !machine.holds());
+            // What it is configured to be is no reason to be Active, or no longer; only to have overslept is.
+            if matches!(event, Event::Configure { .. }) && machine.last_transition().0 != Reason::Overslept {
+                prop_assert_eq!(before.state(), machine.state());
+            }
             // Both ends of it are told, once.
             let becomes = before.state() != State::Active && machine.state() == State::Active;
             prop_assert_eq!(acquires, usize::from(becomes));

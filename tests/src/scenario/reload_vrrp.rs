@@ -155,7 +155,7 @@ impl Scene<'_> {
             Ok(())
         };
         hears(3)?;
-        let first = &self.files.three;
+        let first = &self.files.three.clone();
         let priorities = first
             .replace("priority = 100", "priority = 60")
             .replace("priority = 80", "priority = 120");

@@ -90,7 +90,6 @@ impl Agent {
         command.arg("--socket").arg(&socket);
         command.arg("--state-dir").arg(directory.join("state"));
         command.arg("--cgroup").arg(host.cgroup());
-        command.args(["--metrics", "127.0.0.1:9633"]);
         let mut agent = Self { process: host.spawn("lb-agent", command)?, socket, file };
         agent.wait_until("the agent answers", START, |_| true)?;
         Ok(agent)

@@ -80,6 +80,7 @@ impl Agent {
             return Err(Refusal { callers: true, sentence });
         }
         let config = read_config(&self.options).map_err(refused)?;
+        let config = self.discovering.in_config(config);
         let changes = self.possible_changes(&config)?;
         let tables = Tables::build_after(&config, &self.tables).map_err(|e| refused(e.into()))?;
         let lists = lists::read(&config).map_err(|error| refused(error.into()))?;
@@ -90,17 +91,9 @@ impl Agent {
         if dry_run {
             return Ok(answer);
         }
-        let standings = self.carried_standings(&config);
-        let former = self.exchange(Replaced { config: Arc::new(config), tables, lists, standings });
-        let known = self.inherit_health();
-        if let Err(sentence) = self.take_up(&former.config, monitor).await {
-            self.health.retain(|target, _| !known.contains(target));
-            self.exchange(former);
-            self.replan();
-            return Err(Refusal { callers: true, sentence });
-        }
-        self.set_targets(checker);
-        self.drop_what_went(&former.config);
+        let done = self.take_over(config, tables, lists, monitor, checker).await;
+        done.map_err(|sentence| Refusal { callers: true, sentence })?;
+        self.discovering.follow(&Arc::clone(&self.config));
         for change in &answer.changes {
             info!("reloaded: {change}");
         }
@@ -108,6 +101,29 @@ impl Agent {
             info!("reloaded: the configuration means what it meant before");
         }
         Ok(answer)
+    }
+
+    /// Puts another configuration in the place of the present one, all of it or nothing.
+    pub(super) async fn take_over(
+        &mut self,
+        config: Config,
+        tables: Tables,
+        lists: Lists,
+        monitor: &mut Monitor,
+        checker: &Checker,
+    ) -> Result<(), String> {
+        let standings = self.carried_standings(&config);
+        let former = self.exchange(Replaced { config: Arc::new(config), tables, lists, standings });
+        let known = self.inherit_health();
+        if let Err(sentence) = self.take_up(&former.config, monitor).await {
+            self.health.retain(|target, _| !known.contains(target));
+            self.exchange(former);
+            self.replan();
+            return Err(sentence);
+        }
+        self.set_targets(checker);
+        self.drop_what_went(&former.config);
+        Ok(())
     }
 
     /// What is different; refused where some of it needs a restart, or this node is another in it.

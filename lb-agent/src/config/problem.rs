@@ -241,7 +241,7 @@ impl Form {
             }
             Self::Endpoint => {
                 "write ADDRESS:PORT, such as \"192.168.139.133:6443\" or \"[fd00::133]:6443\"; \
-                 host names are not looked up"
+                 host names are not looked up (for backends by name there is `discover`)"
             }
             Self::ServerId => {
                 "write two hexadecimal digits for each of 1 to 8 bytes, such as \"0a01\""

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lb_common::hash::mix;
 use tokio::task::AbortHandle;
 
 use super::{Board, dns};
@@ -74,6 +75,11 @@ impl Driver {
             self.tasks.insert(name.to_owned(), Task { asked, handle: task.abort_handle() });
         }
     }
+}
+
+/// What one who asks draws from, different for each process and name.
+pub(super) fn seed(name: &str) -> u64 {
+    name.bytes().fold(mix(u64::from(std::process::id())), |hash, byte| mix(hash ^ u64::from(byte)))
 }
 
 async fn ask(service: String, asked: Asked, board: Arc<Board>) {

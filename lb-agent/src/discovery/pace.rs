@@ -30,8 +30,3 @@ fn stretched(pause: Duration, draw: u64) -> Duration {
     let fraction = (mix(draw) >> 11) as f64 / (1u64 << 53) as f64;
     pause.mul_f64(1.0 + JITTER * fraction)
 }
-
-/// What one who asks draws from, different for each process and name.
-pub(super) fn seed(name: &str) -> u64 {
-    name.bytes().fold(mix(u64::from(std::process::id())), |hash, byte| mix(hash ^ u64::from(byte)))
-}

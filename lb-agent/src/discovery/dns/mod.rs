@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use self::message::Found;
-use super::{Answer, Board, pace};
+use super::{Answer, Board, driver, pace};
 use crate::config::DnsSource;
 
 /// So often each server is asked before the question counts as not answered.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks for a service's backends for as long as it is not dropped. `v4`: for IPv4 addresses, else for IPv6.
 pub(super) async fn run(service: String, source: DnsSource, v4: bool, board: &Board) {
-    let mut draw = pace::seed(&source.name);
+    let mut draw = driver::seed(&source.name);
     let mut failures = 0;
     loop {
         draw = draw.wrapping_add(1);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use self::session::{Ended, Session};
 use self::slices::Slices;
-use super::{Board, pace};
+use super::{Board, driver, pace};
 use crate::config::{KubernetesSource, Protocol};
 
 /// A pause before the first attempt after a failure.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 
 /// Asks for a service's backends for as long as it is not dropped.
 pub(super) async fn run(service: String, source: KubernetesSource, wanted: Wanted, board: &Board) {
-    let mut draw = pace::seed(&service);
+    let mut draw = driver::seed(&service);
     let mut slices: Option<Slices> = None;
     let mut failures = 0;
     loop {

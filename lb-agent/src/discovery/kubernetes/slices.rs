@@ -1,8 +1,9 @@
 //! The EndpointSlices of one service (discovery.k8s.io/v1), as a list and a watch tell of them. Pure.
 //!
-//!     list ──> replace ──> answer        410, or an ERROR event with it: everything is listed anew
-//!                 ^
-//!     watch: ADDED, MODIFIED, DELETED ──> apply ──> answer;  BOOKMARK: the version alone
+//! ```text
+//! list ───────────────────────────────> answer     410, or an ERROR event with it: everything is listed anew
+//! watch: ADDED, MODIFIED, DELETED ────> answer     BOOKMARK: the version alone
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -17,9 +17,12 @@ const OK: [u8; 2] = [0x81, 0x80];
 fn answer(question: &[u8], flags: [u8; 2]) -> Vec<u8> {
     let whole = flags == OK;
     let header = [&question[..2], &flags, &[0, 1, 0, u8::from(whole), 0, 0, 0, 0]].concat();
-    let record: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 1];
+    let record: &[u8] = match whole {
+        true => &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 1],
+        false => &[],
+    };
     // Without the record that says how much fits.
-    [&header, &question[12..question.len() - 11], if whole { record } else { &[] }].concat()
+    [&header[..], &question[12..question.len() - 11], record].concat()
 }
 
 /// The same port over UDP and TCP.

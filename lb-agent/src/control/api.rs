@@ -26,6 +26,8 @@
 //! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
 
+mod discovery;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -34,6 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::{Hash, Mode, Protocol, UpgradeMode};
 pub use crate::standing::{Admin, Uses};
+
+pub use discovery::{BackendSource, Discovery};
 
 /// `POST /v1/upgrade`: another agent is to follow this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -415,40 +419,6 @@ pub struct Service {
     /// Who tells of its backends while the agent runs; none where the file alone does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
-}
-
-/// How a service's backends are discovered. Counts are since the agent's start.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Discovery {
-    /// `dns` or `kubernetes`.
-    pub source: String,
-    /// What is asked for.
-    pub about: String,
-    /// When something was heard last that can be relied on; none where nothing ever was, and the file's backends are
-    /// used.
-    pub heard: Option<f64>,
-    /// How long ago that was.
-    pub age_seconds: Option<f64>,
-    /// When the set of backends became what it is.
-    pub changed: Option<f64>,
-    /// Since when nothing is heard; none where all is well.
-    pub failing_since: Option<f64>,
-    /// Why.
-    pub failure: Option<String>,
-    /// What is wrong with the last answer, though there was one.
-    pub flaw: Option<String>,
-    pub answers: u64,
-    pub failures: u64,
-}
-
-/// Who said that a backend is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BackendSource {
-    #[default]
-    File,
-    Dns,
-    Kubernetes,
 }
 
 /// The query of `POST /v1/services/NAME/rebalance`.

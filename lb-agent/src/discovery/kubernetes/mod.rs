@@ -18,8 +18,8 @@ use self::slices::Slices;
 use super::{Board, driver, pace};
 use crate::config::{KubernetesSource, Protocol};
 
-/// A pause before the first attempt after a failure.
-const RETRY: Duration = Duration::from_secs(1);
+/// The pause before the first attempt after a failure; Kubernetes' own clients wait as long.
+const RETRY: Duration = Duration::from_millis(500);
 /// A watch that ends sooner than this was no watch.
 const SHORTEST_WATCH: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ pub(super) async fn run(service: String, source: KubernetesSource, wanted: Wante
             failures = 0;
         }
         match ended {
-            Ended::InTime if session.heard || begun.elapsed() >= SHORTEST_WATCH => continue,
+            Ended::InTime if begun.elapsed() >= SHORTEST_WATCH => continue,
             Ended::InTime => {}
             Ended::Expired => {
                 tracing::debug!(service, "the watch is too old to go on: listing anew");

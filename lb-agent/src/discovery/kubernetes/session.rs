@@ -59,7 +59,7 @@ pub(super) struct Session<'s> {
     pub(super) source: &'s KubernetesSource,
     pub(super) wanted: Wanted,
     pub(super) board: &'s Board,
-    /// Something came that can be relied on.
+    /// The API has answered: what goes wrong from here on is the first failure.
     pub(super) heard: bool,
 }
 
@@ -100,6 +100,7 @@ impl Session<'_> {
             known.version()
         );
         let mut answer = self.ask(&query).await?;
+        self.heard = true;
         self.board.confirmed(self.service);
         let reading = self.read_lines(&mut answer, known);
         let outcome = timeout(Duration::from_secs(seconds) + GRACE, reading).await;
@@ -120,7 +121,6 @@ impl Session<'_> {
                     News::Changed => self.publish(known)?,
                     News::Confirmed => self.board.confirmed(self.service),
                 }
-                self.heard = true;
             }
             if pending.len() > LINE_BYTES_MAX {
                 return Err(failed("a line of the watch of EndpointSlices does not end"));

@@ -1,7 +1,7 @@
 //! The agent: reads the configuration, checks backends, holds the VIP and writes the maps.
 //!
 //! Pure modules (`config`, `explain`, `import`, `table`, `plan`, `standing`, `rebalance`, `hysteresis`, the machines in `health`
-//! and `role`) know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone
+//! and `role`, what is known in `discovery`) know nothing of tokio, sockets, files or clocks; drivers carry their decisions out; `agent` alone
 //! composes.
 
 pub mod absence;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod discovery;
 pub mod doctor;
 pub mod events;
 pub mod explain;

@@ -228,7 +228,7 @@ async fn services_show_how_many_backends_accept() {
     assert_eq!(said.row("dns")[1], "[fd00::150]:53");
     assert_eq!(said.row("dns")[4..6], ["1/1", "all"], "too few are healthy");
     let wide = agent.lbctl(&["services", "-o", "wide"]).await;
-    let memory = ["472 B", "1.0 MiB", "12"];
+    let memory = ["472 B", "1.0 MiB", "12", "dns, 4s ago"];
     assert_eq!(wide.row("kube-apiserver")[7..10], ["900", "2.0 KiB", "65537"]);
     assert_eq!(wide.row("kube-apiserver")[10..], memory);
 }
@@ -249,6 +249,9 @@ async fn backends_show_state_and_reason() {
     assert_eq!(rows[1][8], "0");
     assert_eq!(rows[2][5..], ["1d1h", "33.3%", "14", "-", "connection refused"]);
     assert_eq!(rows[3][1..4], ["192.168.139.140:53", "-", "unresolved"]);
+    let wide = agent.lbctl(&["backends", "-o", "wide"]).await;
+    assert!(wide.out.lines().next().unwrap().contains("SOURCE"), "{}", wide.out);
+    assert!(wide.out.lines().skip(1).all(|line| line.contains(" dns ")), "{}", wide.out);
 }
 
 #[tokio::test]

@@ -72,11 +72,13 @@ impl Agent {
     fn leaving(&self) -> Wanted {
         let mut wanted = Wanted::default();
         for service in &self.services {
-            if !self.said.value().has(&self.config.services[service.configured].name) {
+            let of = &self.config.services[service.configured];
+            if !self.said.value().has(&of.name) && !self.discovering.has_leaving(of) {
                 continue;
             }
             let is_leaving = |backend: &&PlannedBackend| {
                 self.said_of(service.configured, backend.address).is_some()
+                    || self.discovering.leaving(of, backend.address).is_some()
             };
             for backend in service.backends.iter().filter(is_leaving) {
                 self.note_wanted(service, backend, &mut wanted);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::absences::Absences;
 use super::attachments::Attachments;
 use super::census::Counts;
+use super::discovering::Discovering;
 use super::doors::Doors;
 use super::election::Election;
 use super::error::AgentError;
@@ -123,6 +124,7 @@ pub(super) struct Agent {
     pub(super) recount: bool,
     pub(super) reloads: Reloads,
     pub(super) alarms: chronicle::Alarms,
+    pub(super) discovering: Discovering,
     pub(super) absences: Absences,
     pub(super) replicas: Replicas,
     pub(super) teller: Teller,
@@ -230,6 +232,10 @@ impl Agent {
                 Some(event) = events.vrrp.recv() => happened(&event, &self.config, &self.hooks),
                 Some(event) = events.tracks.recv() => self.note_track(event),
                 () = self.replicas.changed() => self.tell(),
+                () = self.discovering.changed() => {
+                    let Events { monitor, checker, .. } = &mut *events;
+                    self.note_discovered(monitor, checker).await;
+                }
                 Some(command) = events.commands.recv() => match command {
                     Command::Reload(dry_run, reply) =>
                         drop(reply.send(self.reload(dry_run, events).await)),
@@ -261,6 +267,7 @@ impl Agent {
                     self.recount = true;
                     self.hear_alarms();
                     self.absences.ask();
+                    self.discovering.tick(&self.config);
                     self.rebalancer.look_around();
                     self.look(Occasion::Tick);
                     if let Err(error) = self.dataplane.tidy() {
@@ -620,15 +627,6 @@ impl Agent {
         }
     }
 
-    async fn attach_asked(&mut self, name: &str) -> Result<api::Interface, Refusal> {
-        // The interface may have come this moment.
-        self.network_changed().await;
-        let interface = self.attach(name).map_err(|e| refusal(&e))?;
-        self.attachments.attach(name).map_err(|e| unkept(&e))?;
-        self.replan();
-        Ok(interface)
-    }
-
     /// Answers when the holder is done, beside the loop: asking the link takes its time.
     fn role_asked(&self, role: api::Role, reply: oneshot::Sender<Result<(), Refusal>>) {
         let (Election::Static(roles), [seat]) = (&self.election, &self.seats.0[..]) else {
@@ -652,14 +650,6 @@ impl Agent {
             drop(reply.send(answer.map(|_| ())));
         });
     }
-
-    fn detach_asked(&mut self, name: &str) -> Result<(), Refusal> {
-        self.dataplane.detach(name).map_err(|e| refusal(&e.into()))?;
-        self.attachments.detach(name).map_err(|e| unkept(&e))?;
-        info!(event = "detached", interface = name, "detached");
-        self.replan();
-        Ok(())
-    }
 }
 
 /// A sweep that runs.
@@ -673,7 +663,7 @@ async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     }
 }
 
-fn refusal(error: &AgentError) -> Refusal {
+pub(super) fn refusal(error: &AgentError) -> Refusal {
     Refusal { callers: true, sentence: error.to_string() }
 }
 

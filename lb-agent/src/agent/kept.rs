@@ -43,6 +43,11 @@ impl<T: Default + Serialize> Kept<T> {
         &self.value
     }
 
+    /// Changes the value, which a later [`change`](Self::change) is to write.
+    pub(super) fn alter(&mut self, change: impl FnOnce(&mut T)) {
+        change(&mut self.value);
+    }
+
     /// Changes the value, and writes it. Where it cannot be written it is changed all the same.
     pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> io::Result<R> {
         let changed = change(&mut self.value);

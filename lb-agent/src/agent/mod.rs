@@ -4,10 +4,12 @@
 //! beside it and never waits for it.
 
 mod absences;
+mod attaching;
 mod attachments;
 mod census;
 mod chronicle;
 mod core;
+mod discovering;
 mod doors;
 mod election;
 mod error;
@@ -53,6 +55,7 @@ use self::absences::Absences;
 use self::attachments::Attachments;
 use self::chronicle::Alarms;
 use self::core::{Agent, End, Events};
+use self::discovering::Discovering;
 use self::doors::Doors;
 use self::election::{Attractor, Elected, Election};
 use self::happened::happened;
@@ -116,6 +119,7 @@ pub async fn run(
     config: Config,
 ) -> Result<(), AgentError> {
     tell_remarks(&config);
+    let config = discovering::recall(config);
     dataplane::permitted()?;
     introduce(&Knowledge::gather());
     // Before anything is there to be left behind, and before the socket says that we are here.
@@ -193,6 +197,7 @@ async fn serve(mut agent: Agent, holders: Tasks, crew: Crew) -> Result<(), Agent
     let (checker, health) = Checker::start();
     checker.recall(known);
     agent.set_targets(&checker);
+    agent.begin_discovering();
     let (watcher, tracks) = Watcher::start(agent.board.tracked());
     let (sender, commands) = mpsc::channel(server::QUEUE);
     let unserved = |source| AgentError::System { operation: "serving the control socket", source };
@@ -330,6 +335,7 @@ async fn assemble(
         operation: "finding the agent's own file",
         source,
     })?;
+    let discovering = Discovering::new(&config);
     let attachments = Attachments::read(&config.paths.state);
     let said = config.paths.state.join("backends.json");
     let said = Kept::read(said, "what lbctl said of backends", Sayings::parse);
@@ -372,6 +378,7 @@ async fn assemble(
         connections_left: HashMap::new(),
         recount: false,
         alarms: Alarms::default(),
+        discovering,
         absences: Absences::default(),
         replicas,
         teller,

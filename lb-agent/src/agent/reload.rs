@@ -20,7 +20,7 @@ use super::{read_config, this_node};
 use crate::config::{Change, Config};
 use crate::control::api;
 use crate::control::server::Refusal;
-use crate::health;
+use crate::health::{self, Checker};
 use crate::lists;
 use crate::netlink::Monitor;
 use crate::plan::{Lists, Tables};
@@ -90,6 +90,7 @@ impl Agent {
             return Err(Refusal { callers: true, sentence });
         }
         let config = read_config(&self.options).map_err(refused)?;
+        let config = self.discovering.in_config(config);
         let changes = self.possible_changes(&config)?;
         let tables = Tables::build_after(&config, &self.tables).map_err(|e| refused(e.into()))?;
         let lists = lists::read(&config).map_err(|error| refused(error.into()))?;
@@ -101,28 +102,13 @@ impl Agent {
         if dry_run {
             return Ok(answer);
         }
-        let standings = self.carried_standings(&config);
-        let config = Arc::new(config);
-        let both = with_former_addresses(&self.config, &config);
-        let former = self.exchange(Replaced { config: both, tables, lists, standings });
-        let known = self.inherit_health();
-        let moved = match self.take_up(&former.config, &config, &mut events.monitor).await {
-            Ok(moved) => moved,
-            Err(sentence) => {
-                self.health.retain(|target, _| !known.contains(target));
-                self.exchange(former);
-                self.replan();
-                return Err(Refusal { callers: true, sentence });
-            }
-        };
-        // From here on nothing fails any more.
-        self.config = config;
-        self.settle_addresses(&former.config, moved, &mut events.monitor).await;
+        let Events { monitor, checker, .. } = &mut *events;
+        let former = self.put_in_place(config, tables, lists, monitor, checker).await;
+        let former = former.map_err(|sentence| Refusal { callers: true, sentence })?;
         self.take_over(prepared).await;
-        self.follow_tracks(&former.config, events);
-        self.follow_hooks(&former.config).await;
-        self.set_targets(&events.checker);
-        self.drop_what_went(&former.config);
+        self.follow_tracks(&former, events);
+        self.follow_hooks(&former).await;
+        self.discovering.follow(&Arc::clone(&self.config));
         for change in &answer.changes {
             info!(event = "reloaded", "reloaded: {change}");
         }
@@ -130,6 +116,38 @@ impl Agent {
             info!(event = "reloaded", "reloaded: the configuration means what it meant before");
         }
         Ok(answer)
+    }
+
+    /// Puts another configuration in the place of the present one, all of it or nothing, as far as tables, addresses,
+    /// the election and backends are concerned. Returns the former one.
+    pub(super) async fn put_in_place(
+        &mut self,
+        config: Config,
+        tables: Tables,
+        lists: Lists,
+        monitor: &mut Monitor,
+        checker: &Checker,
+    ) -> Result<Arc<Config>, String> {
+        let standings = self.carried_standings(&config);
+        let config = Arc::new(config);
+        let both = with_former_addresses(&self.config, &config);
+        let former = self.exchange(Replaced { config: both, tables, lists, standings });
+        let known = self.inherit_health();
+        let moved = match self.take_up(&former.config, &config, monitor).await {
+            Ok(moved) => moved,
+            Err(sentence) => {
+                self.health.retain(|target, _| !known.contains(target));
+                self.exchange(former);
+                self.replan();
+                return Err(sentence);
+            }
+        };
+        // From here on nothing fails any more.
+        self.config = config;
+        self.settle_addresses(&former.config, moved, monitor).await;
+        self.set_targets(checker);
+        self.drop_what_went(&former.config);
+        Ok(former.config)
     }
 
     /// Opens what there may be no way to have.

@@ -93,6 +93,7 @@ impl Agent {
         warnings.extend(self.failures.values().cloned());
         warnings.extend(self.notify_warnings());
         warnings.extend(self.sync_warnings());
+        warnings.extend(self.discovery_warnings());
         warnings.extend(self.broken_warning());
         let held = self.seats.holding();
         warnings.extend(held.refusal);
@@ -171,6 +172,7 @@ impl Agent {
                     table_services: sharing.get(&table).copied().unwrap_or(0),
                     table_bytes,
                     own_bytes: each.service + backends * each.backend,
+                    discovery: self.discovery_of(configured),
                 })
             })
             .collect()
@@ -280,6 +282,7 @@ impl Agent {
         let reasons = [why, unchecked, Some(health.reason), Some((*backend.reason).to_owned())];
         let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         let node = self.config.node_of(backend.address.ip());
+        let configured = &self.config.services[service.configured];
         let place = (service.key, backend.address);
         let gone = standing.usable.gone;
         let used = if gone { backend.intended as u8 } else { backend.entry.delivery };
@@ -297,6 +300,8 @@ impl Agent {
             weight: backend.weight,
             state: api_state(standing.standing),
             admin: said.map_or(Admin::Enabled, |said| said.admin),
+            source: self.source_of(configured),
+            leaving_since: self.leaving_since(configured, backend.address),
             backup: self.config.services[service.configured].backends[backend.place].backup,
             accepting: backend.entry.state & ACCEPTS != 0,
             takes: taken(backend.entry.reluctance),

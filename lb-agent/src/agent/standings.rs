@@ -64,12 +64,18 @@ impl Agent {
         let service = &self.config.services[configured];
         // Most often nothing was said of any.
         let any_said = self.said.value().has(&service.name);
+        let any_leaves = self.discovering.has_leaving(service);
         service.backends.iter().map(move |backend| {
             let said = any_said.then(|| self.said_of(configured, backend.address)).flatten();
             let health = self.state_of(configured, backend.address);
+            let leaves = any_leaves && self.discovering.leaving(service, backend.address).is_some();
+            let admin = match said.map_or(Admin::Enabled, |said| said.admin) {
+                Admin::Enabled if leaves => Admin::Draining,
+                admin => admin,
+            };
             Member {
                 health,
-                admin: said.map_or(Admin::Enabled, |said| said.admin),
+                admin,
                 backup: backend.backup,
                 weighted: backend.weight > 0,
                 gone: health == State::Down && self.is_gone(configured, backend.address),
@@ -209,6 +215,11 @@ impl Agent {
         let why = match (standing.standing, said) {
             (Standing::Disabled, _) => "disabled with lbctl".to_owned(),
             (_, Some(Admin::Draining)) => "drained with lbctl".to_owned(),
+            (Standing::Draining, _)
+                if self.discovering.leaving(service, backend.address).is_some() =>
+            {
+                "leaves: it is no longer told of".to_owned()
+            }
             (Standing::Draining, _) => "its weight is 0".to_owned(),
             (Standing::Backup, _) => "a backup, while others are healthy".to_owned(),
             (Standing::SlowStarting, _) => slowly(standing),
@@ -324,12 +335,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Forgets what was said of backends that the configuration has no more.
+    /// Forgets what was said of backends that the configuration has no more. One that is discovered may come back.
     pub(super) fn forget_strangers(&mut self) {
         let config = &self.config;
         let is_there = |service: &str, backend: SocketAddr| {
             let service = config.services.iter().find(|known| known.name == service);
-            service.is_some_and(|service| service.backends.iter().any(|b| b.address == backend))
+            service.is_some_and(|service| {
+                service.discover.is_some() || service.backends.iter().any(|b| b.address == backend)
+            })
         };
         if self.said.value().all(is_there) {
             return;

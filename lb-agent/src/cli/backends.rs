@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::figures;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
-use crate::control::api::{Admin, Backend, BackendState, Delivery};
+use crate::control::api::{Admin, Backend, BackendSource, BackendState, Delivery};
 use crate::control::client::Client;
 
 /// List the backends (their state, why, and how packets reach them from here), or say what they are used for
@@ -24,6 +24,7 @@ STATE     healthy, unknown (not checked yet), down, backup (until no other is he
           draining (keeps its connections, takes no new), disabled (by a person, as if down)
 SHARE     of the service's clients that come to it first
 REFUSED   connections that it refused, and UNANSWERED SYNs that clients sent again, as seen from here (-o wide)
+SOURCE    who says that it is a backend: the file, dns, kubernetes (-o wide; lbctl services -o wide has the age)
 LEFT      connections of one that is drained or disabled, as far as they can be counted here
 
 Examples:
@@ -97,6 +98,7 @@ fn show(backends: &[Backend], screen: &mut Screen<'_>) -> Result<(), Failure> {
             "REFUSED",
             "UNANSWERED",
             "WEIGHT",
+            "SOURCE",
             "TOLD",
             "NEXT-HOP",
         ]);
@@ -147,6 +149,7 @@ fn cells(backend: &Backend, leaving: bool, screen: &Screen<'_>) -> Vec<Cell> {
             Cell::from(backend.refused),
             Cell::from(backend.unanswered),
             Cell::from(backend.weight),
+            Cell::from(source(backend.source)),
             Cell::from(backend.clients_told),
             Cell::from(backend.next_hop_mac.as_deref().unwrap_or_default()),
         ]);
@@ -160,6 +163,14 @@ fn left(backend: &Backend) -> String {
         (Admin::Enabled, _) => String::new(),
         (_, Some(left)) => left.to_string(),
         (_, None) => "?".to_owned(),
+    }
+}
+
+const fn source(source: BackendSource) -> &'static str {
+    match source {
+        BackendSource::File => "file",
+        BackendSource::Dns => "dns",
+        BackendSource::Kubernetes => "kubernetes",
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::{
     Backend, Check, Config, ConfigError, ConnectionLimit, DeliverySetting, Fault, Health, Lists,
     Notify, NotifyWay, Protocol, RateLimit, Service, Vrrp, Watched, duration_text,
 };
+use crate::discovery;
 use crate::health::Schedule;
 use crate::lists;
 use crate::replica::{Key, KeyError};
@@ -323,7 +324,7 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
         at.join(", "),
         checks(&service.health)
     ))?;
-    for line in protection(service) {
+    for line in protection(service).into_iter().chain(discovered(service)) {
         screen.line(&format!("  {line}"))?;
     }
     let primaries = service.backends.iter().filter(|backend| !backend.backup);
@@ -348,6 +349,14 @@ fn service(config: &Config, service: &Service, screen: &mut Screen<'_>) -> Resul
         Some(more @ 1..) => screen.line(&format!("{more} more backends (-o wide shows them)")),
         _ => Ok(()),
     }
+}
+
+/// Who tells of its backends.
+fn discovered(service: &Service) -> Option<String> {
+    let discover = service.discover.as_ref()?;
+    let (source, most) = (&discover.source, discover.max_backends);
+    let unbuilt = discovery::unbuilt(source).map_or_else(String::new, |why| format!("; {why}"));
+    Some(format!("backends by {source}, {most} at most; it begins with these{unbuilt}"))
 }
 
 /// Whom the service refuses.

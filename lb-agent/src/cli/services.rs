@@ -16,7 +16,8 @@ pub(super) async fn run(client: &Client, screen: &mut Screen<'_>) -> Result<(), 
     let mut headings =
         vec!["NAME", "ADDRESS", "PROTOCOL", "HASH", "ACCEPTING", "USES", "CONNECTIONS"];
     if wide {
-        headings.extend(["PACKETS", "BYTES", "SLOTS", "MEMORY", "TABLE", "SHARED-BY"]);
+        let more = ["PACKETS", "BYTES", "SLOTS", "MEMORY", "TABLE", "SHARED-BY", "DISCOVERED"];
+        headings.extend(more);
     }
     let mut table = Table::new(headings);
     for service in &services {
@@ -49,9 +50,24 @@ fn cells(service: &Service, wide: bool) -> Vec<Cell> {
             Cell::from(figures::bytes(service.own_bytes)),
             Cell::from(figures::bytes(service.table_bytes)),
             Cell::from(service.table_services),
+            discovered(service),
         ]);
     }
     cells
+}
+
+/// By whom, and how long ago anything was heard.
+fn discovered(service: &Service) -> Cell {
+    let Some(discovery) = &service.discovery else { return Cell::from("") };
+    let source = &discovery.source;
+    let said = match discovery.age_seconds {
+        Some(age) => format!("{source}, {} ago", figures::age(age)),
+        None => format!("{source}, never heard"),
+    };
+    match (&discovery.failure, &discovery.flaw) {
+        (None, None) => Cell::from(said),
+        _ => Cell::toned(Tone::Bad, said),
+    }
 }
 
 fn uses(uses: Uses) -> Cell {

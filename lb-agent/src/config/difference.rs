@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Backend, Config, Control, DataPath, Health, Host, Metrics, Nat, Node, Notify, Passive,
-    Rebalance, Service, Track, VirtualRouter, Vrrp,
+    Backend, Config, Control, DataPath, Discover, Health, Host, Metrics, Nat, Node, Notify,
+    Passive, Rebalance, Service, Track, VirtualRouter, Vrrp,
 };
 
 /// One thing that is different.
@@ -307,6 +307,7 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
         protocol,
         hash,
         backends: known,
+        discover: found,
         table_size,
         health: checks,
         passive,
@@ -323,6 +324,7 @@ fn service(old: &Service, new: &Service, changes: &mut Changes) {
     changes.value(&of("protocol"), protocol, &new.protocol);
     changes.value(&of("hash"), hash, &new.hash);
     backends(name, known, &new.backends, changes);
+    discover(&of("discover"), found.as_ref(), new.discover.as_ref(), changes);
     changes.value(&of("table_size"), table_size, &new.table_size);
     health(&of("health"), checks, &new.health, changes);
     let Passive { max_fails, fail_timeout } = passive;
@@ -357,6 +359,20 @@ fn backends(service: &str, old: &[Backend], new: &[Backend], changes: &mut Chang
         changes.value(&of("server_id"), server_id, &new.server_id);
         changes.value(&of("backup"), backup, &new.backup);
     }
+}
+
+/// What a service begins with is told apart: its backends of now may be others.
+fn discover(of: &str, old: Option<&Discover>, new: Option<&Discover>, changes: &mut Changes) {
+    let (Some(old), Some(new)) = (old, new) else {
+        changes.silent(of, &old.is_some(), &new.is_some());
+        return;
+    };
+    let Discover { source, max_backends, linger, fixed } = old;
+    let key = |key: &str| format!("{of}, `{key}`");
+    changes.silent(of, source, &new.source);
+    changes.value(&key("max_backends"), max_backends, &new.max_backends);
+    changes.value(&key("linger"), linger, &new.linger);
+    changes.silent(&format!("{of}, what it begins with"), fixed, &new.fixed);
 }
 
 fn health(of: &str, old: &Health, new: &Health, changes: &mut Changes) {

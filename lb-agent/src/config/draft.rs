@@ -3,6 +3,7 @@
 
 mod check;
 mod datagram;
+mod discover;
 mod notify;
 mod passive;
 mod peers;
@@ -25,9 +26,9 @@ use super::document::{Item, Placed, Section};
 use super::error::{Faults, Span};
 use super::problem::Problem;
 use super::{
-    ConnectionLimit, Control, DataPath, DeliverySetting, Hash, Health, Host, Lease, Limits,
-    Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Peers, Protocol, RateLimit, Rebalance,
-    ResetClients, SynFlood, UnknownPorts, UpgradeMode, schema, value,
+    ConnectionLimit, Control, DataPath, DeliverySetting, Discover, Hash, Health, Host, Lease,
+    Limits, Metrics, Mode, Nat, Node, OnStop, Passive, Paths, Peers, Protocol, RateLimit,
+    Rebalance, ResetClients, SynFlood, UnknownPorts, UpgradeMode, schema, value,
 };
 
 pub(super) use notify::DraftNotify;
@@ -90,6 +91,8 @@ pub(super) struct DraftService {
     pub(super) hash: Hash,
     pub(super) backends: Vec<DraftBackend>,
     pub(super) backends_span: Span,
+    /// Without what is fixed.
+    pub(super) discover: Option<Discover>,
     pub(super) table_size: Option<Placed<u32>>,
     pub(super) health: Health,
     pub(super) passive: Passive,
@@ -216,6 +219,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
     });
     let addresses = service_addresses(section, faults);
     let backends = backends(section, faults);
+    let discover = discover::read(section, faults);
     let table_size = section.optional("table_size", faults, |item| item.number(2..=TABLE_SIZE_MAX));
     let (health, minimum_span) = health(section, protocol, faults);
     let passive = passive::read(section, protocol, faults);
@@ -234,6 +238,7 @@ fn service(item: Item<'_>, faults: &mut Faults<'_>) -> Option<DraftService> {
         hash,
         backends,
         backends_span: section.span_of("backends"),
+        discover,
         table_size,
         health,
         minimum_span,

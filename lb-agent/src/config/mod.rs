@@ -7,6 +7,7 @@
 mod check;
 mod datagram;
 mod difference;
+mod discover;
 mod document;
 mod draft;
 mod error;
@@ -41,6 +42,7 @@ pub use check::{
 };
 pub use datagram::{Quic, ServerId};
 pub use difference::{Change, Fixed};
+pub use discover::{Discover, DnsSource, KubernetesSource, Source};
 pub use error::{ConfigError, Fault};
 pub use node::NodeError;
 pub use notify::{Notify, NotifyEvent, NotifyWay, Url};
@@ -107,6 +109,8 @@ pub struct Service {
     pub hash: Hash,
     /// At least one, at most 65,535, all of one family, and one of them with a weight.
     pub backends: Vec<Backend>,
+    /// Where others are asked for them; `backends` are what is known of them then.
+    pub discover: Option<Discover>,
     /// A prime not smaller than the number of backends; chosen from that number where absent.
     pub table_size: Option<u32>,
     pub health: Health,

@@ -55,7 +55,7 @@ pub struct Url {
 impl Url {
     /// `http://192.0.2.7:8080/hook`. Without a user, which nobody should write into a file that many
     /// read, and without a fragment, which no server is sent.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let visible = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&b);
         if !text.bytes().all(visible) {
             return None;

@@ -73,6 +73,8 @@ pub enum Problem {
         "a service of {backends} backends has no room for a backup: {most} are the most with one"
     )]
     BackupOfMany { backends: usize, most: usize },
+    #[error("a service that discovers its backends has no backups, but {backend} is one")]
+    BackupWithDiscover { backend: SocketAddr },
     #[error("`minimum_healthy` is {wanted}, and the service has {backends} backends")]
     MinimumOfMore { wanted: u32, backends: usize },
     #[error("port {port} of service `{service}` is one of the NAT ports {first}-{last}")]
@@ -172,6 +174,7 @@ pub enum Form {
     Statuses,
     Host,
     ServerName,
+    DnsName,
     Fingerprint,
 }
 
@@ -225,6 +228,7 @@ impl Form {
             Self::Statuses => "a status of HTTP",
             Self::Host => "the name of a host",
             Self::ServerName => "a name that a certificate can have",
+            Self::DnsName => "a name of DNS",
             Self::Fingerprint => "a SHA-256 fingerprint",
         }
     }
@@ -237,7 +241,7 @@ impl Form {
             }
             Self::Endpoint => {
                 "write ADDRESS:PORT, such as \"192.168.139.133:6443\" or \"[fd00::133]:6443\"; \
-                 host names are not looked up"
+                 host names are not looked up (for backends by name there is `discover`)"
             }
             Self::ServerId => {
                 "write two hexadecimal digits for each of 1 to 8 bytes, such as \"0a01\""
@@ -252,6 +256,9 @@ impl Form {
             }
             Self::ServerName => {
                 "write a name or an address without a port, such as \"kubernetes.default.svc\""
+            }
+            Self::DnsName => {
+                "write a name from the root, such as \"api.example.internal\"; no search list is used"
             }
             Self::Fingerprint => {
                 "write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` shows them"
@@ -395,6 +402,9 @@ impl Problem {
             }
             Self::NoConnections => {
                 "remove it; `rate_limit` limits the datagrams of a source".to_owned()
+            }
+            Self::BackupWithDiscover { .. } => {
+                "remove `backup`: what is discovered and what stands here are one set".to_owned()
             }
             Self::NoFailures => "remove it; `[service.health]` checks by TCP".to_owned(),
             Self::NothingToMove => "remove it; datagrams go by the table at once".to_owned(),

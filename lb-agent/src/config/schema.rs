@@ -48,6 +48,7 @@ pub(crate) static SERVICE: Table = Table {
         "protocol",
         "hash",
         "backends",
+        "discover",
         "table_size",
         "health",
         "passive",
@@ -66,6 +67,16 @@ pub(crate) static SERVICE: Table = Table {
 pub(crate) static BACKEND: Table = Table {
     heading: "an element of `backends`",
     keys: &["address", "weight", "delivery", "server_id", "backup"],
+};
+
+pub(crate) static DISCOVER: Table = Table {
+    heading: "[service.discover]",
+    keys: &["dns", "port", "servers", "min_ttl", "max_ttl", "kubernetes", "max_backends", "linger"],
+};
+
+pub(crate) static KUBERNETES: Table = Table {
+    heading: "[service.discover.kubernetes]",
+    keys: &["namespace", "service", "port_name", "kubeconfig"],
 };
 
 pub(crate) static HEALTH: Table = Table {
@@ -211,11 +222,13 @@ pub(crate) static LIMITS: Table = Table {
     ],
 };
 
-pub(crate) static ALL: [&Table; 25] = [
+pub(crate) static ALL: [&Table; 27] = [
     &ROOT,
     &NODE,
     &SERVICE,
     &BACKEND,
+    &DISCOVER,
+    &KUBERNETES,
     &HEALTH,
     &PASSIVE,
     &REBALANCE,
@@ -284,6 +297,8 @@ mod tests {
             let heading = match table.heading {
                 "the top level" => "## Top level",
                 "an element of `backends`" => "### Backends",
+                "[service.discover]" => "### [service.discover]",
+                "[service.discover.kubernetes]" => "#### [service.discover.kubernetes]",
                 "[service.health]" => "### [service.health]",
                 "[service.passive]" => "### [service.passive]",
                 "[service.rebalance]" => "### [service.rebalance]",

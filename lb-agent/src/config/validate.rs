@@ -17,8 +17,8 @@ use super::draft::{Draft, DraftBackend, DraftLists, DraftNode, DraftService, Dra
 use super::error::{Faults, Span};
 use super::problem::{Family, Problem};
 use super::{
-    Backend, Check, Config, DeliverySetting, Health, Lists, Node, Prefix, Service, Track, schema,
-    value,
+    Backend, Check, Config, DeliverySetting, Discover, Health, Lists, Node, Prefix, Service, Track,
+    schema, value,
 };
 
 /// Most backends of a service: a bucket names them by u16 and keeps one value for "none".
@@ -237,6 +237,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
     service_addresses(service, draft, faults);
     backends(service, draft, faults);
     backups(service, faults);
+    discover(service, faults);
     minimum_healthy(service, faults);
     table_size(service, faults);
     prefixes(service, faults);
@@ -258,6 +259,7 @@ fn complete(service: &DraftService, draft: &Draft, faults: &mut Faults<'_>) -> S
         protocol: service.protocol,
         hash: service.hash,
         backends: service.backends.iter().map(backend).collect(),
+        discover: discovering(service),
         table_size: service.table_size.as_ref().map(|placed| placed.value),
         health: health(service, draft),
         passive: service.passive,
@@ -424,6 +426,35 @@ fn backups(service: &DraftService, faults: &mut Faults<'_>) {
     }
 }
 
+/// What the file has is where a service begins.
+fn discovering(service: &DraftService) -> Option<Discover> {
+    let fixed = service.backends.iter().map(backend).collect();
+    Some(Discover { fixed, ..service.discover.clone()? })
+}
+
+fn discover(service: &DraftService, faults: &mut Faults<'_>) {
+    let Some(discover) = &service.discover else { return };
+    if let Some(backup) = service.backends.iter().find(|backend| backend.backup.value) {
+        let problem = Problem::BackupWithDiscover { backend: backup.address.value };
+        faults.add(&backup.backup.span, problem);
+    }
+    let most = discover.max_backends as usize;
+    if let Some(first_too_many) = service.backends.get(most) {
+        let problem = Problem::TooMany {
+            what: "backends to begin with",
+            found: service.backends.len(),
+            most,
+            advice: "raise `max_backends` in [service.discover]",
+        };
+        faults.add(&first_too_many.address.span, problem);
+    }
+}
+
+/// How many there may be.
+fn most_backends(backends: usize, discover: Option<&Discover>) -> usize {
+    discover.map_or(backends, |discover| backends.max(discover.max_backends as usize))
+}
+
 fn minimum_healthy(service: &DraftService, faults: &mut Faults<'_>) {
     let (wanted, backends) = (service.health.minimum_healthy, service.backends.len());
     if service.complete && (backends as u64) < u64::from(wanted) {
@@ -433,7 +464,7 @@ fn minimum_healthy(service: &DraftService, faults: &mut Faults<'_>) {
 
 fn table_size(service: &DraftService, faults: &mut Faults<'_>) {
     let Some(size) = &service.table_size else { return };
-    let backends = service.backends.len();
+    let backends = most_backends(service.backends.len(), service.discover.as_ref());
     if (size.value as usize) < backends {
         faults.add(&size.span, Problem::TableTooSmall { size: size.value, backends });
     } else if !value::is_prime(size.value) {
@@ -451,7 +482,8 @@ fn fits_the_limits(draft: &Draft, services: &[Service], faults: &mut Faults<'_>)
     let mut first_too_many: [Option<&Span>; 2] = [None; 2];
     for (service, draft) in services.iter().zip(&draft.services) {
         found[0] += service.addresses.len();
-        found[1] += service.addresses.len() * service.backends.len();
+        let backends = most_backends(service.backends.len(), service.discover.as_ref());
+        found[1] += service.addresses.len() * backends;
         for i in 0..2 {
             if found[i] > limits[i].1 as usize {
                 first_too_many[i].get_or_insert(&draft.span);

@@ -127,7 +127,7 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
     Ok(endpoint)
 }
 
-fn unusable(address: IpAddr) -> Option<AddressKind> {
+pub(super) fn unusable(address: IpAddr) -> Option<AddressKind> {
     if address.is_unspecified() {
         return Some(AddressKind::Unspecified);
     }
@@ -191,6 +191,17 @@ pub(super) fn host(text: &str) -> Result<String, Problem> {
     let of_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     let fits = !text.is_empty() && text.bytes().all(of_host);
     if fits { Ok(text.to_owned()) } else { Err(malformed(text, Form::Host)) }
+}
+
+/// A name of DNS from the root, without the last dot; in lower case (RFC 1035, 2.3.1; `_` is used all the same).
+pub(super) fn dns_name(text: &str) -> Result<String, Problem> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let of_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(of_label);
+    // An address is no name, and whoever writes one means `backends`.
+    let fits =
+        name.len() <= 253 && name.split('.').all(is_label) && name.parse::<IpAddr>().is_err();
+    if fits { Ok(name.to_ascii_lowercase()) } else { Err(malformed(text, Form::DnsName)) }
 }
 
 /// What a certificate can be for: a name or an address.
@@ -321,6 +332,17 @@ mod tests {
             "127.0.0.1:1",
         ] {
             assert!(endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_dns_has_labels_and_is_no_address() {
+        for text in ["api.example.internal", "API.example.internal.", "a", "_k8s.x-1"] {
+            assert!(dns_name(text).is_ok(), "{text}");
+        }
+        let long = "a".repeat(64);
+        for text in ["", ".", "a..b", "a b", "192.168.139.133", "fd00::1", "a:53", &long] {
+            assert!(dns_name(text).is_err(), "{text}");
         }
     }
 

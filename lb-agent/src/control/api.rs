@@ -29,7 +29,9 @@
 //! | `PUT /v1/vrrp/hold` with a [`Hold`], with a [`WhichRouter`] | kept from being Active, or no longer: nothing (204) |
 //! | any that fails | its status, and an [`ApiError`] |
 
+mod discovery;
 mod events;
+mod rebalance;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -40,7 +42,9 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::{Hash, Mode, Protocol, UpgradeMode};
 pub use crate::standing::{Admin, Uses};
+pub use discovery::{BackendSource, Discovery};
 pub use events::{Event, EventGap, EventLine, EventsBegin, EventsRequest, Severity};
+pub use rebalance::{Rebalance, RebalanceJob, RebalanceLook, RebalanceRequest, RebalanceTarget};
 pub use traffic::{
     ExplainRequest, ExplainedRank, ExplainedTable, Explanation, Flow, FlowLine, FlowsEnd,
     FlowsRequest, Segment,
@@ -423,88 +427,9 @@ pub struct Service {
     /// Kernel memory of its entry and its backends.
     #[serde(default)]
     pub own_bytes: u64,
-}
-
-/// The query of `POST /v1/services/NAME/rebalance`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RebalanceRequest {
-    /// Only look.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// 1 to 6000; as configured where absent.
+    /// Who tells of its backends while the agent runs; none where the file alone does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_minute: Option<u32>,
-}
-
-/// `/v1/services/NAME/rebalance`: the connections of a service whose sockets the node has that answers, and those
-/// of them that belong elsewhere.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rebalance {
-    pub service: String,
-    /// Why none is moved here now, whoever asks.
-    pub obstacle: Option<String>,
-    /// As configured, as is `per_minute`.
-    pub automatic: bool,
-    pub per_minute: u32,
-    /// The last look; none where there was none yet.
-    pub look: Option<RebalanceLook>,
-    /// That which runs, or the last one.
-    pub job: Option<RebalanceJob>,
-    /// Connections that were moved since the agent's start.
-    pub moved: u64,
-    /// Through NAT by this node: they are not moved. Counted with a POST only.
-    pub translated: Option<u64>,
-    /// Of this node's own processes: they are not moved. Counted with a POST only.
-    pub own: Option<u64>,
-}
-
-/// What a look at the sockets found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RebalanceLook {
-    pub at: f64,
-    pub connections: u64,
-    /// Those that belong elsewhere. Of them, `movable` can be moved now; each of the others is counted once by what
-    /// hinders it.
-    pub misplaced: u64,
-    pub movable: u64,
-    /// They talk, or did a moment ago, or wait for an answer.
-    pub busy: u64,
-    pub young: u64,
-    /// Whose backend is not known to be healthy.
-    pub unsure: u64,
-    /// They came here though they belong elsewhere already then: they would come back.
-    pub returns: u64,
-    /// Where the misplaced ones belong.
-    pub targets: Vec<RebalanceTarget>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RebalanceTarget {
-    pub address: SocketAddr,
-    pub node: Option<String>,
-    pub misplaced: u64,
-    pub movable: u64,
-}
-
-/// Connections are moved, or were.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RebalanceJob {
-    /// Counted over all services since the agent's start.
-    pub number: u64,
-    /// Nobody asked for it.
-    pub automatic: bool,
-    pub per_minute: u32,
-    pub begun: f64,
-    pub moved: u64,
-    /// That could still be moved when it last looked.
-    pub left: u64,
-    /// None while it runs, as is `reason`.
-    pub ended: Option<f64>,
-    /// It ended since none was left that could be moved.
-    pub complete: bool,
-    /// Why it ended.
-    pub reason: Option<String>,
+    pub discovery: Option<Discovery>,
 }
 
 /// `GET /v1/backends`: a backend of a service.
@@ -520,6 +445,11 @@ pub struct Backend {
     /// What a person wants it to be used for, whatever its state is.
     #[serde(default)]
     pub admin: Admin,
+    #[serde(default)]
+    pub source: BackendSource,
+    /// Since when its source no longer tells of it: it keeps its connections for a while, and is draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_since: Option<f64>,
     /// Takes new connections only while no other can.
     #[serde(default)]
     pub backup: bool,

@@ -3,6 +3,7 @@
 //! Every series exists from the first scrape on. Names and labels are promises to users; they are
 //! listed in docs/metrics.md.
 
+mod discovery;
 mod memory;
 mod nat_sync;
 mod notify;
@@ -103,6 +104,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> Result<String, fmt::Error> {
     packets(&mut registry, snapshot.verdicts);
     services(&mut registry, snapshot.services);
     backends(&mut registry, snapshot);
+    discovery::register(&mut registry, snapshot.services);
     memory::register(&mut registry, snapshot.status.memory.as_ref());
     vrrp::register(&mut registry, snapshot.routers);
     notify::register(&mut registry, snapshot.hooks);

@@ -1,6 +1,8 @@
 //! HTTP and TLS towards others' servers, as far as the agent is a client of any.
 
 mod exchange;
+#[cfg(feature = "kubernetes")]
+mod stream;
 pub(crate) mod tls;
 mod verifier;
 
@@ -8,3 +10,5 @@ mod verifier;
 pub(crate) mod testbed;
 
 pub(crate) use exchange::{Answer, USER_AGENT, exchange};
+#[cfg(feature = "kubernetes")]
+pub(crate) use stream::Streamed;

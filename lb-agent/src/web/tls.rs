@@ -38,6 +38,9 @@ pub(crate) enum TlsError {
     Unreadable { path: PathBuf, source: pem::Error },
     #[error("{} has no authority that can be used: it must be a CA's certificate in PEM", path.display())]
     NoAuthority { path: PathBuf },
+    #[cfg(feature = "kubernetes")]
+    #[error("there is no authority's certificate that can be used")]
+    NoUsableAuthority,
     #[error("{host} is no name that a certificate can have")]
     Name { host: String },
     #[error("{0}")]
@@ -76,6 +79,44 @@ pub(crate) fn settings(
         Trust::Anything => builder.dangerous().with_custom_certificate_verifier(presented(None)),
     };
     Ok(Arc::new(with_certificate(builder, certificate)?))
+}
+
+/// The same of what was read already: authorities, and the chain and key to show if asked.
+///
+/// # Errors
+/// Where it is not what it has to be.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn settings_of(
+    authorities: Vec<CertificateDer<'static>>,
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(authorities);
+    if added == 0 {
+        return Err(TlsError::NoUsableAuthority);
+    }
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let config = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Those that the system trusts.
+///
+/// # Errors
+/// Where it has none.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn system_authorities() -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    certificates(system_file().ok_or(TlsError::NoSystemAuthorities)?)
+}
+
+fn system_file<'p>() -> Option<&'p Path> {
+    SYSTEM.iter().map(Path::new).find(|path| path.is_file())
 }
 
 fn with_certificate(
@@ -153,8 +194,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn authorities(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let system = || SYSTEM.iter().map(Path::new).find(|path| path.is_file());
-    let path = file.or_else(system).ok_or(TlsError::NoSystemAuthorities)?;
+    let path = file.or_else(system_file).ok_or(TlsError::NoSystemAuthorities)?;
     let mut roots = RootCertStore::empty();
     // Some that distributions ship are too odd for rustls; the others serve.
     let (added, _) = roots.add_parsable_certificates(certificates(path)?);

@@ -77,7 +77,10 @@ pub(super) fn services() -> Value {
           "protocol": "tcp", "hash": "source", "slots": 65537, "backends": 3, "accepting": 2,
           "healthy": 2, "uses": "primaries",
           "connections": 40, "packets": 900, "bytes": 2048, "table_services": 12,
-          "table_bytes": 1_048_912, "own_bytes": 472 },
+          "table_bytes": 1_048_912, "own_bytes": 472,
+          "discovery": { "source": "dns", "about": "dns api.example.internal:6443", "heard": NOW - 4.0,
+                         "age_seconds": 4.0, "changed": NOW - 90000.0, "failing_since": null,
+                         "failure": null, "flaw": null, "answers": 17, "failures": 1 } },
         { "name": "dns", "address": "fd00::150", "port": 53, "protocol": "udp",
           "hash": "source-port", "slots": 1021, "backends": 1, "accepting": 1,
           "healthy": 0, "uses": "everybody",
@@ -89,7 +92,8 @@ pub(super) fn services() -> Value {
 pub(super) fn backend(address: &str, state: &str, accepting: bool, reason: &str) -> Value {
     json!({
         "service": "kube-apiserver", "address": address, "node": "master1", "delivery": "direct",
-        "weight": 7, "state": state, "admin": "enabled", "backup": false, "accepting": accepting, "takes": 1.0,
+        "weight": 7, "state": state, "admin": "enabled", "source": "dns",
+        "backup": false, "accepting": accepting, "takes": 1.0,
         "reason": reason, "since": NOW - 90000.0, "transitions": 2, "connections_left": null, "gone": false,
         "path": null, "clients_told": 0, "next_hop_mac": "02:00:00:00:00:02", "share": 0.33333,
         "connections": 14, "packets": 300, "bytes": 1048576,

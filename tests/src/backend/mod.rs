@@ -2,6 +2,7 @@
 //! server, TCP and UDP echo. The server side runs as `lb-lab backend`; [`Backend`] is a scenario's
 //! handle to one.
 
+pub mod api_server;
 mod https;
 pub mod receiver;
 mod tcp;

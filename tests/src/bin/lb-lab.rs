@@ -92,6 +92,9 @@ enum Verb {
     /// Be a server (the lab starts these)
     #[command(hide = true)]
     Backend(backend::Arguments),
+    /// Be a Kubernetes API server that knows EndpointSlices (the lab starts these)
+    #[command(hide = true)]
+    ApiServer(backend::api_server::Arguments),
     /// Be the server of a webhook (the lab starts these)
     #[command(hide = true)]
     Receiver(backend::receiver::Arguments),
@@ -176,6 +179,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Verb::Guest if std::process::id() == 1 => guest::inside::run(),
         Verb::Guest => bail!("this is no guest of `lb-lab run kernels`"),
         Verb::Backend(arguments) => block_on(backend::serve(arguments))?,
+        Verb::ApiServer(arguments) => block_on(backend::api_server::serve(arguments))?,
         Verb::Receiver(arguments) => block_on(backend::receiver::serve(arguments))?,
         Verb::Client(arguments) => block_on(client::run(arguments))?,
     }

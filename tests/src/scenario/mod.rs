@@ -9,6 +9,7 @@ mod datagrams;
 mod dead_backend;
 pub mod demo;
 mod direct;
+mod discovery;
 mod doctor;
 mod drain;
 mod duet;
@@ -97,6 +98,7 @@ pub const PATIENT: &[&str] = &[
     "vip-taken",
     "migrate",
     "import",
+    "discovery",
     "vrrp-trouble",
     "vrrp-three",
     "doctor",
@@ -215,6 +217,11 @@ pub static ALL: &[Scenario] = &[
         name: "dead-backend",
         about: "clients that wait are told when their backend dies; nginx and haproxy beside",
         run: dead_backend::run,
+    },
+    Scenario {
+        name: "discovery",
+        about: "backends from DNS and from EndpointSlices come, go and stay under load, while those who tell of them fail",
+        run: discovery::run,
     },
     Scenario {
         name: "passive",

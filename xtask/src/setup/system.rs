@@ -30,7 +30,7 @@ impl Program {
     }
 }
 
-pub(crate) const PROGRAMS: [Program; 12] = [
+pub(crate) const PROGRAMS: [Program; 13] = [
     Program::new("ip", "iproute2", "for the lab's namespaces"),
     Program::new("ethtool", "ethtool", "for the lab's offloads"),
     Program::new("nft", "nftables", "for the lab's faults and peers"),
@@ -43,6 +43,7 @@ pub(crate) const PROGRAMS: [Program; 12] = [
     Program::new("/usr/lib/frr/vrrpd", "frr", "another peer in VRRP").with_service("frr"),
     Program::new("haproxy", "haproxy", "a proxy that the lab measures beside")
         .with_service("haproxy"),
+    Program::new("dnsmasq", "dnsmasq-base", "who tells the lab's names"),
     // The package brings nginx too.
     Program::new(NGINX_STREAM, "libnginx-mod-stream", "what clusters balance with today")
         .with_service("nginx"),

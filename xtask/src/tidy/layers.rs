@@ -4,10 +4,14 @@ use super::rules::code;
 use super::{Complaint, File};
 
 /// Places and what their code, tests apart, may not name, with the reason.
-const LAYERS: [Layer; 12] = [
+const LAYERS: [Layer; 13] = [
     Layer {
         places: &[
             "lb-agent/src/config/",
+            "lb-agent/src/discovery/dns/message.rs",
+            "lb-agent/src/discovery/known.rs",
+            "lb-agent/src/discovery/kubernetes/slices.rs",
+            "lb-agent/src/discovery/pace.rs",
             "lb-agent/src/explain/",
             "lb-agent/src/table/",
             "lb-agent/src/doctor/judge/",
@@ -78,6 +82,11 @@ const LAYERS: [Layer; 12] = [
         places: &["lb-agent/src/track/"],
         banned: &["crate::dataplane", "crate::health", "crate::role", "crate::vrrp", "aya::"],
         reason: "track knows what is well, and nothing of who looks at the rest or acts on it",
+    },
+    Layer {
+        places: &["lb-agent/src/discovery/"],
+        banned: &["crate::dataplane", "crate::health", "crate::role", "crate::plan", "aya::"],
+        reason: "discovery knows who is told of, and nothing of what becomes of them: agent composes them",
     },
     Layer {
         places: &["lb-agent/src/netlink/"],

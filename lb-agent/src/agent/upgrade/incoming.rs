@@ -14,8 +14,8 @@ use crate::agent::election::Election;
 use crate::agent::error::AgentError;
 use crate::agent::seats::Tasks;
 use crate::agent::{
-    Crew, Edition, Found, Gathered, Holders, Options, Signals, assemble, capacity, gather,
-    read_config, serve, tell_remarks,
+    Crew, Edition, Found, Gathered, Holders, Options, Signals, assemble, capacity, discovering,
+    gather, read_config, serve, tell_remarks,
 };
 use crate::config::Config;
 use crate::dataplane::{self, Loaded};
@@ -192,6 +192,7 @@ async fn prepare(
 ) -> Result<Prepared, AgentError> {
     let config = read_config(options)?;
     tell_remarks(&config);
+    let config = discovering::recall(config);
     dataplane::permitted()?;
     let signals = Signals::watch()?;
     let gathered = gather(options, &config).await?;

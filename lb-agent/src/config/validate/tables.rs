@@ -14,15 +14,27 @@ pub(super) fn fit_the_limit(draft: &Draft, services: &[Service], faults: &mut Fa
     for (service, draft) in services.iter().zip(&draft.services) {
         // What cannot be built is another fault's.
         let Some(outline) = outline(service) else { continue };
+        // Which those of one that discovers them are is not known, and there are two of them while it changes.
+        let discovered = service.discover.as_ref().map_or(0, |discover| discover.max_backends);
+        slots += most_slots(service, discovered);
         if different.insert(outline.likeness()) {
             slots += u64::from(outline.slots().number());
-            if slots > most {
-                first_too_many.get_or_insert(&draft.span);
-            }
+        }
+        if slots > most {
+            first_too_many.get_or_insert(&draft.span);
         }
     }
     if let Some(span) = first_too_many {
         faults.add(span, Problem::TooManySlots { tables: different.len(), slots, most });
+    }
+}
+
+/// Of a service that discovers its backends, beyond those of its first table.
+fn most_slots(service: &Service, backends: u32) -> u64 {
+    match (backends, service.table_size) {
+        (0, _) => 0,
+        (_, Some(size)) => u64::from(size),
+        (_, None) => u64::from(Slots::for_weights(&vec![1; backends as usize]).number()),
     }
 }
 

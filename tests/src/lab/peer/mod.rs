@@ -1,6 +1,7 @@
 //! Programs of others in a lab's machine, each with its files in a directory of its own: what shares
 //! a link with the agent, or is replaced by it.
 
+pub mod dnsmasq;
 pub mod frr;
 pub mod keepalived;
 pub mod nginx;

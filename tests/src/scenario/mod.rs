@@ -84,7 +84,6 @@ pub const PATIENT: &[&str] = &[
     "nat-failover",
     "set-change",
     "false-verdict",
-    "slow-start",
     "drain",
     "rolling-restart",
     "health-script",

@@ -160,12 +160,12 @@ impl Scene<'_> {
             .replace("priority = 100", "priority = 60")
             .replace("priority = 80", "priority = 120");
         let slower = priorities.replace("= \"100ms\"", "= \"1s\"");
-        let faster = priorities.replace("= \"100ms\"", "= \"50ms\"");
+        let faster = priorities.replace("= \"100ms\"", "= \"200ms\"");
         for (text, order, after) in [
             (&priorities, [0, 1, 2], "as the priorities are turned round"),
             // The Active node first: the others still wait for the former interval.
             (&slower, [0, 1, 2], "as the interval becomes ten times as long"),
-            (&faster, [2, 1, 0], "as it becomes a twentieth of that"),
+            (&faster, [2, 1, 0], "as it becomes a fifth of that"),
             (first, [0, 1, 2], "as all is as it was"),
         ] {
             stage.step(after);

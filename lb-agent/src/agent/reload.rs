@@ -339,7 +339,7 @@ mod tests {
             fixed: Some(Fixed { why: "so it is", upgrade }),
         };
         let live = Change { what: "a port".to_owned(), fixed: None };
-        assert_eq!(why_not(&[live.clone()]), None);
+        assert_eq!(why_not(std::slice::from_ref(&live)), None);
         let why = why_not(&[live, change("[lease] is different", true)]).unwrap();
         assert!(why.contains("[lease] is different (so it is); lbctl upgrade"), "{why}");
         assert!(!why.contains("a port"), "{why}");

@@ -1,6 +1,8 @@
 //! `reload-vrrp`: a cluster grows, is elected by other rules, gets and loses a virtual address, and shrinks, by
 //! reloads under load and beside a real keepalived. Nobody who has the role loses it, until a file says so.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -155,7 +157,7 @@ impl Scene<'_> {
             Ok(())
         };
         hears(3)?;
-        let first = &self.files.three;
+        let first = self.files.three.clone();
         let priorities = first
             .replace("priority = 100", "priority = 60")
             .replace("priority = 80", "priority = 120");
@@ -166,7 +168,7 @@ impl Scene<'_> {
             // The Active node first: the others still wait for the former interval.
             (&slower, [0, 1, 2], "as the interval becomes ten times as long"),
             (&faster, [2, 1, 0], "as it becomes a twentieth of that"),
-            (first, [0, 1, 2], "as all is as it was"),
+            (&first, [0, 1, 2], "as all is as it was"),
         ] {
             stage.step(after);
             self.tell(&order, text)?;
@@ -233,9 +235,15 @@ impl Scene<'_> {
         stage.step("files that are refused");
         let agent = self.cluster.nodes[0].agent()?;
         let taken = backend("master1", Mode::Https, Family::V4);
+        let key = self.cluster.nodes[0].host.directory().join("peers.key");
+        std::fs::write(&key, "5".repeat(64))?;
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600))?;
         let other = self.files.three.replace("priority = 100", "priority = 77");
         for (text, why) in [
-            (format!("{other}\n[metrics]\nlisten = \"{taken}\"\n"), "cannot listen on"),
+            (
+                format!("{other}\n[peers]\nkey_file = {key:?}\nport = {}\n", taken.port()),
+                "cannot listen on",
+            ),
             (format!("{other}\n[peers]\nkey_file = \"/nowhere\"\n"), "/nowhere"),
             (
                 other.replace("preempt = false", "preempt = false\nvirtual_mac = true"),

@@ -203,3 +203,48 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn free() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    async fn connects(address: SocketAddr) -> bool {
+        tokio::task::spawn_blocking(move || TcpStream::connect(address).is_ok()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn metrics_move_and_an_address_in_use_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (free(), free());
+        let text = format!(
+            "{}\n[metrics]\nlisten = \"{one}\"\n[control]\nsocket = {:?}\n",
+            include_str!("../../tests/fixtures/config/taken/ten-lines.toml"),
+            directory.path().join("socket"),
+        );
+        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{}", error.report("")));
+        let doors = Doors::open(&config).unwrap();
+        let (commands, _inbox) = mpsc::channel(1);
+        let open = doors.serve(&commands).unwrap();
+        assert!(Scraped::open(one).is_err(), "it is in use");
+        doors.move_metrics(Some(Scraped::open(other).unwrap()));
+        assert!(connects(other).await);
+        assert_eq!(doors.metrics(), Some(other));
+        doors.move_metrics(None);
+        // Whoever listened there has ended once the address is free.
+        let free = async {
+            while Scraped::open(other).is_err() || Scraped::open(one).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LAST_ANSWERS, free).await.expect("nobody listens there any more");
+        drop(doors);
+        open.finish().await;
+    }
+}

@@ -1,6 +1,8 @@
 //! `reload-vrrp`: a cluster grows, is elected by other rules, gets and loses a virtual address, and shrinks, by
 //! reloads under load and beside a real keepalived. Nobody who has the role loses it, until a file says so.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -233,9 +235,15 @@ impl Scene<'_> {
         stage.step("files that are refused");
         let agent = self.cluster.nodes[0].agent()?;
         let taken = backend("master1", Mode::Https, Family::V4);
+        let key = self.cluster.nodes[0].host.directory().join("peers.key");
+        std::fs::write(&key, "5".repeat(64))?;
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600))?;
         let other = self.files.three.replace("priority = 100", "priority = 77");
         for (text, why) in [
-            (format!("{other}\n[metrics]\nlisten = \"{taken}\"\n"), "cannot listen on"),
+            (
+                format!("{other}\n[peers]\nkey_file = {key:?}\nport = {}\n", taken.port()),
+                "cannot listen on",
+            ),
             (format!("{other}\n[peers]\nkey_file = \"/nowhere\"\n"), "/nowhere"),
             (
                 other.replace("preempt = false", "preempt = false\nvirtual_mac = true"),
